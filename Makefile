@@ -1,0 +1,51 @@
+# `make demo` and `make test` are all that a newcomer needs; `make help` lists the rest.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORK ?= featreg-work
+PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
+SOURCES = $(wildcard datasets/*.py extract/*.py train/*.py train/*/*.py)
+
+.PHONY: help demo test lint types test-slow clean
+
+help:
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+# torch comes first: what follows then finds it there and fetches no other build of it.
+# A strict editable install links every module by name, so that mypy sees the mapping
+# of the three folders into featreg; a new module is linked when this rule runs again.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt torch==2.13.0
+	$(PIP) install --constraint constraints.txt --editable '.[test]' \
+	    --config-settings editable_mode=strict
+	@ls $(SOURCES) > $@
+
+.PHONY: installed
+installed: $(VENV)/installed
+	@ls $(SOURCES) | cmp -s - $(VENV)/installed || { \
+	    $(PIP) install --no-deps --editable . --config-settings editable_mode=strict \
+	    && ls $(SOURCES) > $(VENV)/installed; }
+
+demo: installed ## extract, align, train a plain and a regularized model on the demo clips, compare
+	$(VENV)/bin/prep extract --work $(WORK) --dataset demo --features musicnn
+	$(VENV)/bin/prep align --work $(WORK) --dataset demo --resolution 0.1
+	$(VENV)/bin/train run --work $(WORK) --dataset demo --reg none
+	$(VENV)/bin/train run --work $(WORK) --dataset demo --reg conreg
+	$(VENV)/bin/train compare --work $(WORK)
+
+test: installed lint types ## lint, types and every test but the slow ones
+	$(VENV)/bin/python -m pytest --numprocesses auto
+
+lint: installed ## style and formatting
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: installed ## static types of the three packages
+	$(VENV)/bin/mypy
+
+test-slow: installed ## the tests that take minutes
+	$(VENV)/bin/python -m pytest -m slow
+
+clean: ## remove the environment and what tools left; WORK stays
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,136 @@
+"""What both commands share: one-line errors, exit statuses, messages and progress."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from .base import FeatregError, UsageError
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Commands(click.Group):
+    """A group whose expected failures are one line and an exit status.
+
+    0 all well, 1 something failed (and was named), 2 wrong usage, 130 interrupted.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; turn a `FeatregError` into its line and status."""
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            _fail(str(error), 2)
+        except FeatregError as error:
+            _fail(str(error), 1)
+        except KeyboardInterrupt:
+            _fail(
+                "interrupted; what is finished stays, and the same command goes on from there", 130
+            )
+
+
+def _fail(message: str, status: int) -> None:
+    console.print(f"[red]error:[/red] {_escape(message)}")
+    sys.exit(status)
+
+
+def _escape(message: str) -> str:
+    return message.replace("[", r"\[")
+
+
+def say(message: str) -> None:
+    """A line for the user, which ``--quiet`` leaves out."""
+    logging.getLogger("featreg").info(message)
+
+
+def warn(message: str) -> None:
+    """A line that even ``--quiet`` leaves in."""
+    logging.getLogger("featreg").warning(message)
+
+
+def _set_verbosity(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if not value:
+        return
+    level = logging.WARNING if parameter.name == "quiet" else logging.DEBUG
+    logging.getLogger("featreg").setLevel(level)
+
+
+def group_options(command: Any) -> Any:
+    """Give a group ``--quiet``, ``--verbose`` and ``--version``."""
+    logger = logging.getLogger("featreg")
+    logger.setLevel(logging.INFO)
+    if not logger.handlers:
+        handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+    for flag, text in (("quiet", "Say only what went wrong."), ("verbose", "Say more.")):
+        command = click.option(
+            f"--{flag}", is_flag=True, expose_value=False, callback=_set_verbosity, help=text
+        )(command)
+    return click.version_option(package_name="featreg")(command)
+
+
+def work_option(command: Any) -> Any:
+    """Give a command ``--work DIR``, passed on as ``work: Path``."""
+    return click.option(
+        "--work",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("featreg-work"),
+        envvar="FEATREG_WORK",
+        show_default=True,
+        show_envvar=True,
+        help="Working folder: all that featreg reads and writes.",
+    )(command)
+
+
+class Advance(Protocol):
+    """Moves a progress bar on."""
+
+    def __call__(self, steps: int = 1, note: str = "") -> None:
+        """Move by `steps`, and show `note` beside the bar."""
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Advance]:
+    """A bar with counts and time left; off the terminal, a line every tenth of the way."""
+    quiet = not logging.getLogger("featreg").isEnabledFor(logging.INFO)
+    if quiet or not console.is_terminal:
+        done = 0
+
+        def plain(steps: int = 1, note: str = "") -> None:
+            nonlocal done
+            before, done = done, done + steps
+            if total and before * 10 // total != done * 10 // total:
+                say(f"{what}: {done} of {total} {note}".rstrip())
+
+        yield plain
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as bars:
+        task = bars.add_task(what, total=total, note="")
+        yield lambda steps=1, note="": bars.update(task, advance=steps, note=note)

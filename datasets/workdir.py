@@ -1,0 +1,290 @@
+"""Where things lie in the working folder, and which of them is meant.
+
+::
+
+    WORK/DATASET/dataset.json                      task, classes, notes
+    WORK/DATASET/clips.csv                         clip_id, path, split, duration_s, labels...
+    WORK/DATASET/native/FEATURE/SPLIT-00000.h5     one stream on its own clock
+    WORK/DATASET/aligned/NAME/SPLIT-00000.h5       everything the trainer needs
+    WORK/DATASET/failures.csv                      clip_id, stage, reason
+    WORK/runs/RUN/                                 config, metrics, checkpoint, predictions
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .base import SPLITS, Clip, Dataset, FeatregError, UsageError
+from .native import Failure
+from .shards import atomic_path
+
+_FIXED = ("clip_id", "path", "split", "start_s", "duration_s")
+
+
+def shard_name(split: str, index: int) -> str:
+    """File name of a split's `index`-th shard."""
+    return f"{split}-{index:05d}.h5"
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetDir:
+    """One dataset's folder in the working folder."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset."""
+        return self.path.name
+
+    @property
+    def clips_csv(self) -> Path:
+        """The clip list."""
+        return self.path / "clips.csv"
+
+    @property
+    def dataset_json(self) -> Path:
+        """What the labels mean."""
+        return self.path / "dataset.json"
+
+    @property
+    def failures_csv(self) -> Path:
+        """Every clip that gave no rows, and why."""
+        return self.path / "failures.csv"
+
+    def native(self, feature: str) -> Path:
+        """Folder of a feature's native shards."""
+        return self.path / "native" / feature
+
+    def aligned(self, name: str) -> Path:
+        """Folder of the aligned shards called `name`."""
+        return self.path / "aligned" / name
+
+    def feature_order(self) -> list[str]:
+        """Features in the order in which they were first asked for."""
+        if not self.dataset_json.is_file():
+            return []
+        return list(json.loads(self.dataset_json.read_text())["features"])
+
+    def native_features(self) -> list[str]:
+        """Features that have native shards, in the order in which they were asked for."""
+        return [name for name in self.feature_order() if any(self.native(name).glob("*.h5"))]
+
+    def aligned_names(self) -> list[str]:
+        """Aligned sets that have shards, in alphabetical order."""
+        return sorted({path.parent.name for path in self.path.glob("aligned/*/*.h5")})
+
+    def write_failures(self, failures: Iterable[Failure]) -> int:
+        """Write ``failures.csv``, each clip and stage once; return how many clips it names."""
+        rows = sorted({(failure.clip_id, failure.stage, failure.reason) for failure in failures})
+        with atomic_path(self.failures_csv) as temporary:
+            pd.DataFrame(rows, columns=["clip_id", "stage", "reason"]).to_csv(
+                temporary, index=False
+            )
+        return len({clip_id for clip_id, _, _ in rows})
+
+    def write_dataset(
+        self,
+        dataset: Dataset,
+        features: Sequence[str],
+        durations: Mapping[str, float] | None = None,
+    ) -> None:
+        """Write the clip list and what its labels mean, each atomically.
+
+        Parameters
+        ----------
+        dataset
+            The clips.
+        features
+            Features in the order asked for; those of earlier runs keep their places.
+        durations
+            Decoded lengths; where one is known it replaces what the dataset says.
+        """
+        known = durations or {}
+        labels = np.stack([clip.label for clip in dataset.clips]).astype(object)
+        labels[np.stack([clip.label_mask for clip in dataset.clips]) == 0] = ""
+        table = pd.DataFrame(
+            {
+                "clip_id": [clip.clip_id for clip in dataset.clips],
+                "path": [str(clip.path) for clip in dataset.clips],
+                "split": [clip.split for clip in dataset.clips],
+                "start_s": [clip.start_s for clip in dataset.clips],
+                "duration_s": [known.get(clip.clip_id, clip.duration_s) for clip in dataset.clips],
+            }
+        )
+        table = pd.concat([table, pd.DataFrame(labels, columns=list(dataset.classes))], axis=1)
+        with atomic_path(self.clips_csv) as temporary:
+            table.to_csv(temporary, index=False)
+        about = {
+            "name": dataset.name,
+            "task": dataset.task,
+            "content": dataset.content,
+            "classes": dataset.classes,
+            "known_bad": dataset.known_bad,
+            "notes": dataset.notes,
+            "features": list(dict.fromkeys([*self.feature_order(), *features])),
+        }
+        with atomic_path(self.dataset_json) as temporary:
+            temporary.write_text(json.dumps(about, indent=2) + "\n")
+
+    def read_clips(self, split: str, first: int, last: int) -> list[Clip]:
+        """Clips `first` to `last` of a split, without their labels."""
+        return _read_files(self.clips_csv, self.clips_csv.stat().st_mtime_ns)[split][first:last]
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the folder against other writing runs, as long as the block lasts.
+
+        Raises
+        ------
+        FeatregError
+            If another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise FeatregError(
+                    f"{self.path}: another prep command is writing here; wait for it, or work in "
+                    "another folder (--work)"
+                ) from None
+            yield
+
+    def read_dataset(self) -> Dataset:
+        """The dataset that `write_dataset` stored.
+
+        Raises
+        ------
+        FeatregError
+            If nothing was extracted here yet.
+        """
+        if not self.clips_csv.is_file():
+            raise FeatregError(
+                f"{self.clips_csv}: no such file; run "
+                f"`prep extract --dataset {self.name} --features ...` first"
+            )
+        about = json.loads(self.dataset_json.read_text())
+        classes = tuple(about["classes"])
+        table = pd.read_csv(
+            self.clips_csv,
+            dtype={"clip_id": str, "path": str, "split": str},
+            keep_default_na=False,
+            na_values={"duration_s": [""], **{name: [""] for name in classes}},
+        )
+        values = table[list(classes)].to_numpy(dtype=float)
+        masks = (~np.isnan(values)).astype(np.uint8)
+        labels = np.nan_to_num(values).astype(np.uint8)
+        clips = tuple(
+            Clip(
+                row.clip_id,
+                Path(row.path),
+                row.split,
+                label,
+                mask,
+                start_s=row.start_s,
+                duration_s=None if np.isnan(row.duration_s) else row.duration_s,
+            )
+            for row, label, mask in zip(
+                table[list(_FIXED)].itertuples(index=False), labels, masks, strict=True
+            )
+        )
+        return Dataset(
+            about["name"],
+            classes,
+            clips,
+            about["task"],
+            about["content"],
+            tuple(about["known_bad"]),
+            tuple(about["notes"]),
+        )
+
+
+@lru_cache(maxsize=1)
+def _read_files(clips_csv: Path, modified_ns: int) -> dict[str, list[Clip]]:
+    """Clips by split, without labels: a worker reads the list once, however long it is."""
+    table = pd.read_csv(
+        clips_csv,
+        usecols=list(_FIXED),
+        dtype={"clip_id": str, "path": str, "split": str},
+        keep_default_na=False,
+        na_values={"duration_s": [""]},
+    )
+    nothing = np.empty(0, np.uint8)
+    return splits_of(
+        Clip(
+            row.clip_id,
+            Path(row.path),
+            row.split,
+            nothing,
+            nothing,
+            row.start_s,
+            None if np.isnan(row.duration_s) else row.duration_s,
+        )
+        for row in table[list(_FIXED)].itertuples(index=False)
+    )
+
+
+def splits_of(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
+    """Clips by split, in the order train, valid, test and as they come within one."""
+    grouped: dict[str, list[Clip]] = {split: [] for split in SPLITS}
+    for clip in clips:
+        grouped[clip.split].append(clip)
+    return {split: members for split, members in grouped.items() if members}
+
+
+def choose(
+    what: str, option: str, candidates: Sequence[str], wanted: str | None, empty: str
+) -> str:
+    """The one candidate that is meant.
+
+    Parameters
+    ----------
+    what
+        What the candidates are, for messages.
+    option
+        The option that decides between them.
+    candidates
+        What is there.
+    wanted
+        What the user asked for, None for the only one there is.
+    empty
+        What to say when there is none: the next step.
+
+    Raises
+    ------
+    FeatregError
+        If there is no candidate.
+    UsageError
+        If `wanted` is not among them, or is None and there are several.
+    """
+    if not candidates:
+        raise FeatregError(empty)
+    if wanted is not None:
+        if wanted not in candidates:
+            raise UsageError(f"{option} {wanted}: no such {what}; there is {', '.join(candidates)}")
+        return wanted
+    if len(candidates) > 1:
+        raise UsageError(
+            f"more than one {what} ({', '.join(candidates)}); choose one with {option}"
+        )
+    return candidates[0]
+
+
+def choose_dataset(work: Path, wanted: str | None) -> DatasetDir:
+    """The dataset in the working folder that is meant."""
+    present = sorted(path.parent.name for path in work.glob("*/clips.csv"))
+    empty = (
+        f"{work}: nothing was extracted here; run `prep extract --dataset NAME --features ...` "
+        "first, or name the working folder with --work"
+    )
+    return DatasetDir(work / choose("dataset", "--dataset", present, wanted, empty))

@@ -1,0 +1,1 @@
+"""Audio in, features out: the extractors, their alignment in time, and ``prep``."""

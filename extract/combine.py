@@ -1,0 +1,249 @@
+"""Native shards to aligned shards: every feature of a clip on one clock, with its labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from featreg.datasets.aligned import AlignedHeader, aligned_writer, read_index
+from featreg.datasets.base import Clip, Dataset, FeatregError, UsageError
+from featreg.datasets.native import NativeHeader, NativeShard, native_shard
+from featreg.datasets.workdir import DatasetDir, shard_name, splits_of
+
+from .align import Mode, align
+from .features import AUDIO
+
+
+@dataclass(frozen=True, slots=True)
+class AlignJob:
+    """One aligned shard to write.
+
+    Attributes
+    ----------
+    target
+        The shard.
+    header
+        What it says of itself.
+    clips
+        Its clips, in order, with labels.
+    sources
+        For every feature and the audio, the native shards that hold those clips.
+    fingerprint
+        Of all that the shard is made from.
+    """
+
+    target: Path
+    header: AlignedHeader
+    clips: tuple[Clip, ...]
+    sources: Mapping[str, tuple[Path, ...]]
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlignPlan:
+    """Shards to write, and what is not in them.
+
+    `target` is their folder, `done` counts the shards that are finished, `stale`
+    names those that belong to no clip any more, `clips` counts the clips that have
+    every feature, `absent` those that lack one.
+    """
+
+    target: Path
+    jobs: tuple[AlignJob, ...]
+    done: int
+    clips: int
+    absent: int
+    stale: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """A feature's native shards: what they agree on, and which holds a clip."""
+
+    header: NativeHeader
+    where: Mapping[str, Path]
+    contents: Mapping[Path, str]
+
+
+def _open_store(folder: DatasetDir, feature: str) -> _Store:
+    header: NativeHeader | None = None
+    where: dict[str, Path] = {}
+    contents: dict[Path, str] = {}
+    for path in sorted(folder.native(feature).glob("*.h5")):
+        with native_shard(path) as shard:
+            if header is not None and shard.header != header:
+                raise FeatregError(
+                    f"{path}: made with other settings than the shards before it "
+                    f"({_difference(header, shard.header)}); run `prep extract --dataset "
+                    f"{folder.name} --features {feature} ...` again, it redoes what differs"
+                )
+            header = shard.header
+            where.update(dict.fromkeys(shard.clip_ids, path))
+            contents[path] = shard.content_sha256
+    if header is None:
+        there = ", ".join(folder.native_features()) or "none yet"
+        raise FeatregError(
+            f"{folder.path}: no native shards of {feature!r} (there is {there}); "
+            f"run `prep extract --dataset {folder.name} --features {feature}` first"
+        )
+    return _Store(header, where, contents)
+
+
+def _difference(one: NativeHeader, other: NativeHeader) -> str:
+    for key in sorted({*one.settings, *other.settings}):
+        if one.settings.get(key) != other.settings.get(key):
+            return f"{key} is {one.settings.get(key)} and {other.settings.get(key)}"
+    return "weights or layout differ"
+
+
+def aligned_name(features: Sequence[str], resolution_s: float, mode: Mode) -> str:
+    """Folder of an aligned set: ``vggish+openl3-0.1s``, with the mode unless it is ``repeat``."""
+    suffix = "" if mode == "repeat" else f"-{mode}"
+    return f"{'+'.join(features)}-{resolution_s:g}s{suffix}"
+
+
+def plan_alignment(
+    folder: DatasetDir, features: Sequence[str], resolution_s: float, mode: Mode
+) -> AlignPlan:
+    """The aligned shards that are asked for and not there yet.
+
+    Parameters
+    ----------
+    folder
+        The dataset's folder in the working folder.
+    features
+        In the order in which they stand side by side; all but the audio if empty.
+    resolution_s
+        Seconds a row, above 0.
+    mode
+        ``repeat``, ``area`` or ``linear``.
+
+    Raises
+    ------
+    UsageError
+        If the resolution is not above 0, or no whole number of audio samples.
+    FeatregError
+        If a feature was not extracted, or its shards disagree about settings.
+    """
+    dataset = folder.read_dataset()
+    names = list(features) or [name for name in folder.native_features() if name != AUDIO]
+    stores = {name: _open_store(folder, name) for name in (*names, AUDIO)}
+    samples = resolution_s * stores[AUDIO].header.sample_rate
+    if resolution_s <= 0 or abs(samples - round(samples)) > 1e-6:
+        raise UsageError(
+            f"--resolution {resolution_s}: expected seconds above 0 that make a whole number of "
+            f"samples at {stores[AUDIO].header.sample_rate} Hz, such as 0.1"
+        )
+    header = _header(dataset, stores, names, resolution_s, mode)
+    target = folder.aligned(aligned_name(names, resolution_s, mode))
+    jobs: list[AlignJob] = []
+    paths: set[Path] = set()
+    clips = 0
+    for split, members in splits_of(dataset.clips).items():
+        whole = [clip for clip in members if all(clip.clip_id in s.where for s in stores.values())]
+        clips += len(whole)
+        shards = groupby(whole, key=lambda clip: stores[AUDIO].where[clip.clip_id])
+        for index, (_, group) in enumerate(shards):
+            path = target / shard_name(split, index)
+            paths.add(path)
+            job = _make_job(path, header, tuple(group), stores)
+            if not _is_done(job):
+                jobs.append(job)
+    if not paths:
+        raise FeatregError(
+            f"{folder.path}: no clip has rows of {', '.join(names)}; see {folder.failures_csv}"
+        )
+    stale = tuple(sorted(set(target.glob("*.h5")) - paths))
+    return AlignPlan(
+        target, tuple(jobs), len(paths) - len(jobs), clips, len(dataset.clips) - clips, stale
+    )
+
+
+def _header(
+    dataset: Dataset,
+    stores: Mapping[str, _Store],
+    names: Sequence[str],
+    resolution_s: float,
+    mode: Mode,
+) -> AlignedHeader:
+    features = {}
+    column = 0
+    for name in names:
+        native = stores[name].header
+        features[name] = {
+            "dim": native.dim,
+            "columns": [column, column + native.dim],
+            **dataclasses.asdict(native.clock),
+            "sample_rate": native.sample_rate,
+            "weights_sha256": native.weights_sha256,
+            "settings": native.settings,
+        }
+        column += native.dim
+    return AlignedHeader(
+        dataset=dataset.name,
+        task=dataset.task,
+        classes=dataset.classes,
+        resolution_s=resolution_s,
+        mode=mode,
+        audio_rate=stores[AUDIO].header.sample_rate,
+        features=features,
+        notes=dataset.notes,
+    )
+
+
+def _make_job(
+    path: Path, header: AlignedHeader, clips: tuple[Clip, ...], stores: Mapping[str, _Store]
+) -> AlignJob:
+    sources = {
+        name: tuple(sorted({store.where[clip.clip_id] for clip in clips}))
+        for name, store in stores.items()
+    }
+    digest = hashlib.sha256(json.dumps(dataclasses.asdict(header), sort_keys=True).encode())
+    for name, paths in sources.items():
+        digest.update(f"{name} {[stores[name].contents[source] for source in paths]}".encode())
+    for clip in clips:
+        digest.update(f"{clip.clip_id} {clip.split}".encode())
+        digest.update(clip.label.tobytes() + clip.label_mask.tobytes())
+    return AlignJob(path, header, clips, sources, digest.hexdigest())
+
+
+def _is_done(job: AlignJob) -> bool:
+    if not job.target.exists():
+        return False
+    try:
+        return read_index(job.target).sources == job.fingerprint
+    except FeatregError:
+        return False
+
+
+def align_shard(job: AlignJob) -> int:
+    """Write one aligned shard, a clip at a time; return its bytes on disk."""
+    header = job.header
+    mode: Mode = header.mode  # type: ignore[assignment]  # checked when the header was made
+    with ExitStack() as stack:
+        shards: dict[str, dict[str, NativeShard]] = {}
+        for name, paths in job.sources.items():
+            opened = [stack.enter_context(native_shard(path)) for path in paths]
+            shards[name] = {key: shard for shard in opened for key in shard.clip_ids}
+        writer = stack.enter_context(aligned_writer(job.target, header, job.fingerprint))
+        for clip in job.clips:
+            heard = shards[AUDIO][clip.clip_id]
+            duration_s = heard.durations[clip.clip_id]
+            features = {}
+            for name in header.features:
+                shard = shards[name][clip.clip_id]
+                rows = shard.values(clip.clip_id)
+                features[name] = align(
+                    rows, shard.header.clock, header.resolution_s, duration_s, mode
+                )
+            audio = heard.stored(clip.clip_id)[:, 0].astype(np.int16, copy=False)
+            writer.append(clip, features, audio, duration_s)
+    return job.target.stat().st_size

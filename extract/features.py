@@ -1,0 +1,186 @@
+"""Which features there are, and how one is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from featreg.datasets.base import Content, Dataset, UsageError
+
+from .stream import Extractor, Precision
+
+# A feature's module is imported when the feature is asked for: they bring torch.
+FEATURES: dict[str, tuple[str, str]] = {
+    "audio": (".waveform", "Waveform"),
+    "vggish": (".vggish", "Vggish"),
+    "openl3": (".openl3", "OpenL3"),
+    "musicnn": (".musicnn", "Musicnn"),
+}
+
+# The signal that the model hears is kept beside whatever else is asked for.
+AUDIO = "audio"
+
+
+def extractor_class(name: str) -> type[Extractor]:
+    """The extractor called `name`.
+
+    Raises
+    ------
+    UsageError
+        If there is no such feature.
+    """
+    if name not in FEATURES:
+        raise UsageError(f"--features {name}: no such feature; there is {', '.join(FEATURES)}")
+    module, attribute = FEATURES[name]
+    found: type[Extractor] = getattr(importlib.import_module(module, __package__), attribute)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSpec:
+    """A feature as it was asked for: what it takes to build its extractor anywhere.
+
+    Attributes
+    ----------
+    name
+        Of the feature.
+    config
+        An instance of the extractor's `Config`.
+    weights
+        Pairs of a weight's name and the safetensors file that holds it.
+    device, precision
+        See `Extractor`.
+    """
+
+    name: str
+    config: Any
+    weights: tuple[tuple[str, Path], ...] = ()
+    device: str = "cpu"
+    precision: Precision = "float32"
+
+    def extractor(self) -> Extractor:
+        """The extractor, built once per process."""
+        return _build(self)
+
+
+@cache
+def _build(spec: FeatureSpec) -> Extractor:
+    return extractor_class(spec.name)(spec.config, dict(spec.weights), spec.device, spec.precision)
+
+
+def make_specs(
+    dataset: Dataset,
+    features: str,
+    assignments: Sequence[str],
+    overrides: Sequence[str],
+    device: str,
+    precision: Precision,
+) -> tuple[FeatureSpec, ...]:
+    """What the options of ``prep extract`` ask for, the audio first.
+
+    Parameters
+    ----------
+    dataset
+        Decides what the user does not; see `make_config`.
+    features, assignments, overrides
+        The options ``--features``, ``--set`` and ``--weights``.
+    device, precision
+        See `Extractor`.
+
+    Raises
+    ------
+    UsageError
+        If a feature, a setting or a value is unknown, or the weights were trained on
+        this very dataset: its test clips would not be unseen.
+    """
+    from .weights import locate, parse_overrides
+
+    names = [AUDIO, *(name for name in parse_names(features) if name != AUDIO)]
+    settings = parse_settings(assignments)
+    for name in settings:
+        if name not in names:
+            raise UsageError(f"--set {name}.…: {name} is not among --features {features}")
+    files = parse_overrides(overrides)
+    specs = []
+    for name in names:
+        extractor = extractor_class(name)
+        config = make_config(name, settings.get(name, {}), dataset.content)
+        if extractor.trained_on(config) == dataset.name:
+            raise UsageError(
+                f"{name} with these settings was trained on {dataset.name} itself, so its "
+                "features know the test clips; choose other weights with --set"
+            )
+        weights = tuple((key, locate(key, files)) for key in extractor.weight_names(config))
+        specs.append(FeatureSpec(name, config, weights, device, precision))
+    return tuple(specs)
+
+
+def parse_names(text: str) -> list[str]:
+    """Feature names from ``a,b`` (or ``a+b``), in order, each known and named once."""
+    names = [name.strip() for name in text.replace("+", ",").split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"--features {text!r} names no feature; there is {', '.join(FEATURES)}")
+    for name in names:
+        extractor_class(name)
+        if names.count(name) > 1:
+            raise UsageError(f"--features names {name} twice")
+    return names
+
+
+def parse_settings(assignments: Sequence[str]) -> dict[str, dict[str, str]]:
+    """``FEATURE.KEY=VALUE`` lines as ``{feature: {key: value}}``."""
+    settings: dict[str, dict[str, str]] = {}
+    for assignment in assignments:
+        target, equals, value = assignment.partition("=")
+        feature, dot, key = target.partition(".")
+        if not (equals and dot and key):
+            raise UsageError(
+                f"--set {assignment}: expected FEATURE.KEY=VALUE, such as openl3.content_type=env"
+            )
+        settings.setdefault(feature, {})[key] = value
+    return settings
+
+
+def make_config(name: str, values: Mapping[str, str], content: Content = "music") -> Any:
+    """The `Config` of a feature, from what ``--set`` gave.
+
+    `content` decides OpenL3's ``content_type`` where `values` do not.
+
+    Raises
+    ------
+    UsageError
+        If a key or value is unknown; the message lists what there is.
+    """
+    config = extractor_class(name).Config
+    hints = get_type_hints(config)
+    keys = [field.name for field in dataclasses.fields(config)]
+    chosen: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in keys:
+            there = ", ".join(keys) if keys else "nothing to set"
+            raise UsageError(f"--set {name}.{key}: no such setting; {name} has {there}")
+        chosen[key] = _parse_value(f"--set {name}.{key}={value}", hints[key], value)
+    if "content_type" in keys:
+        chosen.setdefault("content_type", content)
+    return config(**chosen)
+
+
+def _parse_value(option: str, kind: Any, text: str) -> Any:
+    if get_origin(kind) is Literal:
+        for choice in get_args(kind):
+            if str(choice) == text:
+                return choice
+        raise UsageError(f"{option}: expected one of {', '.join(map(str, get_args(kind)))}")
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise UsageError(f"{option}: expected true or false")
+        return text.lower() == "true"
+    try:
+        return kind(text)
+    except ValueError:
+        raise UsageError(f"{option}: expected a {kind.__name__}") from None

@@ -1,0 +1,209 @@
+"""What an extractor is: audio in, one row of values per hop out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pooch
+
+from featreg.datasets.clock import Clock
+
+Signal = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """How stored integers become values: ``value = stored * scale + offset``."""
+
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+class Extractor(ABC):
+    """A mono signal in, an array of shape (rows, dim) out.
+
+    Building one is cheap; the network is loaded when the first row is asked for, so
+    that a plan can be made without it.
+
+    Parameters
+    ----------
+    config
+        An instance of `Config`, a frozen dataclass: every choice of the user that
+        changes a number.
+    weights
+        For each name in ``weight_names(config)``, the safetensors file that holds it.
+    device
+        Where the network runs: ``cpu``, ``cuda``, ``cuda:1``.
+    precision
+        ``float32``, or ``bfloat16`` for the network's products (sums stay float32).
+
+    Attributes
+    ----------
+    name
+        The feature's name on the command line and on disk.
+    revision
+        Raised whenever a release changes the numbers; stored with the settings, so
+        that older shards are redone.
+    sample_rate
+        Rate of the signal that `inputs` takes, in Hz.
+    dim
+        Values a row.
+    dtype
+        What is stored: float32, float16, uint8 or int16.
+    quantization
+        How stored integers become values again.
+    clock
+        When the rows happen.
+    batch_rows
+        Rows that go through the network at once.
+    """
+
+    name: ClassVar[str]
+    revision: ClassVar[int] = 1
+    Config: ClassVar[type]
+
+    sample_rate: int
+    dim: int
+    dtype: npt.DTypeLike = np.float32
+    quantization: Quantization = Quantization()
+    clock: Clock
+    batch_rows: int
+
+    def __init__(
+        self,
+        config: Any,
+        weights: Mapping[str, Path],
+        device: str = "cpu",
+        precision: Precision = "float32",
+    ) -> None:
+        self.config = config
+        self.weights = dict(weights)
+        self.device = device
+        self.precision = precision
+
+    @classmethod
+    def weight_names(cls, config: Any) -> tuple[str, ...]:
+        """Names of the weights that `config` asks for (see ``weights.py``)."""
+        return ()
+
+    @classmethod
+    def trained_on(cls, config: Any) -> str | None:
+        """Name of the dataset that the weights have seen, where it is one of featreg's."""
+        return None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every choice that changes a number, as JSON values."""
+        return {
+            **dataclasses.asdict(self.config),
+            "precision": self.precision,
+            "revision": self.revision,
+        }
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Hash of the weights: of the file, or of the files' hashes where there are several."""
+        hashes = [
+            pooch.file_hash(str(self.weights[name]), alg="sha256")
+            for name in self.weight_names(self.config)
+        ]
+        if len(hashes) < 2:
+            return "".join(hashes)
+        return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+    @abstractmethod
+    def rows(self, samples: int) -> int:
+        """Rows that a signal of `samples` samples gives; at least 1 for `samples` >= 1."""
+
+    @abstractmethod
+    def inputs(self, signal: Signal, start: int, stop: int) -> Array:
+        """What the network sees for the rows from `start` to `stop`.
+
+        Parameters
+        ----------
+        signal
+            Shape (samples,), float32 in [-1, 1], at `sample_rate`.
+        start, stop
+            Rows, 0 <= start < stop <= ``rows(len(signal))``.
+
+        Returns
+        -------
+        Shape (stop - start, ...), the first axis over rows.
+        """
+
+    @abstractmethod
+    def network(self, inputs: Array) -> Array:
+        """Rows of shape (n, dim) and type `dtype`, from inputs of shape (n, ...)."""
+
+    def extract(self, signal: Signal) -> Array:
+        """All rows of one signal, shape (rows, dim)."""
+        rows: list[Array] = []
+        batcher = Batcher(self, lambda _, values: rows.append(values))
+        batcher.push("", signal)
+        batcher.flush()
+        return rows[0]
+
+
+class Batcher:
+    """Lets the rows of successive clips share batches.
+
+    Clips are pushed in order and delivered in order, each as one array of shape
+    (rows, dim); memory is bounded by a batch of inputs and the rows not yet delivered.
+
+    Parameters
+    ----------
+    extractor
+        Computes the rows.
+    deliver
+        Called with the key of a clip and its rows once they are complete.
+    """
+
+    def __init__(self, extractor: Extractor, deliver: Callable[[str, Array], None]) -> None:
+        self._extractor = extractor
+        self._deliver = deliver
+        self._inputs: list[Array] = []
+        self._waiting = 0  # rows in self._inputs
+        self._open: list[tuple[str, Array]] = []  # clips not yet delivered, oldest first
+        self._filled = 0  # rows of the oldest open clip that are computed
+
+    def push(self, key: str, signal: Signal) -> None:
+        """Add a clip; deliver every clip that its rows complete."""
+        total = self._extractor.rows(len(signal))
+        self._open.append((key, np.empty((total, self._extractor.dim), self._extractor.dtype)))
+        start = 0
+        while start < total:
+            stop = min(total, start + self._extractor.batch_rows - self._waiting)
+            self._inputs.append(self._extractor.inputs(signal, start, stop))
+            self._waiting += stop - start
+            start = stop
+            if self._waiting == self._extractor.batch_rows:
+                self.flush()
+
+    def flush(self) -> None:
+        """Run the rows that wait for a full batch, and deliver their clips."""
+        if not self._waiting:
+            return
+        batch = self._inputs[0] if len(self._inputs) == 1 else np.concatenate(self._inputs)
+        self._inputs, self._waiting = [], 0
+        values = self._extractor.network(batch)
+        while len(values):
+            key, rows = self._open[0]
+            taken = min(len(values), len(rows) - self._filled)
+            rows[self._filled : self._filled + taken] = values[:taken]
+            self._filled += taken
+            values = values[taken:]
+            if self._filled == len(rows):
+                self._open.pop(0)
+                self._filled = 0
+                self._deliver(key, rows)

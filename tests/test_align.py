@@ -1,0 +1,154 @@
+"""Alignment against closed forms, slow loops and properties."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featreg.datasets.clock import Clock
+from featreg.extract.align import MODES, Mode, align, target_rows
+
+VGGISH = Clock(hop_s=0.96, window_s=0.975, first_center_s=0.4875)
+OPENL3 = Clock(hop_s=0.1, window_s=1.0, first_center_s=0.0)
+
+clocks = st.builds(
+    Clock,
+    hop_s=st.floats(0.01, 3.0),
+    window_s=st.floats(0.01, 3.0),
+    first_center_s=st.floats(0.0, 2.0),
+)
+durations = st.floats(0.03, 40.0)
+resolutions = st.sampled_from([0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0])
+
+
+def ramp(rows: int, dim: int = 2) -> npt.NDArray[np.float32]:
+    """Row i holds i, 10 i, ..."""
+    return (np.arange(rows)[:, None] * 10.0 ** np.arange(dim)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "resolution_s", "rows"),
+    [(29.1, 0.1, 291), (10.0, 0.1, 100), (0.3, 0.1, 3), (0.31, 0.1, 4), (0.02, 0.1, 1), (6, 1, 6)],
+)
+def test_target_rows_is_the_ceiling_despite_rounding(
+    duration_s: float, resolution_s: float, rows: int
+) -> None:
+    assert target_rows(duration_s, resolution_s) == rows
+
+
+def test_repeat_gives_each_vggish_row_ten_times_and_holds_the_last() -> None:
+    aligned = align(ramp(10), VGGISH, 0.1, 10.0, "repeat")
+    assert aligned.shape == (100, 2)
+    np.testing.assert_array_equal(aligned[:, 0], np.repeat(np.arange(10), 10))
+    longer = align(ramp(10), VGGISH, 0.1, 10.34, "repeat")
+    np.testing.assert_array_equal(longer[:, 0], [*np.repeat(np.arange(10), 10), *[9] * 4])
+
+
+def test_repeat_averages_ten_openl3_rows_into_a_second() -> None:
+    aligned = align(ramp(25), OPENL3, 1.0, 2.5, "repeat")
+    # Whole groups of ten, and the mean of the five that are left.
+    np.testing.assert_allclose(aligned[:, 0], [4.5, 14.5, 22.0])
+
+
+def test_repeat_at_the_stream_s_own_hop_changes_nothing() -> None:
+    np.testing.assert_array_equal(align(ramp(60), OPENL3, 0.1, 6.0, "repeat"), ramp(60))
+
+
+def test_area_weighs_two_cells_by_their_share_of_the_target_row() -> None:
+    clock = Clock(hop_s=1.0, window_s=1.0, first_center_s=0.5)
+    aligned = align(ramp(3, 1), clock, 0.75, 3.0, "area")
+    # [0, .75) lies in cell 0; [.75, 1.5) a third in 0; [1.5, 2.25) two thirds in 1; then cell 2.
+    np.testing.assert_allclose(aligned[:, 0], [0.0, 2 / 3, 4 / 3, 2.0], rtol=1e-6)
+
+
+def test_area_does_not_drift_where_repeat_does() -> None:
+    # On a long clip the stream says at which second it is; area keeps saying so.
+    clock = Clock(hop_s=0.976, window_s=3.0, first_center_s=0.488)
+    rows = clock.centers(600)[:, None].astype(np.float32)
+    middles = (np.arange(5856) + 0.5) * 0.1
+    by_area = align(rows, clock, 0.1, 585.6, "area")[:, 0]
+    by_repeat = align(rows, clock, 0.1, 585.6, "repeat")[:, 0]
+    assert np.abs(by_area - middles).max() < 0.976
+    assert np.abs(by_repeat - middles).max() > 10
+
+
+def test_linear_is_exact_on_a_ramp_between_the_outer_centres() -> None:
+    clock = Clock(hop_s=0.5, window_s=1.0, first_center_s=0.25)
+    aligned = align(ramp(4, 1), clock, 0.25, 2.0, "linear")[:, 0]
+    middles = (np.arange(8) + 0.5) * 0.25
+    np.testing.assert_allclose(aligned, np.clip((middles - 0.25) / 0.5, 0, 3), rtol=1e-6)
+
+
+@settings(deadline=None)
+@given(clocks, durations, resolutions, st.sampled_from(MODES), st.integers(1, 60))
+def test_lengths_agree_and_a_constant_stays(
+    clock: Clock, duration_s: float, resolution_s: float, mode: Mode, rows: int
+) -> None:
+    aligned = align(np.full((rows, 3), 1.7, np.float32), clock, resolution_s, duration_s, mode)
+    assert aligned.shape == (target_rows(duration_s, resolution_s), 3)
+    # float32 holds the constant; the means are formed in float64.
+    np.testing.assert_allclose(aligned, 1.7, rtol=2e-7)
+
+
+@settings(deadline=None)
+@given(clocks, durations, resolutions, st.sampled_from(MODES), st.integers(2, 60))
+def test_time_never_runs_backwards(
+    clock: Clock, duration_s: float, resolution_s: float, mode: Mode, rows: int
+) -> None:
+    aligned = align(ramp(rows), clock, resolution_s, duration_s, mode)
+    assert (np.diff(aligned[:, 0]) >= -1e-4).all()
+
+
+def slow_area(
+    rows: npt.NDArray[np.float32], clock: Clock, r: float, duration_s: float
+) -> npt.NDArray[np.float64]:
+    """The definition, one overlap at a time."""
+    centers = [clock.first_center_s + i * clock.hop_s for i in range(len(rows))]
+    inner = [min(max((a + b) / 2, 0.0), duration_s) for a, b in pairwise(centers)]
+    edges = [0.0, *inner, duration_s]
+    out = []
+    for k in range(target_rows(duration_s, r)):
+        begin, end = min(k * r, duration_s), min((k + 1) * r, duration_s)
+        total = np.zeros(rows.shape[1])
+        for i, row in enumerate(rows):
+            total += row * max(0.0, min(end, edges[i + 1]) - max(begin, edges[i]))
+        out.append(total / (end - begin))
+    return np.array(out)
+
+
+@settings(deadline=None, max_examples=50)
+@given(clocks, st.floats(0.2, 15.0), resolutions, st.integers(1, 20), st.integers(0, 99))
+def test_area_equals_the_slow_loop_and_keeps_the_integral(
+    clock: Clock, duration_s: float, resolution_s: float, rows: int, seed: int
+) -> None:
+    values = np.random.default_rng(seed).standard_normal((rows, 2)).astype(np.float32)
+    aligned = align(values, clock, resolution_s, duration_s, "area")
+    slow = slow_area(values, clock, resolution_s, duration_s)
+    # A last row of under a thousandth of the resolution divides a rounded difference.
+    rest = duration_s / resolution_s - math.floor(duration_s / resolution_s)
+    tolerance = 1e-5 if rest == 0 or rest > 1e-3 else 1e-2
+    np.testing.assert_allclose(aligned, slow, atol=tolerance)
+    widths = np.diff(np.minimum(np.arange(len(aligned) + 1) * resolution_s, duration_s))
+    whole = slow_area(values, clock, duration_s, duration_s)[0] * duration_s
+    np.testing.assert_allclose((aligned * widths[:, None]).sum(axis=0), whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_cannot_be_aligned_is_refused(mode: Mode) -> None:
+    with pytest.raises(ValueError, match="without rows"):
+        align(np.empty((0, 2), np.float32), OPENL3, 0.1, 1.0, mode)
+    with pytest.raises(ValueError, match="above 0"):
+        align(ramp(2), OPENL3, 0.0, 1.0, mode)
+
+
+def test_impossible_clocks_are_refused() -> None:
+    with pytest.raises(ValueError, match="hop_s must be above 0"):
+        Clock(hop_s=0.0, window_s=1.0, first_center_s=0.0)
+    with pytest.raises(ValueError, match="first_center_s must be finite"):
+        Clock(hop_s=1.0, window_s=1.0, first_center_s=math.nan)

@@ -1,0 +1,98 @@
+"""Decoding and resampling: what comes out, and what is refused with which words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from kit import make_clip, make_kit, tone, write
+
+from featreg.datasets.audio import decode, fingerprint, resample
+from featreg.datasets.base import Clip, ClipError
+
+
+def excerpt(path: Path, start_s: float, duration_s: float | None) -> Clip:
+    nothing = np.empty(0, np.uint8)
+    return Clip(path.stem, path, "train", nothing, nothing, start_s, duration_s)
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    samples = tone(1.0, 16000, 8)
+    signal, rate = decode(make_clip(write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")))
+    assert rate == 16000
+    # Means of float32: the order of summation is free.
+    np.testing.assert_allclose(signal, samples.mean(axis=1), atol=1e-7)
+
+
+def test_every_good_file_of_the_kit_decodes(tmp_path: Path) -> None:
+    good, _ = make_kit(tmp_path)
+    for name, path in good.items():
+        signal, rate = decode(make_clip(path))
+        info = soundfile.info(path)
+        assert rate == info.samplerate
+        # mp3 pads; everything else is exact.
+        assert abs(len(signal) - info.frames) <= (0.1 * rate if name == "mp3" else 0)
+        assert signal.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("missing", "no file"),
+        ("zero-bytes", "is empty"),
+        ("renamed-pdf", "cannot be decoded"),
+        ("no-samples", "nothing is left"),
+        ("one-sample", "expected at least 25 ms"),
+        ("nan", "not finite at 0.031 s"),
+        ("inf", "not finite at 0.031 s"),
+        ("truncated-wav", "breaks off after 3.00 s"),
+        ("truncated-ogg", "its end is missing"),
+        ("truncated-flac", "cannot be decoded"),
+        ("truncated-mp3", "its header declares 6.00 s"),
+    ],
+)
+def test_every_bad_file_is_refused_by_name(tmp_path: Path, name: str, words: str) -> None:
+    _, bad = make_kit(tmp_path)
+    with pytest.raises(ClipError, match=words) as refused:
+        decode(make_clip(bad[name]))
+    assert bad[name].name in refused.value.reason
+    assert refused.value.stage == "decode"
+
+
+def test_an_excerpt_is_those_samples(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.flac", tone(3.0, 16000), 16000)
+    whole, _ = decode(make_clip(path))
+    part, _ = decode(excerpt(path, 1.25, 0.5))
+    np.testing.assert_array_equal(part, whole[20000:28000])
+    rest, _ = decode(excerpt(path, 2.5, 9.0))
+    np.testing.assert_array_equal(rest, whole[40000:])
+    with pytest.raises(ClipError, match=r"lasts 3\.000 s"):
+        decode(excerpt(path, 3.5, None))
+
+
+def test_resampling_keeps_a_tone_and_its_length() -> None:
+    t = np.arange(44100) / 44100
+    signal = np.sin(2 * np.pi * 1000 * t).astype(np.float32)
+    heard = resample(signal, 44100, 16000)
+    assert len(heard) == 16000
+    expected = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)
+    # Away from the edges, where the filter sees zeros: -80 dB is soxr's own promise here.
+    np.testing.assert_allclose(heard[800:-800], expected[800:-800], atol=1e-4)
+    assert resample(signal, 44100, 44100) is signal
+
+
+def test_the_fingerprint_follows_content_and_excerpt_not_time_or_place(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone(10.0, 16000), 16000)
+    first = fingerprint(make_clip(path))
+    os.utime(path, (0, 0))
+    copy = tmp_path / "b" / "other.wav"
+    copy.parent.mkdir()
+    copy.write_bytes(path.read_bytes())
+    assert fingerprint(make_clip(path)) == fingerprint(make_clip(copy)) == first
+    assert fingerprint(excerpt(path, 1.0, None)) != first
+    copy.write_bytes(path.read_bytes()[:-2])
+    assert fingerprint(make_clip(copy)) != first
+    assert fingerprint(make_clip(tmp_path / "nowhere.wav")) == ""

@@ -1,0 +1,279 @@
+"""Extraction and alignment end to end: numbers, accounts, resuming, bad clips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from kit import make_clip, make_dataset, make_kit, tone, write
+from loudness import Loudness, LoudnessConfig
+
+from featreg.datasets.aligned import read_index
+from featreg.datasets.audio import decode, resample
+from featreg.datasets.base import Dataset, FeatregError, UsageError
+from featreg.datasets.native import native_shard
+from featreg.datasets.workdir import DatasetDir
+from featreg.extract import features
+from featreg.extract.cluster import Workers
+from featreg.extract.combine import align_shard, plan_alignment
+from featreg.extract.features import FeatureSpec
+from featreg.extract.plan import Request, make_plan
+from featreg.extract.run import Summary, run_extraction
+from featreg.extract.stream import Batcher
+from featreg.extract.waveform import Waveform, WaveformConfig
+
+AUDIO = FeatureSpec("audio", WaveformConfig())
+LOUDNESS = FeatureSpec("loudness", LoudnessConfig())
+REQUEST = Request((AUDIO, LOUDNESS), shard_clips=3)
+
+
+@pytest.fixture(autouse=True)
+def _loudness(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(features.FEATURES, "loudness", ("loudness", "Loudness"))
+    features._build.cache_clear()
+    return
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return make_dataset(tmp_path / "source", {"train": 7, "valid": 2, "test": 3})
+
+
+def extract(
+    dataset: Dataset,
+    work: Path,
+    request: Request = REQUEST,
+    workers: int = 1,
+    limit: int | None = None,
+) -> Summary:
+    folder = DatasetDir(work / dataset.name)
+    plan = make_plan(dataset, folder, request, limit=limit)
+    names = [spec.name for spec in request.features]
+    return run_extraction(dataset, folder, names, plan, Workers(workers, 1))
+
+
+def align(work: Path, resolution_s: float = 0.1, names: tuple[str, ...] = ()) -> list[Path]:
+    plan = plan_alignment(DatasetDir(work / "tones"), names, resolution_s, "repeat")
+    for job in plan.jobs:
+        align_shard(job)
+    return [job.target for job in plan.jobs]
+
+
+def contents(work: Path) -> dict[str, dict[str, object]]:
+    """Every dataset of every shard, byte for byte, and the attributes."""
+    found: dict[str, dict[str, object]] = {}
+    for path in sorted(work.rglob("*.h5")):
+        with h5py.File(path) as file:
+            held: dict[str, object] = dict(file.attrs)
+            file.visititems(
+                lambda name, item, held=held: (
+                    held.update({name: item[()].tobytes()})
+                    if isinstance(item, h5py.Dataset)
+                    else None
+                )
+            )
+        found[str(path.relative_to(work))] = held
+    return found
+
+
+def test_every_row_is_what_the_extractor_gives_for_that_clip_alone(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    summary = extract(dataset, tmp_path)
+    assert (summary.clips, summary.failed, summary.new_clips) == (12, 0, 12)
+    for clip in dataset.clips:
+        signal, rate = decode(clip)
+        heard = resample(signal, rate, 16000)
+        paths = (tmp_path / "tones" / "native" / "audio").glob(f"{clip.split}-*.h5")
+        for path in paths:
+            with native_shard(path) as shard:
+                if clip.clip_id not in shard.clip_ids:
+                    continue
+                np.testing.assert_array_equal(
+                    shard.stored(clip.clip_id)[:, 0],
+                    np.rint(np.clip(heard, -1, 1) * 32767).astype(np.int16),
+                )
+                assert shard.durations[clip.clip_id] == len(signal) / rate
+                break
+        else:
+            pytest.fail(f"{clip.clip_id} is in no shard")
+        loudness = Loudness(LoudnessConfig(), {}).extract(resample(signal, rate, 8000))
+        path = next(
+            p
+            for p in (tmp_path / "tones" / "native" / "loudness").glob(f"{clip.split}-*.h5")
+            if p.name == path.name
+        )
+        with native_shard(path) as shard:
+            np.testing.assert_array_equal(shard.values(clip.clip_id), loudness)
+
+
+def test_clips_share_batches_and_keep_their_rows() -> None:
+    extractor = Loudness(LoudnessConfig(), {})
+    signals = {f"{n}": tone(n / 2, 8000, seed=n)[:, 0] for n in (1, 7, 2, 13, 3)}
+    delivered = {}
+    batcher = Batcher(extractor, delivered.__setitem__)
+    for key, signal in signals.items():
+        batcher.push(key, signal)
+    batcher.flush()
+    assert list(delivered) == list(signals)
+    for key, signal in signals.items():
+        np.testing.assert_array_equal(delivered[key], extractor.extract(signal))
+
+
+def test_a_second_run_does_nothing_and_changes_no_file(dataset: Dataset, tmp_path: Path) -> None:
+    extract(dataset, tmp_path)
+    align(tmp_path)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.h5")}
+    again = extract(dataset, tmp_path)
+    assert (again.clips, again.new_clips) == (12, 0)
+    assert align(tmp_path) == []
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.h5")} == times
+
+
+def test_a_changed_setting_redoes_what_it_touches_and_says_why(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    extract(dataset, tmp_path)
+    louder = replace(REQUEST, features=(AUDIO, replace(LOUDNESS, config=LoudnessConfig(2.0))))
+    plan = make_plan(dataset, DatasetDir(tmp_path / "tones"), louder)
+    assert {spec.name for job in plan.jobs for spec in job.request.features} == {"loudness"}
+    assert {reason for job in plan.jobs for reason in job.reasons} == {"gain was 1.0, now 2.0"}
+    assert len(plan.jobs) == 5
+
+
+def test_a_changed_file_redoes_its_shard_alone(dataset: Dataset, tmp_path: Path) -> None:
+    extract(dataset, tmp_path)
+    write(dataset.clips[4].path, tone(2.0, 22050, seed=99), 22050)
+    plan = make_plan(dataset, DatasetDir(tmp_path / "tones"), REQUEST)
+    assert [(job.split, job.index) for job in plan.jobs] == [("train", 1)]
+    assert "train-4 among them" in plan.jobs[0].reasons[0]
+
+
+def test_a_trial_run_does_not_undo_a_whole_one(dataset: Dataset, tmp_path: Path) -> None:
+    assert extract(dataset, tmp_path, limit=2).clips == 6
+    assert extract(dataset, tmp_path).new_clips > 0
+    assert extract(dataset, tmp_path, limit=2).new_clips == 0
+    assert plan_alignment(DatasetDir(tmp_path / "tones"), (), 0.1, "repeat").clips == 12
+
+
+def test_one_worker_or_many_give_equal_shards(tmp_path: Path) -> None:
+    # Features that only the test knows do not reach other processes: audio alone.
+    dataset = make_dataset(tmp_path / "source", {"train": 5, "test": 2})
+    request = Request((AUDIO,), shard_clips=2)
+    extract(dataset, tmp_path / "one", request)
+    summary = extract(dataset, tmp_path / "two", request, workers=2)
+    assert summary.clips == 7
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_bad_clips_are_named_and_the_others_unharmed(tmp_path: Path) -> None:
+    good, bad = make_kit(tmp_path / "source")
+    clips = [make_clip(path, name) for name, path in {**good, **bad}.items()]
+    dataset = Dataset("tones", ("low", "high"), tuple(sorted(clips, key=lambda c: c.clip_id)))
+    summary = extract(dataset, tmp_path)
+    assert (summary.clips, summary.failed) == (len(good), len(bad))
+    listed = pd.read_csv(tmp_path / "tones" / "failures.csv", keep_default_na=False)
+    assert list(listed.columns) == ["clip_id", "stage", "reason"]
+    assert set(listed.clip_id) == set(bad)
+    alone = Dataset("tones", dataset.classes, tuple(make_clip(good[n], n) for n in good))
+    extract(alone, tmp_path / "alone")
+    for name in good:
+        rows = []
+        for work in (tmp_path, tmp_path / "alone"):
+            for path in (work / "tones" / "native" / "loudness").glob("*.h5"):
+                with native_shard(path) as shard:
+                    if name in shard.clip_ids:
+                        rows.append(shard.stored(name))
+        np.testing.assert_array_equal(*rows)
+    # A rerun redoes nothing, and still accounts for every clip.
+    again = extract(dataset, tmp_path)
+    assert (again.clips, again.failed, again.new_clips) == (len(good), len(bad), 0)
+    assert len(pd.read_csv(tmp_path / "tones" / "failures.csv")) == len(bad)
+
+
+def test_silent_clips_are_kept_on_request(tmp_path: Path) -> None:
+    path = write(tmp_path / "silent.wav", np.zeros((16000, 1), np.float32), 16000)
+    dataset = Dataset("tones", ("low", "high"), (make_clip(path),))
+    assert extract(dataset, tmp_path).failed == 1
+    assert extract(dataset, tmp_path, replace(REQUEST, keep_silent=True)).failed == 0
+
+
+def test_aligned_shards_hold_every_feature_label_and_sample(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    extract(dataset, tmp_path)
+    paths = align(tmp_path)
+    assert len(paths) == 5
+    by_id = {clip.clip_id: clip for clip in dataset.clips}
+    seen = []
+    for path in paths:
+        index = read_index(path)
+        assert index.header.features["loudness"]["columns"] == [0, 2]
+        assert index.header.features["loudness"]["settings"]["gain"] == 1.0
+        with h5py.File(path) as file:
+            for k, clip_id in enumerate(index.clip_id):
+                clip = by_id[clip_id]
+                seen.append(clip_id)
+                assert index.split[k] == clip.split
+                np.testing.assert_array_equal(index.label[k], clip.label)
+                signal, rate = decode(clip)
+                assert index.duration_s[k] == len(signal) / rate
+                first, last = index.offset[k : k + 2]
+                native = Loudness(LoudnessConfig(), {}).extract(resample(signal, rate, 8000))
+                held = np.minimum(np.arange(last - first) // 5, len(native) - 1)
+                np.testing.assert_array_equal(file["features/loudness"][first:last], native[held])
+                assert last - first == np.ceil(len(signal) / rate / 0.1 - 1e-6)
+    assert sorted(seen) == sorted(by_id)
+
+
+def test_shards_that_belong_to_no_clip_any_more_are_named(dataset: Dataset, tmp_path: Path) -> None:
+    extract(dataset, tmp_path)
+    align(tmp_path)
+    fewer = Dataset("tones", dataset.classes, dataset.clips[:3])
+    extract(fewer, tmp_path)
+    plan = plan_alignment(DatasetDir(tmp_path / "tones"), (), 0.1, "repeat")
+    assert {path.name for path in plan.stale} == {
+        "train-00001.h5",
+        "train-00002.h5",
+        "valid-00000.h5",
+        "test-00000.h5",
+    }
+
+
+def test_half_changed_features_are_not_mixed(dataset: Dataset, tmp_path: Path) -> None:
+    extract(dataset, tmp_path)
+    louder = replace(REQUEST, features=(AUDIO, replace(LOUDNESS, config=LoudnessConfig(2.0))))
+    extract(Dataset("tones", dataset.classes, dataset.clips[:2]), tmp_path, louder)
+    with pytest.raises(FeatregError, match=r"gain is .* redoes what differs"):
+        plan_alignment(DatasetDir(tmp_path / "tones"), (), 0.1, "repeat")
+
+
+def test_what_was_not_extracted_cannot_be_aligned(dataset: Dataset, tmp_path: Path) -> None:
+    folder = DatasetDir(tmp_path / "tones")
+    with pytest.raises(FeatregError, match="run `prep extract --dataset tones"):
+        plan_alignment(folder, (), 0.1, "repeat")
+    extract(dataset, tmp_path)
+    with pytest.raises(FeatregError, match=r"no native shards of 'vggish' \(there is audio, loud"):
+        plan_alignment(folder, ("vggish",), 0.1, "repeat")
+    with pytest.raises(UsageError, match="--resolution 0: expected seconds above 0"):
+        plan_alignment(folder, (), 0, "repeat")
+    with pytest.raises(UsageError, match="whole number of samples"):
+        plan_alignment(folder, (), 1 / 30000, "repeat")
+
+
+def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    folder = DatasetDir(tmp_path / "tones")
+    with folder.exclusive(), pytest.raises(FeatregError, match="another prep command"):  # noqa: SIM117
+        with folder.exclusive():
+            pass
+
+
+def test_the_waveform_is_16_bit_and_clipped() -> None:
+    signal = np.array([0.0, 1.0, -1.0, 1.5, 0.5 / 32767, 1.6 / 32767], np.float32)
+    stored = Waveform(WaveformConfig(), {}).extract(signal)[:, 0]
+    np.testing.assert_array_equal(stored, [0, 32767, -32767, 32767, 0, 2])

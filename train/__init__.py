@@ -1,0 +1,1 @@
+"""Aligned shards in, models out: encoders, regularizers, and ``train``."""
