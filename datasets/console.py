@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import click
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -55,6 +54,14 @@ def _escape(message: str) -> str:
     return message.replace("[", r"\[")
 
 
+class _Lines(logging.Handler):
+    """Shows messages above a progress bar, warnings in colour."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "yellow" if record.levelno >= logging.WARNING else None
+        console.print(record.getMessage(), style=style, markup=False)
+
+
 def say(message: str) -> None:
     """A line for the user, which ``--quiet`` leaves out."""
     logging.getLogger("featreg").info(message)
@@ -77,9 +84,7 @@ def group_options(command: Any) -> Any:
     logger = logging.getLogger("featreg")
     logger.setLevel(logging.INFO)
     if not logger.handlers:
-        handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
+        logger.addHandler(_Lines())
         logger.propagate = False
     for flag, text in (("quiet", "Say only what went wrong."), ("verbose", "Say more.")):
         command = click.option(

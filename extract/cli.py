@@ -1,0 +1,214 @@
+"""``prep``: audio and labels in, aligned shards of features out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from featreg.datasets.console import Commands, group_options, progress, say, warn, work_option
+
+from . import cli_datasets
+from .cli_datasets import reading_options
+
+# What the options offer; the modules that give these words meaning bring torch and more.
+_DEVICES = click.Choice(["auto", "cpu", "cuda"])
+_PRECISIONS = click.Choice(["float32", "bfloat16"])
+_RESAMPLERS = click.Choice(["soxr_hq", "soxr_vhq", "kaiser_best"])
+_SPLITS = click.Choice(["train", "valid", "test"])
+_MODES = click.Choice(["repeat", "area", "linear"])
+
+
+@click.group(cls=Commands, context_settings={"show_default": True})
+@group_options
+def prep() -> None:
+    """Extract pre-trained features from audio, and align them in time.
+
+    \b
+    Example:
+        prep extract --dataset mtat --features vggish,openl3
+        prep align --resolution 0.1
+    """
+
+
+@prep.command()
+@click.option("--dataset", required=True, help="Name of a dataset, or a manifest (a CSV file).")
+@reading_options
+@click.option("--features", required=True, help="Features, such as vggish,openl3.")
+@click.option("--split", "splits", type=_SPLITS, multiple=True, help="Only this split; may repeat.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many clips of each split.")
+@click.option("--workers", type=int, help="Processes.  [default: one a core, or one a GPU]")
+@click.option("--scheduler", help="Address of a Dask cluster to work on.")
+@click.option("--device", type=_DEVICES, default="auto", help="Where the networks run.")
+@click.option("--precision", type=_PRECISIONS, default="float32", help="Of the networks' products.")
+@click.option("--weights", "weights", multiple=True, metavar="NAME=FILE", help="Weights to use.")
+@click.option("--set", "assignments", multiple=True, metavar="FEATURE.KEY=VALUE", help="A setting.")
+@click.option("--resampler", type=_RESAMPLERS, default="soxr_hq", help="How rates are changed.")
+@click.option("--shard-clips", type=click.IntRange(1), default=64, help="Clips a shard.")
+@click.option("--max-failures", type=click.IntRange(0), default=0, help="Clips that may fail.")
+@click.option("--keep-silent", is_flag=True, help="Keep clips whose every sample is zero.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and why.")
+@work_option
+def extract(
+    dataset: str,
+    root: Path | None,
+    features: str,
+    splits: tuple[str, ...],
+    limit: int | None,
+    workers: int | None,
+    scheduler: str | None,
+    device: str,
+    precision: str,
+    weights: tuple[str, ...],
+    assignments: tuple[str, ...],
+    resampler: str,
+    shard_clips: int,
+    max_failures: int,
+    keep_silent: bool,
+    dry_run: bool,
+    work: Path,
+    **reading: object,
+) -> None:
+    """Compute features of every clip, into native shards.
+
+    What is done is not done again; what a changed setting touches is.
+
+    \b
+    Example:
+        prep extract --dataset mtat --root /data/mtat --features vggish,openl3
+    """
+    from featreg.datasets.registry import read
+    from featreg.datasets.workdir import DatasetDir
+
+    from .cluster import count_gpus, plan_workers
+    from .features import make_specs
+    from .plan import Request, make_plan
+    from .run import run_extraction
+
+    found = read(dataset, root, work=work, **reading)
+    folder = DatasetDir(work / found.name)
+    for note in found.notes:
+        warn(note)
+    gpus = count_gpus(device)
+    specs = make_specs(found, features, assignments, weights, "cuda" if gpus else "cpu", precision)  # type: ignore[arg-type]
+    request = Request(specs, resampler, keep_silent, shard_clips)  # type: ignore[arg-type]
+    with folder.exclusive():
+        plan = make_plan(found, folder, request, splits, limit)
+        if dry_run:
+            for job in plan.jobs:
+                for spec, reason in zip(job.request.features, job.reasons, strict=True):
+                    click.echo(f"{job.path(spec.name)}: {job.clips} clips, {reason}")
+            click.echo(f"{len(plan.jobs)} shards to do, {len(plan.done)} done")
+            return
+        team = plan_workers(len(plan.jobs), workers, scheduler, gpus)
+        summary = run_extraction(found, folder, [spec.name for spec in specs], plan, team)
+    say(str(summary))
+    if summary.failed:
+        warn(f"{summary.failed} clips failed; {folder.failures_csv} says which and why")
+    if summary.failed > max_failures:
+        sys.exit(1)
+
+
+@prep.command()
+@click.option("--resolution", type=float, required=True, metavar="SECONDS", help="Of a row.")
+@click.option("--features", help="Features side by side.  [default: all that were extracted]")
+@click.option("--mode", type=_MODES, default="repeat", help="repeat is the paper's.")
+@click.option("--dataset", help="Dataset in the working folder.  [default: the only one]")
+@click.option("--workers", type=int, help="Processes.  [default: one a core]")
+@click.option("--scheduler", help="Address of a Dask cluster to work on.")
+@work_option
+def align(
+    resolution: float,
+    features: str | None,
+    mode: str,
+    dataset: str | None,
+    workers: int | None,
+    scheduler: str | None,
+    work: Path,
+) -> None:
+    """Bring extracted features to one clock, into aligned shards.
+
+    \b
+    Example:
+        prep align --resolution 0.1
+    """
+    from featreg.datasets.base import FeatregError
+    from featreg.datasets.workdir import choose_dataset
+
+    from .cluster import plan_workers, run_jobs
+    from .combine import align_shard, plan_alignment
+    from .features import parse_names
+
+    folder = choose_dataset(work, dataset)
+    names = parse_names(features) if features else []
+    with folder.exclusive():
+        plan = plan_alignment(folder, names, resolution, mode)  # type: ignore[arg-type]
+        for path in plan.stale:
+            path.unlink()
+        team = plan_workers(len(plan.jobs), workers, scheduler)
+        failures = []
+        with progress("align", len(plan.jobs)) as advance:
+            for job, outcome in run_jobs(align_shard, plan.jobs, team):
+                if isinstance(outcome, Exception):
+                    failures.append(f"{job.target}: {outcome}")
+                advance()
+    if failures:
+        raise FeatregError(f"{len(failures)} shards failed, the first is {failures[0]}")
+    if plan.absent:
+        warn(f"{plan.absent} clips have no rows of every feature and are left out")
+    written = len(plan.jobs)
+    say(f"{plan.clips} clips in {plan.target}: {written} shards written, {plan.done} as they were")
+
+
+@prep.command()
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+def inspect(path: Path) -> None:
+    """Print what a shard, or every shard in a folder, holds.
+
+    \b
+    Example:
+        prep inspect featreg-work/mtat/native/vggish
+    """
+    from .inspect import describe
+
+    click.echo(describe(path))
+
+
+@prep.command()
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.option("--workers", type=int, help="Processes.  [default: one a core]")
+def verify(path: Path, workers: int | None) -> None:
+    """Read every byte of a shard, or of every shard in a folder, and check it.
+
+    Checksums, content, offsets, counts, clock, labels and values that are not finite.
+
+    \b
+    Example:
+        prep verify featreg-work
+    """
+    from featreg.datasets.base import FeatregError
+
+    from .cluster import plan_workers, run_jobs
+    from .verify import faults
+
+    shards = [path] if path.is_file() else sorted(path.rglob("*.h5"))
+    if not shards:
+        raise FeatregError(f"{path}: no shard (*.h5) here or below")
+    found: list[str] = []
+    with progress("verify", len(shards)) as advance:
+        for shard, outcome in run_jobs(faults, shards, plan_workers(len(shards), workers, None)):
+            found += [f"{shard}: {outcome}"] if isinstance(outcome, Exception) else outcome
+            advance()
+    for fault in sorted(found):
+        click.echo(fault)
+    if found:
+        raise FeatregError(
+            f"{len(found)} faults in {len(shards)} shards; delete the shards named "
+            "and run the command again that wrote them"
+        )
+    say(f"{len(shards)} shards are whole")
+
+
+prep.add_command(cli_datasets.datasets)
+prep.add_command(cli_datasets.download)
