@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featreg.datasets.base import Dataset, FeatregError, UsageError
+from featreg.datasets.manifest import read
+from featreg.datasets.workdir import DatasetDir
+
+BASIC = """\
+path,split,labels
+a.wav,train,dog|cat
+b.wav,valid,cat
+c.wav,test,dog
+d.wav,train,
+"""
+
+
+def write(folder: Path, text: str, audio: str = "abcd") -> Path:
+    for name in audio:
+        (folder / f"{name}.wav").touch()
+    path = folder / "mine.csv"
+    path.write_text(text)
+    return path
+
+
+def splits(dataset: Dataset) -> dict[str, str]:
+    return {clip.clip_id: clip.split for clip in dataset.clips}
+
+
+def test_labels_in_one_column(tmp_path: Path) -> None:
+    dataset = read(write(tmp_path, BASIC))
+    assert (dataset.name, dataset.classes, dataset.task) == ("mine", ("cat", "dog"), "multi-label")
+    assert [clip.label.tolist() for clip in dataset.clips] == [[1, 1], [1, 0], [0, 1], [0, 0]]
+    assert [clip.label_mask.tolist() for clip in dataset.clips] == [[1, 1], [1, 1], [1, 1], [0, 0]]
+    assert [clip.clip_id for clip in dataset.clips] == ["a.wav", "b.wav", "c.wav", "d.wav"]
+    assert [clip.path for clip in dataset.clips] == [tmp_path / f"{x}.wav" for x in "abcd"]
+    assert splits(dataset) == {
+        "a.wav": "train", "b.wav": "valid", "c.wav": "test", "d.wav": "train",
+    }  # fmt: skip
+
+
+def test_labels_in_columns_where_empty_is_not_annotated(tmp_path: Path) -> None:
+    text = (
+        "zebra,path,split,ant\n1,a.wav,train,0\n,b.wav,valid,1\n1,c.wav,test,1\n0,d.wav,train,1\n"
+    )
+    dataset = read(write(tmp_path, text))
+    assert dataset.classes == ("zebra", "ant")
+    assert [clip.label.tolist() for clip in dataset.clips] == [[1, 0], [0, 1], [1, 1], [0, 1]]
+    assert [clip.label_mask.tolist() for clip in dataset.clips] == [[1, 1], [0, 1], [1, 1], [1, 1]]
+
+
+def test_excerpts_of_one_file(tmp_path: Path) -> None:
+    text = (
+        "path,start_s,duration_s,split,labels\n"
+        "a.wav,,1.5,train,x\na.wav,1.5,,valid,x\na.wav,3,2,test,x\n"
+    )
+    clips = read(write(tmp_path, text)).clips
+    assert [clip.clip_id for clip in clips] == ["a.wav", "a.wav@1.5", "a.wav@3"]
+    assert [(clip.start_s, clip.duration_s) for clip in clips] == [(0, 1.5), (1.5, None), (3, 2)]
+
+
+def test_audio_may_lie_anywhere(tmp_path: Path) -> None:
+    for folder in ("elsewhere", "lists"):
+        (tmp_path / folder).mkdir()
+    write(tmp_path / "elsewhere", "")
+    there = tmp_path / "elsewhere" / "c.wav"
+    text = BASIC.replace("a.wav", "../elsewhere/a.wav").replace("c.wav", str(there))
+    path = write(tmp_path / "lists", text)
+    dataset = read(path)
+    assert dataset.clips[0].path.resolve() == there.with_name("a.wav")
+    assert dataset.clips[2].path == there
+    text = BASIC.replace("a.wav", "elsewhere/a.wav").replace("b.wav", "lists/b.wav")
+    path = write(tmp_path / "lists", text)
+    (tmp_path / "d.wav").touch()
+    (tmp_path / "c.wav").touch()
+    assert read(path, tmp_path).clips[0].path == there.with_name("a.wav")
+
+
+def test_a_table_from_a_spreadsheet(tmp_path: Path) -> None:
+    """Byte order mark, Windows line ends, spaces, quotes and empty lines change nothing."""
+    path = write(tmp_path, "")
+    plain = BASIC.replace("\na.wav,", '\n"a.wav" , ').replace("|", " | ") + "\n\n"
+    path.write_bytes(b"\xef\xbb\xbf" + plain.replace("\n", "\r\n").replace('" ,', '",').encode())
+    assert read(path).classes == ("cat", "dog")
+    assert splits(read(path)) == splits(read(write(tmp_path, BASIC)))
+
+
+# --- single-label
+
+
+def test_single_label(tmp_path: Path) -> None:
+    text = "path,split,labels\na.wav,train,x\nb.wav,valid,y\nc.wav,test,x\nd.wav,train,y\n"
+    dataset = read(write(tmp_path, text), task="single-label")
+    assert dataset.task == "single-label"
+    assert all(clip.label.sum() == 1 and clip.label_mask.all() for clip in dataset.clips)
+
+
+def test_in_single_label_columns_one_class_settles_the_others(tmp_path: Path) -> None:
+    text = "path,split,x,y\na.wav,train,1,\nb.wav,valid,0,1\nc.wav,test,1,\nd.wav,train,,1\n"
+    dataset = read(write(tmp_path, text), task="single-label")
+    assert [clip.label.tolist() for clip in dataset.clips] == [[1, 0], [0, 1], [1, 0], [0, 1]]
+    assert all(clip.label_mask.all() for clip in dataset.clips)
+
+
+def test_two_labels_are_not_single(tmp_path: Path) -> None:
+    with pytest.raises(FeatregError, match=r"line 2: expected exactly one class .* found 2"):
+        read(write(tmp_path, BASIC), task="single-label")
+
+
+# --- splits that are made
+
+
+def many(tmp_path: Path, columns: str, row: str, count: int = 400) -> tuple[Path, list[str]]:
+    rows = [row.format(i=i, artist=i // 10) for i in range(count)]
+    for i in range(count):
+        (tmp_path / f"{i}.wav").touch()
+    return write(tmp_path, "\n".join([columns, *rows])), rows
+
+
+def test_made_splits_depend_on_the_clips_alone(tmp_path: Path) -> None:
+    path, rows = many(tmp_path, "path,labels", "{i}.wav,x")
+    first = splits(read(path))
+    shares = Counter(first.values())
+    # 400 draws: four standard deviations of a share are 8 % of 80 % and 6 % of 10 %.
+    assert abs(shares["train"] / 400 - 0.8) < 0.08
+    assert abs(shares["valid"] / 400 - 0.1) < 0.06
+    random.Random(0).shuffle(rows)
+    assert splits(read(write(tmp_path, "\n".join(["path,labels", *rows])))) == first
+    fewer = splits(read(write(tmp_path, "\n".join(["path,labels", *rows[:200]]))))
+    assert fewer == {clip_id: first[clip_id] for clip_id in fewer}
+
+
+def test_made_splits_stay_as_they_are(tmp_path: Path) -> None:
+    """Another hash would move the clips of every user from one split to another."""
+    rows = "".join(f"{name}.wav,x\n" for name in "abcdefghijklm")
+    path = write(tmp_path, f"path,labels\n{rows}", audio="abcdefghijklm")
+    made = splits(read(path, allow_missing=True)).values()
+    expected = "train valid train test train train train test train valid train train train"
+    assert list(made) == expected.split()
+
+
+def test_groups_stay_together(tmp_path: Path) -> None:
+    path, _ = many(tmp_path, "path,labels,artist", "{i}.wav,x,{artist}")
+    dataset = read(path, group="artist")
+    assert dataset.classes == ("x",)
+    of_artist: dict[int, set[str]] = {}
+    for clip in dataset.clips:
+        of_artist.setdefault(int(clip.path.stem) // 10, set()).add(clip.split)
+    assert len(of_artist) == 40
+    assert all(len(found) == 1 for found in of_artist.values())
+    assert set.union(*of_artist.values()) == {"train", "valid", "test"}
+
+
+def test_excerpts_of_one_file_stay_together(tmp_path: Path) -> None:
+    _, rows = many(tmp_path, "path,start_s,labels", "{i}.wav,0,x")
+    more = [row.replace(",0,", ",5,") for row in rows]
+    dataset = read(write(tmp_path, "\n".join(["path,start_s,labels", *rows, *more])))
+    found = splits(dataset)
+    assert all(found[f"{i}.wav@0"] == found[f"{i}.wav@5"] for i in range(400))
+
+
+def test_a_written_split_draws_its_group_along(tmp_path: Path) -> None:
+    text = "path,split,song,labels\na.wav,test,s,x\nb.wav,,s,x\nc.wav,train,t,x\nd.wav,valid,u,x\n"
+    assert splits(read(write(tmp_path, text), group="song"))["b.wav"] == "test"
+
+
+def test_a_group_in_two_splits_is_refused(tmp_path: Path) -> None:
+    text = "path,split,song,labels\na.wav,test,s,x\nb.wav,train,s,x\nc.wav,valid,t,x\n"
+    with pytest.raises(FeatregError, match="the clips with song 's' lie in test and train"):
+        read(write(tmp_path, text), group="song")
+
+
+def test_a_file_cut_into_splits_by_hand_has_no_place_for_another_excerpt(tmp_path: Path) -> None:
+    text = "path,start_s,split,labels\na.wav,0,train,x\na.wav,5,valid,x\na.wav,9,,x\n"
+    with pytest.raises(FeatregError, match=r"the clips with path 'a\.wav' lie in train and valid"):
+        read(write(tmp_path, text))
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("path,", "file,", "expected a column path .* found file, split, labels"),
+        (",", ";", "expected a column path .* comma-separated; found path;split;labels"),
+        ("split,labels", "split,split", "every column needs a name of its own"),
+        ("split,labels", ",labels", "every column needs a name of its own"),
+        ("split,labels", "artist,labels", "unknown column artist beside labels"),
+    ],
+)
+def test_columns_that_cannot_be(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        read(write(tmp_path, BASIC.replace(old, new)))
+
+
+def test_labels_are_needed(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no labels; expected .* found path, split"):
+        read(write(tmp_path, "path,split\na.wav,train\n"))
+
+
+def test_an_empty_file_has_no_columns(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"expected a column path .* found nothing"):
+        read(write(tmp_path, ""))
+
+
+def test_a_file_without_rows_has_no_clips(tmp_path: Path) -> None:
+    with pytest.raises(FeatregError, match="no clips in train and valid and test"):
+        read(write(tmp_path, "path,labels\n"), allow_missing=True)
+
+
+def test_an_unknown_column_is_told_from_a_class(tmp_path: Path) -> None:
+    text = "path,dog,artist\na.wav,1,Bach\n"
+    with pytest.raises(FeatregError, match=r"line 2, column artist: expected 0, 1 or .*'Bach'"):
+        read(write(tmp_path, text))
+    with pytest.raises(UsageError, match="--group composer: no such column; found path, dog, art"):
+        read(write(tmp_path, text), group="composer")
+
+
+@pytest.mark.parametrize(
+    ("columns", "cells", "message"),
+    [
+        ("path,split,labels", "b.wav,dev,x", "line 3, column split: expected train, valid, test"),
+        ("path,start_s,labels", "b.wav,-1,x", "line 3, column start_s: expected seconds"),
+        ("path,start_s,labels", "b.wav,1:30,x", "line 3, column start_s: .* found '1:30'"),
+        ("path,duration_s,labels", "b.wav,inf,x", "line 3, column duration_s: expected seconds"),
+        ("path,duration_s,labels", "b.wav,0,x", "line 3, column duration_s: expected more than 0"),
+        ("path,clip_id,labels", "b.wav,,x", "files not found"),
+        ("path,clip_id,labels", "b.wav,a.wav,x", "column clip_id: .* 'a.wav' again, as in line 2"),
+        ("path,labels,clip_id", ",x,b", "line 3, column path: expected an audio file"),
+        ("path,labels", "a.wav,x", "line 3, column clip_id: expected a new id, .* line 2"),
+        ("path,labels", "b.wav", "line 3, column 2: expected 2 columns, found 1"),
+        ("path,labels", '"b.wav,x', "line 3: "),
+    ],
+)
+def test_cells_that_cannot_be(tmp_path: Path, columns: str, cells: str, message: str) -> None:
+    first = {"path": "a.wav", "labels": "x"}
+    row = ",".join(first.get(name, "") for name in columns.split(","))
+    with pytest.raises(FeatregError, match=message):
+        read(write(tmp_path, f"{columns}\n{row}\n{cells}\n", audio="a"))
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    path = write(tmp_path, BASIC, audio="abc")
+    expected = f"1 audio files not found ({tmp_path / 'd.wav'} in line 5)"
+    with pytest.raises(FeatregError, match=re.escape(expected)):
+        read(path)
+    dataset = read(path, allow_missing=True)
+    assert len(dataset.clips) == 3
+    assert dataset.notes == (f"mine: {expected}",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BASIC.replace("c.wav,test,dog", "c.wav,test,cat"), "'dog' in train only"),
+        (BASIC.replace("dog|cat", "cat"), "'dog' in test only"),
+        (
+            BASIC.replace("valid,cat", "valid,dog").replace("dog|cat", "x"),
+            "'dog' in valid and test",
+        ),
+        ("path,split,x,y\na.wav,train,1,0\nb.wav,valid,1,0\nc.wav,test,1,\n", "'y' nowhere"),
+        (BASIC.replace("valid", "train"), "no clips in valid"),
+        ("path,split,labels\na.wav,train,\nb.wav,valid,x\nc.wav,test,\n", "'x' in valid only"),
+    ],
+)
+def test_classes_that_cannot_be_learnt_and_tested(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(FeatregError, match=message):
+        read(path)
+    assert any(message in note for note in read(path, allow_missing=True).notes)
+
+
+def test_a_class_must_not_be_called_like_a_column(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a class must not be called split"):
+        read(write(tmp_path, BASIC.replace("dog", "split")))
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    path = write(tmp_path, "")
+    path.write_bytes(b"path,labels\na.wav,caf\xe9\n")
+    with pytest.raises(FeatregError, match="line 2, character 10: expected UTF-8"):
+        read(path)
+    with pytest.raises(FeatregError, match="cannot be read"):
+        read(tmp_path / "absent.csv")
+
+
+def test_the_clip_list_of_a_working_folder_is_a_manifest(tmp_path: Path) -> None:
+    text = (
+        "path,split,start_s,duration_s,zebra,ant\na.wav,train,,1,1,0\nb.wav,valid,2,,,1\n"
+        "c.wav,test,,,1,1\nd.wav,train,,,0,1\n"
+    )
+    dataset = read(write(tmp_path, text))
+    folder = DatasetDir(tmp_path / "work" / "mine")
+    folder.path.mkdir(parents=True)
+    folder.write_dataset(dataset, ["vggish"])
+    again = read(folder.clips_csv)
+    assert again.classes == dataset.classes
+    for old, new in zip(dataset.clips, again.clips, strict=True):
+        assert (old.clip_id, old.path, old.split) == (new.clip_id, new.path, new.split)
+        assert (old.start_s, old.duration_s) == (new.start_s, new.duration_s)
+        np.testing.assert_array_equal(old.label, new.label)
+        np.testing.assert_array_equal(old.label_mask, new.label_mask)
