@@ -135,6 +135,11 @@ def plan_alignment(
     """
     dataset = folder.read_dataset()
     names = list(features) or [name for name in folder.native_features() if name != AUDIO]
+    if not names:
+        raise FeatregError(
+            f"{folder.path}: no feature was extracted, only audio; run `prep extract --dataset "
+            f"{folder.name} --features NAMES` first"
+        )
     stores = {name: _open_store(folder, name) for name in (*names, AUDIO)}
     samples = resolution_s * stores[AUDIO].header.sample_rate
     if resolution_s <= 0 or abs(samples - round(samples)) > 1e-6:

@@ -22,7 +22,7 @@ from featreg.datasets.audio import decode, fingerprint, resample
 from featreg.datasets.base import Clip, ClipError
 from featreg.datasets.native import Failure, NativeWriter, native_writer
 
-from .plan import Account, Request, ShardJob, header_of
+from .plan import SILENCE, Account, Request, ShardJob, header_of
 from .stream import Array, Batcher
 
 # Clips decoded ahead of the network.
@@ -50,8 +50,8 @@ def hear(clip: Clip, rates: Iterable[int], request: Request) -> Heard:
     signal, rate = decode(clip)
     if not request.keep_silent and not signal.any():
         raise ClipError(
-            "decode",
-            f"{clip.path} is silent: all of its {len(signal) / rate:.2f} s are zero; "
+            SILENCE,
+            f"{clip.path}: all of its {len(signal) / rate:.2f} s are zero; "
             "keep such clips with --keep-silent",
         )
     decoded = time.perf_counter()

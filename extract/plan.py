@@ -23,6 +23,9 @@ from featreg.datasets.workdir import DatasetDir, shard_name, splits_of
 from .features import FeatureSpec
 from .stream import Extractor
 
+# Stage at which a clip of nothing but zeros fails.
+SILENCE = "silence"
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -36,7 +39,7 @@ class Request:
         Brings files to the rate that each extractor hears.
     keep_silent
         Whether a clip whose every sample is zero is kept. It carries no information,
-        and is more often a broken file than music.
+        and is more often a broken file than music. Clips that were kept once stay.
     shard_clips
         Clips a shard at most.
     """
@@ -108,7 +111,6 @@ class Plan:
 
 def header_of(extractor: Extractor, dataset: str, request: Request) -> NativeHeader:
     """What a shard of this extractor says of itself."""
-    heard = {"resampler": request.resampler, "keep_silent": request.keep_silent}
     return NativeHeader(
         dataset=dataset,
         feature=extractor.name,
@@ -120,7 +122,7 @@ def header_of(extractor: Extractor, dataset: str, request: Request) -> NativeHea
         sample_rate=extractor.sample_rate,
         weights_sha256=extractor.weights_sha256,
         # As they will come back from the shard: tuples are lists in JSON.
-        settings=json.loads(json.dumps({**extractor.settings, **heard})),
+        settings=json.loads(json.dumps({**extractor.settings, "resampler": request.resampler})),
     )
 
 
@@ -160,7 +162,7 @@ def make_plan(
             files = {clip.clip_id: fingerprint(clip) for clip in members}
             lacking = {}
             for spec in request.features:
-                found = _read_account(job.path(spec.name), headers[spec.name], files)
+                found = _read_account(job.path(spec.name), headers[spec.name], files, request)
                 if isinstance(found, Account):
                     done.append(found)
                 else:
@@ -171,19 +173,21 @@ def make_plan(
     return Plan(tuple(jobs), tuple(done))
 
 
-def _read_account(path: Path, header: NativeHeader, files: dict[str, str]) -> Account | str:
+def _read_account(
+    path: Path, header: NativeHeader, files: dict[str, str], request: Request
+) -> Account | str:
     """What the finished shard at `path` says of the clips in `files`, or why it is not done."""
     if not path.exists():
         return "not extracted yet"
     try:
         with native_shard(path) as shard:
-            reason = _why_stale(shard, header, files)
-            if reason:
+            if reason := _why_stale(shard, header, files):
                 return reason
-            return Account(
-                {key: seconds for key, seconds in shard.durations.items() if key in files},
-                tuple(failure for failure in shard.failures if failure.clip_id in files),
-            )
+            failures = tuple(each for each in shard.failures if each.clip_id in files)
+            if request.keep_silent and any(each.stage == SILENCE for each in failures):
+                return "silent clips are to be kept"
+            durations = {key: shard.durations[key] for key in shard.clip_ids if key in files}
+            return Account(durations, failures)
     except FeatregError as error:
         return str(error)
 

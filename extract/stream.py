@@ -105,11 +105,10 @@ class Extractor(ABC):
     @property
     def settings(self) -> dict[str, Any]:
         """Every choice that changes a number, as JSON values."""
-        return {
-            **dataclasses.asdict(self.config),
-            "precision": self.precision,
-            "revision": self.revision,
-        }
+        settings = {**dataclasses.asdict(self.config), "revision": self.revision}
+        if self.weight_names(self.config):
+            settings["precision"] = self.precision
+        return settings
 
     @cached_property
     def weights_sha256(self) -> str:
