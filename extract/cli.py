@@ -9,7 +9,7 @@ import click
 
 from featreg.datasets.console import Commands, group_options, progress, say, warn, work_option
 
-from . import cli_datasets
+from . import cli_datasets, cli_weights
 from .cli_datasets import reading_options
 
 # What the options offer; the modules that give these words meaning bring torch and more.
@@ -212,3 +212,4 @@ def verify(path: Path, workers: int | None) -> None:
 
 prep.add_command(cli_datasets.datasets)
 prep.add_command(cli_datasets.download)
+prep.add_command(cli_weights.weights)
