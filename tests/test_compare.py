@@ -1,0 +1,185 @@
+"""Runs side by side: groups over seeds, what is said of them, and the page."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from featreg.datasets.base import FeatregError, UsageError
+from featreg.train.cli import train
+from featreg.train.compare import differences, load, spread, table
+from featreg.train.presets import PRESETS, Config
+from featreg.train.runs import RunDir
+
+CLASSES = ["piano", "flute", "drums", "banjo"]
+
+
+def made_up_run(work: Path, seed: int, pr_auc: float, **changes: Any) -> RunDir:
+    """A finished run with the test metric that is asked for."""
+    values: dict[str, Any] = {
+        "dataset": "demo",
+        "aligned": "musicnn-0.1s",
+        "preset": "demo",
+        "reg": "none",
+        "fusion": "none",
+        "features": (),
+        "alpha": 0.0,
+        "fraction": 1.0,
+        "seed": seed,
+        "metric": "pr_auc",
+        "devices": 1,
+        "recipe": PRESETS["demo"],
+    }
+    config = Config(**{**values, **changes})
+    folder = RunDir(work / "runs" / config.run_name)
+    folder.path.mkdir(parents=True)
+    folder.write_json(
+        "config.json",
+        {
+            "config": config.to_json(),
+            "fingerprint": "f",
+            "data": {
+                "dataset": "demo",
+                "fingerprint": "0123456789abcdef0123",
+                "clips": {"train": 5, "valid": 6, "test": 40},
+                "classes": CLASSES,
+                "notes": ["Notes are <b>escaped</b>."],
+            },
+            "parameters": {"training": 1200, "inference": 1000},
+            "command": "train run --reg none",
+            "started": "2026-01-01T00:00:00+00:00",
+            "versions": {"featreg": "0.1.0", "torch": "2.13.0", "python": "3.11"},
+            "machine": {"device": "cpu"},
+        },
+    )
+    epochs = np.arange(1, 4)
+    curves = {"epoch": epochs, "task_loss": 1 / epochs, "valid_pr_auc": pr_auc * epochs / 3}
+    pd.DataFrame(curves).to_csv(folder.path / "metrics.csv", index=False)
+    rng = np.random.default_rng(seed)
+    np.savez(
+        folder.path / "embeddings.npz",
+        clip_id=np.array([f"c{k}" for k in range(40)]),
+        embedding=rng.standard_normal((40, 8)).astype(np.float32),
+        label=np.tile(np.eye(4, dtype=np.uint8)[:, :], (10, 1)) * np.array([1, 1, 1, 0], np.uint8),
+        label_mask=np.ones((40, 4), np.uint8),
+    )
+    scores = [
+        {"name": name, "annotated": 40, "positives": 10, "pr_auc": pr_auc, "roc_auc": 0.9}
+        for name in CLASSES[:3]
+    ] + [{"name": "banjo", "annotated": 40, "positives": 0, "pr_auc": None, "roc_auc": None}]
+    folder.write_json(
+        "report.json",
+        {
+            "best_epoch": 3,
+            "valid": {"pr_auc": pr_auc},
+            "test": {"pr_auc": pr_auc, "roc_auc": 0.9},
+            "intervals": {"pr_auc": [pr_auc - 0.1, pr_auc + 0.1], "roc_auc": [0.8, 1.0]},
+            "classes": scores,
+            "undefined": {"pr_auc": ["banjo"], "roc_auc": ["banjo"]},
+            "seconds": 12.3,
+        },
+    )
+    return folder
+
+
+CONREG: dict[str, Any] = {"reg": "conreg", "features": ("musicnn",), "alpha": 0.3}
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    for seed, plain, regularized in ((0, 0.5, 0.6), (1, 0.6, 0.72)):
+        made_up_run(tmp_path, seed, plain)
+        made_up_run(tmp_path, seed, regularized, **CONREG)
+    return tmp_path
+
+
+def test_seeds_are_one_row_and_the_baseline_comes_first(work: Path) -> None:
+    rows = table(load(work, [], None))
+    assert rows["method"].tolist() == ["baseline", "Con-Reg (musicnn, alpha 0.3)"]
+    assert rows["seeds"].tolist() == [2, 2]
+    # 0.5 and 0.6: mean 0.55, sample deviation 0.1 / sqrt(2).
+    assert rows["test macro PR-AUC"].tolist() == ["0.550 ± 0.071", "0.660 ± 0.085"]
+
+
+def test_one_seed_has_no_spread() -> None:
+    assert spread([0.5]) == "0.500"
+
+
+def test_gains_are_counted_seed_by_seed(work: Path) -> None:
+    [sentence] = differences(load(work, [], None))
+    assert sentence == (
+        "Con-Reg (musicnn, alpha 0.3) is 0.110 better than baseline in macro PR-AUC, and better "
+        "on each of 2 seeds."
+    )
+
+
+def test_harm_is_said(work: Path) -> None:
+    made_up_run(work, 0, 0.3, **{**CONREG, "alpha": 5.0})
+    [sentence] = [each for each in differences(load(work, [], None)) if "alpha 5" in each]
+    assert sentence == (
+        "Con-Reg (musicnn, alpha 5) is 0.200 worse than baseline in macro PR-AUC, on one seed: "
+        "that is no evidence yet."
+    )
+
+
+def test_a_difference_that_seeds_do_not_agree_on_is_none(tmp_path: Path) -> None:
+    for seed, plain, regularized in ((0, 0.5, 0.6), (1, 0.6, 0.55)):
+        made_up_run(tmp_path, seed, plain)
+        made_up_run(tmp_path, seed, regularized, **CONREG)
+    [sentence] = differences(load(tmp_path, [], None))
+    assert "no clear difference" in sentence
+
+
+def test_runs_on_other_data_are_another_group(work: Path) -> None:
+    path = work / "runs" / "demo-baseline-s1" / "config.json"
+    about = json.loads(path.read_text())
+    about["data"]["fingerprint"] = "other"
+    path.write_text(json.dumps(about))
+    assert len(load(work, [], None)) == 3
+
+
+def test_unfinished_runs_are_left_out_or_named(work: Path) -> None:
+    (work / "runs" / "demo-baseline-s1" / "report.json").unlink()
+    assert [len(each.results) for each in load(work, [], None)] == [1, 2]
+    with pytest.raises(FeatregError, match="not finished"):
+        load(work, ["demo-baseline-s1"], None)
+
+
+def test_runs_of_two_datasets_are_asked_about(work: Path) -> None:
+    made_up_run(work, 0, 0.5, dataset="mtat", preset="mtat", recipe=PRESETS["mtat"])
+    with pytest.raises(UsageError, match="demo, mtat"):
+        load(work, [], None)
+    assert len(load(work, [], "mtat")) == 1
+
+
+def test_the_report_needs_nothing_else(work: Path) -> None:
+    result = CliRunner().invoke(train, ["compare", "--work", str(work)])
+    assert result.exit_code == 0, result.output
+    assert "0.550 ± 0.071" in result.output
+    page = (work / "reports" / "demo.html").read_text()
+    images = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    assert len(images) == 3
+    assert all(base64.b64decode(image).startswith(b"\x89PNG") for image in images)
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "better on each of 2 seeds" in page
+    assert "train run --reg none" in page
+    assert "0123456789abcdef" in page
+    assert "have the class: banjo" in page
+    assert "Notes are &lt;b&gt;escaped" in page
+
+
+def test_a_report_can_go_elsewhere(work: Path) -> None:
+    target = work / "elsewhere.html"
+    names = ["demo-baseline-s0", str(work / "runs" / "demo-baseline-s1")]
+    arguments = ["compare", *names, "--report", str(target), "--work", str(work)]
+    result = CliRunner().invoke(train, arguments)
+    assert result.exit_code == 0, result.output
+    assert target.is_file()

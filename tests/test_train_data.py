@@ -1,0 +1,236 @@
+"""Crops and chunks: the same time in audio and rows, the same numbers everywhere."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import RATE, header, write_shard, write_toy
+
+from featreg.datasets.base import FeatregError, UsageError
+from featreg.train import data as train_data
+from featreg.train.crops import Chunks, Crops, Cutter, EpochOrder, Scaling, crop_loader
+from featreg.train.data import AlignedSet, ClipReader
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> AlignedSet:
+    return AlignedSet(write_toy(tmp_path_factory.mktemp("work")))
+
+
+def lengths(folder: Path, *durations_s: float) -> AlignedSet:
+    write_shard(folder / "train-00000.h5", "train", durations_s, header())
+    return AlignedSet(folder)
+
+
+def cutter(aligned: AlignedSet, samples: int = RATE, scaling: Scaling | None = None) -> Cutter:
+    return Cutter(aligned, aligned.split("train"), ("tones",), samples, scaling)
+
+
+def audio_of(aligned: AlignedSet, clip: int) -> np.ndarray:
+    return ClipReader(aligned.split("train"), (), 0).audio(clip, 0, 10**9)
+
+
+def test_a_crop_covers_the_same_time_in_audio_and_rows(toy: AlignedSet) -> None:
+    crops = Crops(cutter(toy), seed=0)
+    starts = set()
+    for clip in range(16):
+        batch = crops[5, clip]
+        row = int(batch.features[0, 0])  # the first column says which row it is
+        starts.add(row)
+        assert batch.features[:, 0].tolist() == list(range(row, row + 10))
+        np.testing.assert_array_equal(
+            batch.audio, audio_of(toy, clip)[row * 1600 : row * 1600 + RATE]
+        )
+    assert len(starts) > 5
+    assert min(starts) >= 0
+    assert max(starts) <= 20
+
+
+def test_a_crop_depends_on_seed_epoch_and_clip_alone(toy: AlignedSet) -> None:
+    once, again = Crops(cutter(toy), seed=1), Crops(cutter(toy), seed=1)
+    assert torch.equal(once[3, 7].audio, again[3, 7].audio)
+    rows = {int(once[epoch, 7].features[0, 0]) for epoch in range(20)}
+    assert len(rows) > 5
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_workers_give_the_same_batches(toy: AlignedSet, context: str) -> None:
+    crops = Crops(cutter(toy), seed=0)
+    order = EpochOrder(16, 5, seed=0, rank=0, world=1)
+    alone = list(crop_loader(crops, order, workers=0))
+    loader = crop_loader(crops, order, workers=2)
+    loader.multiprocessing_context = context
+    for mine, theirs in zip(alone, loader, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+@pytest.mark.parametrize("in_memory", [0, 1 << 30])
+def test_reading_from_memory_changes_nothing(
+    toy: AlignedSet, in_memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Crops(cutter(toy), seed=0)[0, 12]
+    monkeypatch.setattr(train_data, "IN_MEMORY_BYTES", in_memory)
+    monkeypatch.setattr(train_data, "OPEN_SHARDS", 1)
+    crops = Crops(cutter(toy), seed=0)
+    crops[0, 0]  # of another shard, whose file is closed for the next
+    assert all(torch.equal(a, b) for a, b in zip(crops[0, 12], expected, strict=True))
+
+
+def test_pickling_leaves_handles_behind(toy: AlignedSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_data, "IN_MEMORY_BYTES", 0)
+    crops = Crops(cutter(toy), seed=0)
+    expected = crops[0, 3]
+    assert torch.equal(pickle.loads(pickle.dumps(crops))[0, 3].audio, expected.audio)
+
+
+def test_a_short_clip_is_repeated_audio_and_rows_alike(tmp_path: Path) -> None:
+    aligned = lengths(tmp_path, 0.45)  # 5 rows, the last one half audio
+    batch = Crops(cutter(aligned, 2 * RATE), seed=0)[0, 0]
+    assert batch.features[:, 0].tolist() == [0, 1, 2, 3, 4] * 4
+    period = np.pad(audio_of(aligned, 0), (0, 800))
+    np.testing.assert_array_equal(batch.audio, np.tile(period, 4))
+
+
+def test_a_long_clip_is_never_padded(tmp_path: Path) -> None:
+    aligned = lengths(tmp_path, 1.05)  # 11 rows, but only the first start leaves 1 s of audio
+    crops = Crops(cutter(aligned), seed=0)
+    for epoch in range(10):
+        np.testing.assert_array_equal(crops[epoch, 0].audio, audio_of(aligned, 0)[:RATE])
+
+
+@given(st.integers(1, 70_000), st.integers(2, 9))
+def test_chunks_reach_from_start_to_end(extra: int, count: int) -> None:
+    starts = Chunks(_Lengths(RATE + extra), count).starts(0)  # type: ignore[arg-type]
+    assert starts[0] == 0
+    assert starts[-1] == extra
+    assert all(start % 1600 == 0 for start in starts[:-1])
+    # Evenly spaced but for rounding down to a row, by less than a row on either side.
+    assert np.ptp(np.diff(starts)) <= 2 * 1600
+    assert starts == sorted(starts)
+
+
+class _Lengths:
+    """Stands for a cutter of pieces of 1 s and a clip of `samples` samples."""
+
+    row_samples = 1600
+
+    def __init__(self, samples: int) -> None:
+        self._samples = samples
+
+    def spare(self, clip: int) -> int:
+        return self._samples - RATE
+
+
+def test_the_last_chunk_ends_where_the_clip_ends(tmp_path: Path) -> None:
+    aligned = lengths(tmp_path, 2.63)
+    batch = Chunks(cutter(aligned), 3)[0]
+    assert batch.audio.shape == (3, RATE)
+    assert batch.features.shape == (3, 10, 4)
+    np.testing.assert_array_equal(batch.audio[-1], audio_of(aligned, 0)[-RATE:])
+    assert batch.features[-1, :, 0].tolist() == list(range(16, 26))  # from 1.63 s
+
+
+def test_every_clip_comes_once_an_epoch_in_even_batches() -> None:
+    order = EpochOrder(21, 5, seed=0, rank=0, world=1)
+    first = list(order)
+    assert sorted(clip for batch in first for _, clip in batch) == list(range(21))
+    assert {len(batch) for batch in first} == {4, 5}
+    order.epoch = 1
+    assert list(order) != first
+
+
+def test_devices_share_each_batch() -> None:
+    whole = list(EpochOrder(20, 6, seed=0, rank=0, world=1))
+    halves = [list(EpochOrder(20, 3, seed=0, rank=rank, world=2)) for rank in range(2)]
+    assert len(whole) == len(halves[0]) == len(halves[1])
+    for batch, first, second in zip(whole, *halves, strict=True):
+        assert sorted(batch) == sorted(first + second)
+
+
+def test_a_smaller_fraction_lies_inside_a_larger_one(toy: AlignedSet) -> None:
+    clips = toy.split("train")
+    small, large = (set(clips.fraction(p, seed=4).clip_id) for p in (0.3, 0.7))
+    assert len(small) == 5
+    assert len(large) == 11
+    assert small < large
+    assert small != set(clips.fraction(0.3, seed=5).clip_id)
+    assert list(clips.fraction(1, seed=4).clip_id) == list(clips.clip_id)
+
+
+@pytest.mark.parametrize("p", [0, -0.1, 1.5, float("nan")])
+def test_an_impossible_fraction_is_refused(toy: AlignedSet, p: float) -> None:
+    with pytest.raises(UsageError, match="--fraction"):
+        toy.split("train").fraction(p, seed=0)
+
+
+def test_labels_and_masks_stay_with_their_clips(toy: AlignedSet) -> None:
+    clips = toy.split("train").fraction(0.5, seed=0)
+    everything = toy.split("train")
+    for k, clip_id in enumerate(clips.clip_id):
+        at = list(everything.clip_id).index(clip_id)
+        np.testing.assert_array_equal(clips.label[k], everything.label[at])
+        np.testing.assert_array_equal(clips.rows[k], everything.rows[at])
+
+
+def test_features_lie_side_by_side_in_the_order_asked_for(toy: AlignedSet) -> None:
+    clips = toy.split("train")
+    both = ClipReader(clips, ("noise", "tones"), 7).rows(2, 3, 9)
+    assert both.shape == (6, 7)
+    np.testing.assert_array_equal(both[:, :3], ClipReader(clips, ("noise",), 3).rows(2, 3, 9))
+    np.testing.assert_array_equal(both[:, 3:], ClipReader(clips, ("tones",), 4).rows(2, 3, 9))
+
+
+def test_scaling_makes_mean_zero_and_deviation_one(toy: AlignedSet) -> None:
+    clips = toy.split("train")
+    scaling = Scaling.of(ClipReader(clips, ("tones",), 4))
+    rows = np.concatenate(list(ClipReader(clips, ("tones",), 4)))
+    # float32 statistics of values up to 30: rounding of 1e-6 relative.
+    np.testing.assert_allclose(scaling.mean, rows.mean(axis=0, dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(scaling.std, rows.std(axis=0, dtype=np.float64), rtol=1e-6)
+    scaled = Crops(cutter(toy, scaling=scaling), seed=0)[0, 0].features.numpy()
+    plain = Crops(cutter(toy), seed=0)[0, 0].features.numpy()
+    np.testing.assert_allclose(scaled * scaling.std + scaling.mean, plain, atol=1e-5)
+
+
+def test_a_constant_column_is_not_divided_by_zero(tmp_path: Path) -> None:
+    reader = ClipReader(lengths(tmp_path, 0.1).split("train"), ("tones",), 4)
+    assert Scaling.of(reader).std.tolist() == [1, 1, 1, 1]  # one row
+
+
+def test_mixed_shards_are_named(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train-00000.h5", "train", [1.0], header())
+    write_shard(tmp_path / "valid-00000.h5", "valid", [1.0], header(resolution_s=0.5))
+    with pytest.raises(FeatregError, match=r"valid-00000.*resolution_s is 0\.5, but 0\.1"):
+        AlignedSet(tmp_path)
+
+
+def test_rows_of_no_whole_number_of_samples_are_refused(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train-00000.h5", "train", [1.0], header(resolution_s=0.33333))
+    with pytest.raises(FeatregError, match=r"0\.33333 s is 5333\.28 samples at 16000 Hz"):
+        cutter(AlignedSet(tmp_path))
+
+
+def test_a_crop_of_no_whole_number_of_rows_is_refused(toy: AlignedSet) -> None:
+    with pytest.raises(UsageError, match=r"--crop 1\.05.* 1 is one"):
+        cutter(toy, samples=RATE + 800)
+
+
+def test_an_unknown_feature_is_named(toy: AlignedSet) -> None:
+    with pytest.raises(UsageError, match="holds no 'vggish'; it holds tones, noise"):
+        toy.features(["vggish"])
+
+
+def test_a_missing_split_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FeatregError, match="no clip of the split 'valid', only of train"):
+        lengths(tmp_path, 1.0).split("valid")
+
+
+def test_an_empty_folder_names_the_next_step(tmp_path: Path) -> None:
+    with pytest.raises(FeatregError, match="prep align"):
+        AlignedSet(tmp_path)

@@ -1,0 +1,381 @@
+"""A run: learns, repeats itself to the bit, goes on after a kill, and says what it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from synthetic import header, write_toy
+
+from featreg.datasets.base import FeatregError, UsageError
+from featreg.train.build import build_objective, resolve_precision
+from featreg.train.crops import Batch
+from featreg.train.data import AlignedSet
+from featreg.train.fit import Fit
+from featreg.train.metrics import Evaluation
+from featreg.train.objective import Objective
+from featreg.train.presets import ALPHAS, PRESETS, Config, Recipe
+from featreg.train.run import run
+from featreg.train.runs import RunDir
+from featreg.train.schedule import SCHEDULES, Schedule
+
+SMALL = Recipe(width=4, crop_s=2.1, batch_size=8, epochs=3, lr=3e-3, chunks=2, precision="float32")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads that wait for each other make these small networks slower, not faster."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def config(**changes: Any) -> Config:
+    values: dict[str, Any] = {
+        "dataset": "toy",
+        "aligned": "tones+noise-0.1s",
+        "preset": "default",
+        "reg": "none",
+        "fusion": "none",
+        "features": (),
+        "alpha": 0.0,
+        "fraction": 1.0,
+        "seed": 0,
+        "metric": "pr_auc",
+        "devices": 1,
+        "recipe": SMALL,
+    }
+    return Config(**{**values, **changes})
+
+
+CONREG = config(reg="conreg", features=("tones", "noise"), alpha=0.5)
+CONCAT = config(fusion="concat", features=("tones",))
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    write_toy(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(work: Path) -> RunDir:
+    return run(CONREG, work)
+
+
+def numbers(folder: RunDir) -> tuple[pd.DataFrame, Mapping[str, float], dict[str, torch.Tensor]]:
+    """All that a run measured, but for the time it took."""
+    curves = pd.read_csv(folder.path / "metrics.csv").drop(columns="seconds")
+    return (
+        curves,
+        folder.read_json("report.json")["test"],
+        load_file(folder.path / "model.safetensors"),
+    )
+
+
+def assert_equal(one: RunDir, other: RunDir, but: str | None = None) -> None:
+    (curves, test, weights), (curves_2, test_2, weights_2) = numbers(one), numbers(other)
+    for name in curves.columns.drop(but or []):
+        pd.testing.assert_series_equal(curves[name], curves_2[name], check_exact=True)
+    assert test == test_2
+    assert weights.keys() == weights_2.keys()
+    assert all(torch.equal(weights[name], weights_2[name]) for name in weights)
+
+
+def test_a_finished_run_holds_what_it_should(finished: RunDir) -> None:
+    about = finished.read_json("config.json")
+    assert Config.from_json(about["config"]) == CONREG
+    assert about["data"]["clips"] == {"train": 16, "valid": 8, "test": 9}
+    assert about["data"]["notes"] == ["Tones, not music."]
+    assert {"featreg", "python", "torch"} <= about["versions"].keys()
+    assert about["parameters"]["training"] - about["parameters"]["inference"] == 7 * 8 + 8  # f
+    curves = pd.read_csv(finished.path / "metrics.csv")
+    assert curves["epoch"].tolist() == [1, 2, 3]
+    assert curves["loss"].iloc[-1] < curves["loss"].iloc[0]
+    np.testing.assert_allclose(
+        curves["loss"], curves["task_loss"] + 0.5 * curves["reg_loss"], rtol=1e-6
+    )
+    predictions = pd.read_csv(finished.path / "predictions.csv", index_col="clip_id")
+    assert predictions.columns.tolist() == ["low", "middle", "high"]
+    assert predictions.index.tolist() == [f"test-00000-{k}" for k in range(9)]
+    assert predictions.to_numpy().min() >= 0
+    assert predictions.to_numpy().max() <= 1
+    with np.load(finished.path / "embeddings.npz") as arrays:
+        assert arrays["embedding"].shape == (9, 8)
+        assert arrays["clip_id"].tolist() == predictions.index.tolist()
+    assert not (finished.path / "state.pt").exists()
+
+
+def test_the_best_epoch_is_kept(finished: RunDir) -> None:
+    curves = pd.read_csv(finished.path / "metrics.csv")
+    report = finished.read_json("report.json")
+    assert report["best_epoch"] == curves["epoch"][curves["valid_pr_auc"].idxmax()]
+    assert report["valid"]["pr_auc"] == pytest.approx(curves["valid_pr_auc"].max(), rel=1e-12)
+
+
+def test_the_model_of_a_regularized_run_is_the_plain_model(finished: RunDir, work: Path) -> None:
+    plain = build_objective(config(), AlignedSet(work / "toy/aligned/tones+noise-0.1s")).tagger
+    plain.load_state_dict(load_file(finished.path / "model.safetensors"))
+
+
+def test_equal_seeds_give_equal_numbers(finished: RunDir, work: Path) -> None:
+    assert_equal(finished, run(CONREG, work, name="again"))
+
+
+def test_workers_change_nothing(finished: RunDir, work: Path) -> None:
+    assert_equal(finished, run(CONREG, work, name="two-workers", workers=2))
+
+
+def test_another_seed_gives_other_numbers(finished: RunDir, work: Path) -> None:
+    other = run(dataclasses.replace(CONREG, seed=1), work)
+    assert numbers(other)[1] != numbers(finished)[1] or not numbers(other)[0].equals(
+        numbers(finished)[0]
+    )
+
+
+def test_methods_start_from_the_same_weights(work: Path) -> None:
+    aligned = AlignedSet(work / "toy/aligned/tones+noise-0.1s")
+    plain, regularized = (build_objective(each, aligned).tagger for each in (config(), CONREG))
+    for one, other in zip(plain.parameters(), regularized.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_alpha_zero_is_the_baseline(work: Path) -> None:
+    plain, weightless = run(config(), work), run(dataclasses.replace(CONREG, alpha=0.0), work)
+    assert_equal(plain, weightless, but="reg_loss")
+
+
+@pytest.mark.parametrize("changes", [{"fusion": "concat"}, {"fusion": "features"}])
+def test_fusions_train(work: Path, changes: dict[str, Any]) -> None:
+    folder = run(dataclasses.replace(CONCAT, **changes), work)
+    assert folder.read_json("report.json")["test"]["pr_auc"] > 0.5
+
+
+def test_a_finished_run_is_not_repeated(finished: RunDir, work: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.path.iterdir()}
+    assert run(CONREG, work) == finished
+    assert {path: path.stat().st_mtime_ns for path in finished.path.iterdir()} == before
+
+
+def test_another_run_of_the_same_name_is_refused(finished: RunDir, work: Path) -> None:
+    other = dataclasses.replace(CONREG, recipe=dataclasses.replace(SMALL, epochs=1))
+    with pytest.raises(UsageError, match=r"epochs \(3, not 1\).*--run-name.*--fresh"):
+        run(other, work, name=finished.name)
+
+
+def test_fresh_replaces_a_run(work: Path) -> None:
+    short = dataclasses.replace(SMALL, epochs=1)
+    run(config(recipe=short), work, name="fresh")
+    longer = config(recipe=dataclasses.replace(short, epochs=2))
+    folder = run(longer, work, name="fresh", fresh=True)
+    assert folder.config() == longer
+
+
+def test_changed_shards_are_another_run(tmp_path: Path) -> None:
+    write_toy(tmp_path)
+    run(config(), tmp_path)
+    write_toy(tmp_path, seconds=2.5)
+    with pytest.raises(UsageError, match="data"):
+        run(config(), tmp_path)
+
+
+KILLED = """
+import json, os, signal, sys
+from itertools import pairwise
+from pathlib import Path
+import torch
+from featreg.train.presets import Config
+from featreg.train import run, fit
+
+torch.set_num_threads(1)
+work, values, step = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
+train = fit.Fit._train
+
+def train_and_die(self, epoch, schedule, optimizer, advance):
+    taken = 0
+    def count(steps=1, note=""):
+        nonlocal taken
+        taken += 1
+        if epoch == 1 and taken == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return train(self, epoch, schedule, optimizer, count)
+
+fit.Fit._train = train_and_die
+run.run(Config.from_json(values), work, name="killed")
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_numbers(finished: RunDir, work: Path) -> None:
+    arguments = [str(work), json.dumps(CONREG.to_json()), "2"]
+    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False)
+    assert done.returncode == -signal.SIGKILL
+    killed = RunDir(work / "runs" / "killed")
+    assert (killed.path / "state.pt").is_file()
+    assert not killed.finished
+    assert_equal(finished, run(CONREG, work, name="killed"))
+
+
+def test_a_broken_state_is_named(work: Path) -> None:
+    folder = RunDir(work / "runs" / "broken")
+    folder.path.mkdir()
+    (folder.path / "state.pt").write_bytes(b"no state")
+    with pytest.raises(FeatregError, match=r"state\.pt.*--fresh"):
+        run(config(), work, name="broken")
+
+
+def test_a_loss_that_is_no_number_names_the_clips(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = Objective.forward
+
+    def spoilt(self: Objective, batch: Batch) -> Any:
+        factor = float("nan") if (batch.clip == 5).any() else 1.0
+        return type(losses := forward(self, batch))(*(value * factor for value in losses))
+
+    monkeypatch.setattr(Objective, "forward", spoilt)
+    with pytest.raises(FeatregError, match=r"the loss is nan in epoch 1.*train-00000-5\b"):
+        run(config(seed=9), work)
+
+
+def test_labels_that_nobody_annotated_do_not_count() -> None:
+    logits = torch.tensor([[2.0, -1.0], [0.5, 3.0]])
+    label = torch.tensor([[1.0, 1.0], [0.0, 1.0]])
+    mask = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    batch = Batch(torch.empty(2, 1), torch.empty(2, 1, 0), label, mask, torch.arange(2))
+    objective = Objective(_Says(logits), None, 0.0, "multi-label")
+    # -log sigmoid(2) and -log(1 - sigmoid(0.5)); float32 rounds at 1e-7.
+    expected = (np.log1p(np.exp(-2)) + np.log1p(np.exp(0.5))) / 2
+    assert objective(batch).task.item() == pytest.approx(expected, rel=1e-6)
+
+
+class _Says(torch.nn.Module):
+    """A tagger that gives the same logits whatever it hears."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self._logits = logits
+
+    def forward(self, audio: object, features: object) -> Any:
+        from featreg.train.models.base import Output
+
+        return Output(self._logits, self._logits[:, None])
+
+
+def test_a_single_label_task_trains(tmp_path: Path) -> None:
+    write_toy(tmp_path, about=header(task="single-label"))
+    folder = run(config(metric="accuracy"), tmp_path)
+    predictions = pd.read_csv(folder.path / "predictions.csv", index_col="clip_id")
+    np.testing.assert_allclose(predictions.sum(axis=1), 1, atol=3e-6)  # six decimals of three
+
+
+def says(pr_auc: float) -> Evaluation:
+    return Evaluation({"pr_auc": pr_auc}, [], {})
+
+
+def test_patience_ends_training(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = iter([0.5, 0.9, 0.8, 0.7, 0.6])
+    monkeypatch.setattr("featreg.train.run._Run._evaluate", lambda *_: says(next(values)))
+    recipe = dataclasses.replace(SMALL, epochs=9, patience=2)
+    folder = run(config(recipe=recipe), work, name="patient")
+    assert len(pd.read_csv(folder.path / "metrics.csv")) == 4
+    assert folder.read_json("report.json")["best_epoch"] == 2
+
+
+def test_standardized_features_are_kept_with_the_run(work: Path) -> None:
+    recipe = dataclasses.replace(SMALL, standardize=True, epochs=1)
+    folder = run(dataclasses.replace(CONCAT, recipe=recipe), work)
+    with np.load(folder.path / "scaling.npz") as scaling:
+        assert scaling["mean"].shape == scaling["std"].shape == (4,)
+        assert scaling["mean"][0] == pytest.approx(14.5)  # rows 0 to 29
+
+
+def test_the_published_schedule() -> None:
+    schedule = Schedule("published", epochs=200, lr=1e-4)
+    stages = [schedule.stage(epoch) for epoch in range(200)]
+    assert [stages.count(stage) for stage in range(4)] == [60, 20, 20, 100]
+    parameters = [torch.nn.Parameter(torch.zeros(1))]
+    optimizers = [schedule.optimizer(stage, parameters) for stage in range(4)]
+    assert [type(each).__name__ for each in optimizers] == ["Adam", "SGD", "SGD", "SGD"]
+    assert [each.param_groups[0]["lr"] for each in optimizers] == pytest.approx(
+        [1e-4, 1e-3, 1e-4, 1e-5]
+    )
+    assert all(each.param_groups[0]["weight_decay"] == 1e-4 for each in optimizers)
+    assert all(each.param_groups[0]["nesterov"] for each in optimizers[1:])
+    assert schedule.rate(70, 0.5) == pytest.approx(1e-3)
+
+
+def test_the_short_schedule_rises_and_falls() -> None:
+    schedule = Schedule("short", epochs=20, lr=1.0)
+    rates = [schedule.rate(epoch, through) for epoch in range(20) for through in (0, 0.5)]
+    assert rates[0] == pytest.approx(0.01)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates.index(max(rates)) == 2  # after a twentieth
+    assert all(later < earlier for earlier, later in pairwise(rates[2:]))
+    assert rates[-1] < 0.01
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5, 33])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_epoch_has_a_stage(name: str, epochs: int) -> None:
+    schedule = Schedule(name, epochs, 1e-3)
+    stages = [schedule.stage(epoch) for epoch in range(epochs)]
+    assert stages == sorted(stages)
+
+
+def test_a_new_stage_starts_from_the_best_epoch(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([0.9, 0.5, 0.4, 0.3, 0.2, 0.1])
+    monkeypatch.setattr("featreg.train.run._Run._evaluate", lambda *_: says(next(values)))
+    train = Fit._train
+
+    def watch(self: Fit, epoch: int, *rest: Any) -> dict[str, float]:
+        weights = torch.cat([p.detach().flatten() for p in self.objective.parameters()])
+        seen.append(weights.clone())
+        return train(self, epoch, *rest)
+
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(Fit, "_train", watch)
+    recipe = dataclasses.replace(SMALL, schedule="published", epochs=4, lr=1e-3)
+    assert [Schedule("published", 4, 1.0).stage(k) for k in range(4)] == [0, 1, 3, 3]
+    run(config(recipe=recipe), work, name="stages")
+    after_best = seen[1]  # epoch 1 was the best: every new stage begins there
+    assert torch.equal(seen[2], after_best)
+    assert not torch.equal(seen[3], after_best)  # within a stage training goes on
+
+
+def test_names_say_what_differs_from_the_preset() -> None:
+    demo = dataclasses.replace(CONREG, dataset="demo", preset="demo", recipe=PRESETS["demo"])
+    demo = dataclasses.replace(demo, features=("musicnn",), alpha=0.3)
+    assert demo.run_name == "demo-conreg-musicnn-a0.3-s0"
+    assert demo.title == "Con-Reg (musicnn, alpha 0.3)"
+    changed = dataclasses.replace(demo.recipe, epochs=5, precision="float32")
+    assert dataclasses.replace(demo, recipe=changed, fraction=0.1, seed=2).run_name == (
+        "demo-conreg-musicnn-a0.3-fraction0.1-epochs5-s2"
+    )
+
+
+def test_a_configuration_survives_json() -> None:
+    for preset, recipe in PRESETS.items():
+        one = dataclasses.replace(CONREG, preset=preset, recipe=recipe)
+        assert Config.from_json(json.loads(json.dumps(one.to_json()))).to_json() == one.to_json()
+    assert ALPHAS.keys() <= PRESETS.keys()
+
+
+def test_precision_is_resolved_once() -> None:
+    assert resolve_precision("float32", "cpu") == "float32"
+    assert resolve_precision("auto", "cpu") in ("float32", "bf16-mixed")

@@ -1,0 +1,90 @@
+"""From a configuration to what it describes: model, objective, devices."""
+
+from __future__ import annotations
+
+import torch
+from lightning.fabric import Fabric
+
+from featreg.datasets.base import FeatregError, UsageError
+
+from .data import AlignedSet
+from .models.base import Encoder
+from .models.registry import build_encoder, build_tagger
+from .objective import Objective
+from .presets import Config, Recipe
+from .regularizers.registry import build_regularizer
+
+
+def crop_samples(recipe: Recipe, audio_rate: int) -> int:
+    """Length of a crop."""
+    return round(recipe.crop_s * audio_rate)
+
+
+def encoder_of(config: Config, audio_rate: int) -> Encoder:
+    """The encoder of a configuration, with fresh weights from the global generator.
+
+    Raises
+    ------
+    FeatregError
+        If it hears audio of another rate.
+    """
+    recipe = config.recipe
+    samples = crop_samples(recipe, audio_rate)
+    options = {"width": recipe.width, "samples": samples, **recipe.encoder_options}
+    encoder = build_encoder(recipe.encoder, **options)
+    if encoder.sample_rate != audio_rate:
+        raise FeatregError(
+            f"--encoder {recipe.encoder} hears {encoder.sample_rate} Hz, but the aligned audio of "
+            f"{config.dataset}/{config.aligned} has {audio_rate} Hz"
+        )
+    return encoder
+
+
+def build_objective(config: Config, aligned: AlignedSet) -> Objective:
+    """The model and losses of a configuration; the weights depend on its seed alone."""
+    torch.manual_seed(config.seed)
+    header, dim = aligned.header, aligned.dim(config.features)
+    encoder = encoder_of(config, header.audio_rate)
+    tagger = build_tagger(config.fusion, encoder, dim, len(header.classes))
+    # Drawn after the model, so that a plain and a regularized run start from equal weights.
+    regularizer = build_regularizer(config.reg, dim, encoder.dim)
+    return Objective(tagger, regularizer, config.alpha, aligned.task)
+
+
+def resolve_device(device: str) -> str:
+    """``cpu`` or ``cuda``, from ``auto`` or either.
+
+    Raises
+    ------
+    UsageError
+        If cuda is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no GPU here; use --device cpu")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """``float32`` or ``bf16-mixed``; ``auto`` is the latter where bfloat16 is in hardware."""
+    if precision != "auto":
+        return precision
+    if device == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        known: dict[str, bool] = getattr(
+            torch.cpu, "get_capabilities", dict
+        )()  # older torch does not tell
+        fast = known.get("avx512_bf16") or known.get("amx_bf16")
+    return "bf16-mixed" if fast else "float32"
+
+
+def build_fabric(config: Config, device: str) -> Fabric:
+    """Devices and precision of a configuration; several devices by distributed data parallel."""
+    return Fabric(
+        accelerator=device,
+        devices=config.devices,
+        strategy="ddp" if config.devices > 1 else "auto",
+        precision="bf16-mixed" if config.recipe.precision == "bf16-mixed" else "32-true",
+    )

@@ -1,0 +1,191 @@
+"""Finished runs side by side: groups that differ in their seeds alone, mean and spread."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from featreg.datasets.base import FeatregError, UsageError
+from featreg.datasets.console import warn
+from featreg.datasets.workdir import choose
+
+from .metrics import METRICS
+from .presets import Config
+from .runs import RunDir, find_runs
+
+
+@dataclass
+class Result:
+    """A finished run, read when asked for."""
+
+    folder: RunDir
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """``config.json``."""
+        return self.folder.read_json("config.json")
+
+    @cached_property
+    def config(self) -> Config:
+        """Its configuration."""
+        return Config.from_json(self.about["config"])
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """``report.json``."""
+        return self.folder.read_json("report.json")
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """``metrics.csv``, a row per epoch."""
+        curves: pd.DataFrame = pd.read_csv(self.folder.path / "metrics.csv")
+        return curves
+
+    @cached_property
+    def classes(self) -> pd.DataFrame:
+        """Counts and scores of each class on the test split, by class name."""
+        rows: pd.DataFrame = pd.DataFrame(self.report["classes"]).set_index("name")
+        return rows
+
+    def embeddings(self) -> dict[str, npt.NDArray[Any]]:
+        """``embeddings.npz`` of the test split."""
+        with np.load(self.folder.path / "embeddings.npz") as file:
+            return dict(file)
+
+
+@dataclass
+class Group:
+    """Runs that differ in their seeds alone, by seed."""
+
+    label: str
+    results: list[Result]
+
+    @property
+    def config(self) -> Config:
+        """Of the first run."""
+        return self.results[0].config
+
+    def values(self, metric: str, split: str = "test") -> dict[int, float]:
+        """A metric by seed."""
+        return {result.config.seed: result.report[split][metric] for result in self.results}
+
+
+def load(work: Path, names: Sequence[str], dataset: str | None) -> list[Group]:
+    """Finished runs in groups, baseline first.
+
+    Parameters
+    ----------
+    work
+        The working folder.
+    names
+        Runs, by name or path; none for all of the dataset.
+    dataset
+        Whose runs; None if all are of one.
+
+    Raises
+    ------
+    FeatregError
+        If a run is not finished, or there is none.
+    UsageError
+        If the runs are of several datasets.
+    """
+    runs = [_find(work, name) for name in names] or find_runs(work)
+    for run in runs:
+        if not run.finished and names:
+            raise FeatregError(f"{run.path}: not finished; `train run` goes on with it")
+        if not run.finished:
+            warn(f"{run.name} is not finished, and left out")
+    results = [Result(run) for run in runs if run.finished]
+    chosen = choose(
+        "dataset with runs",
+        "--dataset",
+        sorted({result.config.dataset for result in results}),
+        dataset,
+        f"{work / 'runs'}: no finished run; run `train run` first",
+    )
+    return group([result for result in results if result.config.dataset == chosen])
+
+
+def _find(work: Path, name: str) -> RunDir:
+    for path in (work / "runs" / name, Path(name)):
+        if (path / "config.json").is_file():
+            return RunDir(path)
+    there = ", ".join(run.name for run in find_runs(work)) or "none"
+    raise UsageError(f"{name}: no such run; there is {there}")
+
+
+def group(results: Sequence[Result]) -> list[Group]:
+    """Results by all of their configuration but the seed, and by their data."""
+    groups: dict[str, list[Result]] = {}
+    for result in sorted(results, key=lambda result: result.config.seed):
+        key = {**result.config.to_json(), "data": result.about["data"]["fingerprint"]}
+        del key["seed"]
+        groups.setdefault(json.dumps(key, sort_keys=True), []).append(result)
+    found = [Group(members[0].config.title, members) for members in groups.values()]
+    return sorted(found, key=lambda each: (each.config.method != "baseline", each.label))
+
+
+def table(groups: Sequence[Group]) -> pd.DataFrame:
+    """One row a group: test metrics as mean and spread, and the validation metric.
+
+    The spread is the sample standard deviation over seeds; where there is one seed,
+    there is none.
+    """
+    rows: list[dict[str, object]] = []
+    for each in groups:
+        metric = each.config.metric
+        row: dict[str, object] = {"method": each.label, "seeds": len(each.results)}
+        for name in each.results[0].report["test"]:
+            row[f"test {METRICS[name].title}"] = spread(list(each.values(name).values()))
+        row[f"valid {METRICS[metric].title}"] = spread(list(each.values(metric, "valid").values()))
+        row["parameters"] = f"{each.results[0].about['parameters']['inference']:,}"
+        rows.append(row)
+    found: pd.DataFrame = pd.DataFrame(rows)
+    return found
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and sample standard deviation: ``0.583 ± 0.012``."""
+    mean = f"{np.mean(values):.3f}"
+    return f"{mean} ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else mean
+
+
+def differences(groups: Sequence[Group]) -> list[str]:
+    """What each group gains or loses against the baseline, in words, seed by seed."""
+    baselines = [each for each in groups if each.config.method == "baseline"]
+    if not baselines:
+        return ["No baseline is among these runs, so they say nothing about what a method adds."]
+    first, sentences = baselines[0], []
+    metric = first.config.metric
+    title = METRICS[metric].title
+    for each in groups:
+        if each is first:
+            continue
+        ours, theirs = each.values(metric), first.values(metric)
+        seeds = sorted(set(ours) & set(theirs))
+        if not seeds:
+            sentences.append(f"{each.label} and {first.label} have no seed in common.")
+            continue
+        sign = 1 if METRICS[metric].higher_is_better else -1
+        gains = sign * np.array([ours[seed] - theirs[seed] for seed in seeds])
+        word = "better" if gains.mean() > 0 else "worse"
+        sentence = f"{each.label} is {abs(gains.mean()):.3f} {word} than {first.label} in {title}"
+        if len(seeds) == 1:
+            sentence += ", on one seed: that is no evidence yet."
+        elif (gains > 0).all() or (gains < 0).all():
+            sentence += f", and {word} on each of {len(seeds)} seeds."
+        else:
+            sentence += (
+                f" on average, but from {gains.min():+.3f} to {gains.max():+.3f} over "
+                f"{len(seeds)} seeds: no clear difference."
+            )
+        sentences.append(sentence)
+    return sentences

@@ -1,0 +1,264 @@
+"""Training crops and evaluation chunks: audio and feature rows over the same time.
+
+Every crop is a function of (seed, epoch, clip) alone, so that it does not matter which
+worker cuts it, or whether the run was resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from featreg.datasets.base import UsageError
+
+from .data import AlignedSet, ClipReader, Clips
+
+Array = npt.NDArray[np.float32]
+
+
+class Batch(NamedTuple):
+    """What the loaders give; for evaluation, audio and features have a chunk axis second.
+
+    Attributes
+    ----------
+    audio
+        Shape (batch, samples), in [-1, 1].
+    features
+        Shape (batch, rows, B_F) over the same time; B_F is 0 where none are read.
+    label, label_mask
+        Shape (batch, classes), float32, 0 or 1.
+    clip
+        Shape (batch,), int64: the clips' indices.
+    """
+
+    audio: Tensor
+    features: Tensor
+    label: Tensor
+    label_mask: Tensor
+    clip: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scaling:
+    """Shift and scale of every column: ``(v - mean) / std``, each of shape (B_F,)."""
+
+    mean: Array
+    std: Array
+
+    @classmethod
+    def of(cls, reader: ClipReader) -> Scaling:
+        """Statistics of all rows that `reader` reads; a constant column keeps its scale."""
+        count, total, squares = 0, np.float64(0), np.float64(0)
+        shift = reader.rows(0, 0, 1)[0].astype(np.float64)  # keeps the squares small
+        for rows in reader:
+            centred = rows.astype(np.float64) - shift
+            count += len(rows)
+            total = total + centred.sum(axis=0)
+            squares = squares + (centred**2).sum(axis=0)
+        mean = np.asarray(total) / count
+        std = np.sqrt(np.maximum(np.asarray(squares) / count - mean**2, 0))
+        std[std < 1e-6 * np.abs(mean + shift) + 1e-12] = 1
+        return cls((mean + shift).astype(np.float32), std.astype(np.float32))
+
+
+class Cutter:
+    """Cuts pieces of one length out of clips, audio and rows over the same time.
+
+    A clip shorter than the piece is repeated from its start, audio and rows alike, so
+    that no row stands for silence that was not there. (The published evaluations have
+    clips of 29 s, and of 10 s of which one in five is shorter.)
+
+    Parameters
+    ----------
+    aligned
+        Where the clips come from.
+    clips
+        Which of them.
+    features
+        Names of the features to read; may be empty.
+    samples
+        Length of a piece; a whole number of rows.
+    scaling
+        Applied to the rows where it is given.
+
+    Raises
+    ------
+    UsageError
+        If `samples` is not a whole number of rows.
+    """
+
+    def __init__(
+        self,
+        aligned: AlignedSet,
+        clips: Clips,
+        features: tuple[str, ...],
+        samples: int,
+        scaling: Scaling | None = None,
+    ) -> None:
+        self.reader = ClipReader(clips, features, aligned.dim(features))
+        self.samples = samples
+        self.row_samples = aligned.row_samples
+        if samples % self.row_samples:
+            rate = aligned.header.audio_rate
+            raise UsageError(
+                f"--crop {samples / rate:g}: no whole number of the rows of "
+                f"{aligned.header.resolution_s:g} s in {aligned.folder}; "
+                f"{samples // self.row_samples * self.row_samples / rate:g} is one"
+            )
+        self.rows = samples // self.row_samples
+        self._features = bool(features)
+        self._scaling = scaling
+
+    def spare(self, clip: int) -> int:
+        """The last sample at which a piece can start without reaching beyond the clip."""
+        first, last = self.reader.clips.audio[clip]
+        return max(0, int(last - first) - self.samples)
+
+    def cut(self, clip: int, start: int) -> tuple[Array, Array]:
+        """Audio of shape (samples,) and rows of shape (rows, B_F).
+
+        Parameters
+        ----------
+        clip
+            Index of the clip.
+        start
+            First sample, 0 to ``spare(clip)``. The rows start at the row border nearest
+            to it: at `start` itself, if that is a border.
+        """
+        first, last = self.reader.clips.audio[clip]
+        if last - first >= self.samples:
+            audio = self.reader.audio(clip, start, start + self.samples)
+            return audio, self._values(clip, round(start / self.row_samples), self.rows)
+        first, last = self.reader.clips.rows[clip]
+        total = int(last - first)
+        audio = self.reader.audio(clip, 0, total * self.row_samples)
+        audio = np.pad(audio, (0, total * self.row_samples - len(audio)))
+        values = self._values(clip, 0, total)
+        return np.resize(audio, self.samples), values[np.arange(self.rows) % total]
+
+    def _values(self, clip: int, row: int, count: int) -> Array:
+        if not self._features:
+            return np.empty((count, 0), np.float32)
+        values = self.reader.rows(clip, row, row + count)
+        if self._scaling is not None:
+            values = (values - self._scaling.mean) / self._scaling.std
+        return values
+
+    def batch(self, audio: Array, values: Array, clip: int) -> Batch:
+        """One item, with the labels of its clip."""
+        clips = self.reader.clips
+        return Batch(
+            torch.from_numpy(audio),
+            torch.from_numpy(values),
+            torch.from_numpy(clips.label[clip].astype(np.float32)),
+            torch.from_numpy(clips.label_mask[clip].astype(np.float32)),
+            torch.tensor(clip),
+        )
+
+
+class Crops(Dataset[Batch]):
+    """One random crop per clip and epoch, from a row border; its key is (epoch, clip)."""
+
+    def __init__(self, cutter: Cutter, seed: int) -> None:
+        self._cutter, self._seed = cutter, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        epoch, clip = key
+        cutter = self._cutter
+        borders = cutter.spare(clip) // cutter.row_samples + 1
+        row = int(np.random.default_rng((self._seed, 1, epoch, clip)).integers(borders))
+        return cutter.batch(*cutter.cut(clip, row * cutter.row_samples), clip)
+
+
+class Chunks(Dataset[Batch]):
+    """Evenly spaced pieces of each clip; the last one ends where the clip ends.
+
+    All but the last start at row borders. Audio has shape (chunks, samples), features
+    (chunks, rows, B_F).
+    """
+
+    def __init__(self, cutter: Cutter, chunks: int) -> None:
+        self._cutter, self._chunks = cutter, chunks
+
+    def starts(self, clip: int) -> list[int]:
+        """First samples of a clip's pieces."""
+        spare, row_samples = self._cutter.spare(clip), self._cutter.row_samples
+        rows = np.linspace(0, spare / row_samples, self._chunks)[:-1]
+        return [*(int(row) * row_samples for row in rows), spare]
+
+    def __getitem__(self, clip: int) -> Batch:
+        cutter = self._cutter
+        pieces = [cutter.cut(clip, start) for start in self.starts(clip)]
+        audio, values = (np.stack(arrays) for arrays in zip(*pieces, strict=True))
+        return cutter.batch(audio, values, clip)
+
+    def __len__(self) -> int:
+        return len(self._cutter.reader.clips)
+
+
+class EpochOrder(Sampler[list[tuple[int, int]]]):
+    """Every clip once an epoch, in batches of equal size (give or take one clip).
+
+    A short last batch would weigh its clips more and, of one clip, break batch norm;
+    spreading the remainder avoids both.
+
+    Parameters
+    ----------
+    clips
+        Number of clips.
+    batch_size
+        Most clips in a batch of one device.
+    seed
+        With the epoch, decides the order.
+    rank, world
+        This device's number, and how many there are: each takes its share of a batch.
+    """
+
+    def __init__(self, clips: int, batch_size: int, seed: int, rank: int, world: int) -> None:
+        self._clips, self._seed = clips, seed
+        self._batches = -(-clips // (batch_size * world))
+        self._rank, self._world = rank, world
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng((self._seed, 2, self.epoch)).permutation(self._clips)
+        for batch in np.array_split(order, self._batches):
+            yield [(self.epoch, int(clip)) for clip in batch[self._rank :: self._world]]
+
+    def __len__(self) -> int:
+        return self._batches
+
+
+def crop_loader(crops: Crops, order: EpochOrder, workers: int) -> DataLoader[Batch]:
+    """Batches of crops in the order of `order`; workers stay from epoch to epoch."""
+    return DataLoader(
+        crops,
+        batch_sampler=order,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        # The loader draws seeds for its workers: from the global generator, dropout would
+        # depend on them.
+        generator=torch.Generator(),
+    )
+
+
+def chunk_loader(
+    chunks: Chunks, clips: Sequence[int], clips_a_batch: int, workers: int
+) -> DataLoader[Batch]:
+    """Batches of the chunks of the clips `clips`, in order."""
+    return DataLoader(
+        chunks,
+        batch_size=clips_a_batch,
+        sampler=clips,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),
+    )

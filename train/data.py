@@ -1,0 +1,299 @@
+"""What lies in a folder of aligned shards, and how a clip's audio and rows are read.
+
+The index of every shard (clip ids, labels, offsets) is kept in memory; audio and rows
+are read when they are asked for. `train/crops.py` cuts training crops and evaluation
+chunks out of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from featreg.datasets.aligned import AlignedHeader, AlignedIndex, read_index
+from featreg.datasets.base import FeatregError, Task, UsageError
+
+IN_MEMORY_BYTES = 256 << 20
+"""A split that takes no more is kept in memory, decompressed, from its first reading on."""
+
+OPEN_SHARDS = 128
+"""Shards that one process keeps open: reopening costs more than reading a crop."""
+
+_CHUNK_CACHE_BYTES = 256 << 10  # per array: random crops rarely meet the same chunk again
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clips:
+    """Clips of one split, and where their audio and rows lie.
+
+    Attributes
+    ----------
+    paths
+        The shards.
+    clip_id
+        n names.
+    label, label_mask
+        Shape (n, classes), uint8.
+    shard
+        Shape (n,): index into `paths`.
+    rows, audio
+        Shape (n, 2), int64: first and last + 1 of the clip's rows, and of its samples.
+    """
+
+    paths: tuple[Path, ...]
+    clip_id: npt.NDArray[np.str_]
+    label: npt.NDArray[np.uint8]
+    label_mask: npt.NDArray[np.uint8]
+    shard: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    audio: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.clip_id)
+
+    def take(self, chosen: Array) -> Clips:
+        """The clips at the indices `chosen`, or where a mask is True."""
+        kept = {item.name: getattr(self, item.name)[chosen] for item in fields(self)[1:]}
+        return replace(self, **kept)
+
+    def fraction(self, p: float, seed: int) -> Clips:
+        """A random share of the clips, in their order.
+
+        Of one seed, a smaller share lies inside every larger one.
+
+        Parameters
+        ----------
+        p
+            In (0, 1]; at least one clip is kept.
+        seed
+            Decides which clips come first.
+
+        Raises
+        ------
+        UsageError
+            If `p` is not in (0, 1].
+        """
+        if not 0 < p <= 1:
+            raise UsageError(f"--fraction {p:g}: expected a share above 0 and up to 1 (0.1: 10 %)")
+        order = np.random.default_rng((seed, 0)).permutation(len(self))
+        return self.take(np.sort(order[: max(1, round(p * len(self)))]))
+
+
+class AlignedSet:
+    """The aligned shards of one folder, which must belong together.
+
+    Parameters
+    ----------
+    folder
+        Holds ``*.h5``.
+
+    Raises
+    ------
+    FeatregError
+        If there is no shard, or the shards differ in anything but their clips.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        paths = sorted(folder.glob("*.h5"))
+        if not paths:
+            raise FeatregError(f"{folder}: no aligned shards; run `prep align` first")
+        self._shards = [read_index(path) for path in paths]
+        self.header: AlignedHeader = self._shards[0].header
+        for shard in self._shards[1:]:
+            _check_same(self._shards[0], shard)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the contents of all shards, in the order of their names."""
+        parts = [f"{shard.path.name} {shard.content_sha256}\n" for shard in self._shards]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    def features(self, wanted: Sequence[str] = ()) -> tuple[str, ...]:
+        """The features called `wanted`; all of them if none is named.
+
+        Raises
+        ------
+        UsageError
+            If a name is not in the shards.
+        """
+        there = tuple(self.header.features)
+        for name in wanted:
+            if name not in there:
+                raise UsageError(
+                    f"--features: {self.folder} holds no {name!r}; it holds {', '.join(there)} "
+                    f"(add one with `prep extract --features {name}` and `prep align`)"
+                )
+        return tuple(wanted) or there
+
+    def dim(self, names: Sequence[str]) -> int:
+        """B_F of the features `names` side by side."""
+        return sum(int(self.header.features[name]["dim"]) for name in names)
+
+    @property
+    def task(self) -> Task:
+        """``multi-label`` or ``single-label``."""
+        return cast(Task, self.header.task)
+
+    @property
+    def row_samples(self) -> int:
+        """Samples of audio that one row covers.
+
+        Raises
+        ------
+        FeatregError
+            If that is no whole number.
+        """
+        exact = self.header.resolution_s * self.header.audio_rate
+        if abs(exact - round(exact)) > 1e-6 * exact:
+            raise FeatregError(
+                f"{self.folder}: a row of {self.header.resolution_s:g} s is {exact:g} samples at "
+                f"{self.header.audio_rate} Hz, no whole number, so crops of audio and rows cannot "
+                "cover the same time; align with another --resolution, 0.1 for example"
+            )
+        return round(exact)
+
+    def split(self, name: str) -> Clips:
+        """All clips of the split `name`, in the order of the shards.
+
+        Raises
+        ------
+        FeatregError
+            If it has none, or a clip of a single-label task has not exactly one class.
+        """
+        shards = self._shards
+        everything = Clips(
+            paths=tuple(shard.path for shard in shards),
+            clip_id=np.concatenate([np.array(shard.clip_id, dtype=np.str_) for shard in shards]),
+            label=np.concatenate([shard.label for shard in shards]),
+            label_mask=np.concatenate([shard.label_mask for shard in shards]),
+            shard=np.repeat(np.arange(len(shards)), [len(shard.clip_id) for shard in shards]),
+            rows=np.concatenate([_ranges(shard.offset) for shard in shards]),
+            audio=np.concatenate([_ranges(shard.audio_offset) for shard in shards]),
+        )
+        splits = np.concatenate([np.array(shard.split, dtype=np.str_) for shard in shards])
+        clips = everything.take(splits == name)
+        if not len(clips):
+            raise FeatregError(
+                f"{self.folder}: no clip of the split {name!r}, only of "
+                f"{', '.join(np.unique(splits))}; training needs train, valid and test"
+            )
+        if self.task == "single-label" and (clips.label.sum(axis=1) != 1).any():
+            first = clips.clip_id[clips.label.sum(axis=1) != 1][0]
+            raise FeatregError(
+                f"{self.folder}: clip {first} should have exactly one class in a single-label task"
+            )
+        return clips
+
+
+def _ranges(offset: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.stack([offset[:-1], offset[1:]], axis=1)
+
+
+def _check_same(first: AlignedIndex, other: AlignedIndex) -> None:
+    for item in fields(AlignedHeader):
+        expected, found = (getattr(shard.header, item.name) for shard in (first, other))
+        if expected != found:
+            raise FeatregError(
+                f"{other.path}: {item.name} is {_short(found)}, but {_short(expected)} in "
+                f"{first.path.name}; keep one kind of shard in a folder (`prep align` again)"
+            )
+
+
+def _short(value: object, limit: int = 80) -> str:
+    text = str(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+class ClipReader:
+    """Reads audio and rows of clips, in any process.
+
+    Files are opened where they are read, never before a fork, and do not travel with a
+    pickle: an HDF5 handle shared by two processes gives wrong numbers without a word.
+
+    Parameters
+    ----------
+    clips
+        What there is to read.
+    features
+        Names, side by side in this order; may be empty.
+    row_dim
+        Their values per row.
+    """
+
+    def __init__(self, clips: Clips, features: Sequence[str], row_dim: int) -> None:
+        self.clips = clips
+        self._names = tuple(f"features/{name}" for name in features)
+        needed = int((clips.rows[:, 1] - clips.rows[:, 0]).sum()) * row_dim * 4
+        needed += int((clips.audio[:, 1] - clips.audio[:, 0]).sum()) * 2
+        self.in_memory = needed <= IN_MEMORY_BYTES
+        self._forget()
+
+    def _forget(self) -> None:
+        self._files: OrderedDict[int, tuple[h5py.File, dict[str, h5py.Dataset]]] = OrderedDict()
+        self._kept: dict[tuple[int, str], Array] = {}
+        self._pid = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": OrderedDict(), "_kept": {}}
+
+    def close(self) -> None:
+        """Close all files; the next reading opens them again."""
+        if self._pid == os.getpid():
+            for file, _ in self._files.values():
+                file.close()
+        self._files.clear()
+
+    def audio(self, clip: int, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Samples from `start` to `stop` of a clip; fewer where it ends before. In [-1, 1]."""
+        first, last = self.clips.audio[clip]
+        stored = self._read(clip, "audio", first + start, min(last, first + stop))
+        samples: npt.NDArray[np.float32] = np.asarray(stored, np.float32) / np.float32(32767)
+        return samples
+
+    def rows(self, clip: int, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Rows from `start` to `stop` of a clip; shape (stop - start, row_dim)."""
+        first = self.clips.rows[clip, 0]
+        parts = [self._read(clip, name, first + start, first + stop) for name in self._names]
+        return np.asarray(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1))
+
+    def _read(self, clip: int, name: str, start: int, stop: int) -> Array:
+        shard = int(self.clips.shard[clip])
+        if not self.in_memory:
+            return np.asarray(self._open(shard)[name][start:stop])
+        if (shard, name) not in self._kept:
+            self._kept[shard, name] = self._open(shard)[name][()]
+        return self._kept[shard, name][start:stop]
+
+    def _open(self, shard: int) -> dict[str, h5py.Dataset]:
+        if self._pid != os.getpid():  # forked: the parent's handles are not ours to close
+            self._files, self._pid = OrderedDict(), os.getpid()
+        if shard in self._files:
+            self._files.move_to_end(shard)
+            return self._files[shard][1]
+        if len(self._files) >= OPEN_SHARDS:
+            self._files.popitem(last=False)[1][0].close()
+        path = self.clips.paths[shard]
+        try:
+            file = h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE_BYTES)
+        except OSError as error:
+            raise FeatregError(f"{path}: cannot be read any more ({error})") from None
+        arrays = {name: file[name] for name in ("audio", *self._names)}
+        self._files[shard] = (file, arrays)
+        return arrays
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.float32]]:
+        """All rows, clip after clip."""
+        for clip, (first, last) in enumerate(self.clips.rows):
+            yield self.rows(clip, 0, last - first)

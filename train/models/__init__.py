@@ -1,0 +1,1 @@
+"""Encoders and classifiers, one file each."""

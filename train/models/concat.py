@@ -1,0 +1,39 @@
+"""Fusion by concatenation: the decoder sees embedding and features side by side."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .base import Encoder, Output, Tagger, required
+from .decoder import Decoder
+from .time import to_frames
+
+
+class Concat(Tagger):
+    """The decoder on [l; v], B_E + B_F values a frame.
+
+    Parameters
+    ----------
+    encoder
+        Gives l.
+    feature_dim
+        B_F.
+    classes
+        Number of logits.
+    """
+
+    needs_features: ClassVar[bool] = True
+
+    def __init__(self, encoder: Encoder, feature_dim: int, classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = Decoder(encoder.dim + feature_dim, classes)
+
+    def forward(self, audio: Tensor | None, features: Tensor | None = None) -> Output:
+        """Logits and l."""
+        embedding = self.encoder(required(audio, "audio"))
+        v = to_frames(required(features, "features"), embedding.shape[1])
+        return Output(self.decoder(torch.cat((embedding, v), dim=-1)), embedding)

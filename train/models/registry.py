@@ -1,0 +1,71 @@
+"""Names of encoders and fusion methods; torch is imported when one is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from featreg.datasets.base import UsageError
+
+if TYPE_CHECKING:
+    from .base import Encoder, Tagger
+
+ENCODERS: Mapping[str, str] = {"harmonic_cnn": "HarmonicCNN", "mel_cnn": "MelCNN"}
+"""Module in this folder -> its `Encoder`."""
+
+FUSIONS = ("none", "features", "concat", "film")
+"""Names on the command line."""
+
+
+def build_encoder(name: str, **options: Any) -> Encoder:
+    """The encoder called `name`, with the keyword arguments of its class.
+
+    Raises
+    ------
+    UsageError
+        If there is no such encoder.
+    """
+    if name not in ENCODERS:
+        raise UsageError(f"no encoder is called {name!r}; choose from {', '.join(ENCODERS)}")
+    module = import_module(f".{name}", __package__)
+    encoder: type[Encoder] = getattr(module, ENCODERS[name])
+    return encoder(**options)
+
+
+def build_tagger(fusion: str, encoder: Encoder, feature_dim: int, classes: int) -> Tagger:
+    """The tagger that joins embedding and features by `fusion`.
+
+    Parameters
+    ----------
+    fusion
+        One of `FUSIONS`; ``none`` is the encoder and a decoder.
+    encoder
+        Gives the embedding; ``features`` takes only its number of frames.
+    feature_dim
+        B_F; without meaning for ``none``.
+    classes
+        Number of logits.
+
+    Raises
+    ------
+    UsageError
+        If there is no such fusion.
+    """
+    if fusion == "none":
+        from .plain import Plain
+
+        return Plain(encoder, classes)
+    if fusion == "features":
+        from .feature_only import FeatureOnly
+
+        return FeatureOnly(encoder.frames, feature_dim, classes)
+    if fusion == "concat":
+        from .concat import Concat
+
+        return Concat(encoder, feature_dim, classes)
+    if fusion == "film":
+        from .film import FiLM
+
+        return FiLM(encoder, feature_dim, classes)
+    raise UsageError(f"no fusion is called {fusion!r}; choose from {', '.join(FUSIONS)}")

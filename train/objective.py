@@ -1,0 +1,66 @@
+"""What training minimises: the task's loss and, weighted by alpha, a regularizer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from featreg.datasets.base import Task
+
+from .crops import Batch
+from .models.base import Output, Tagger
+from .regularizers.base import Regularizer
+
+
+class Losses(NamedTuple):
+    """Scalars: ``total = task + alpha * regularization``."""
+
+    total: Tensor
+    task: Tensor
+    regularization: Tensor
+
+
+class Objective(nn.Module):
+    """A tagger with its losses, as one module: what the optimizer and DDP see.
+
+    Multi-label: binary cross-entropy, mean over the annotated labels of the batch.
+    Single-label: cross-entropy, mean over the batch.
+
+    Parameters
+    ----------
+    tagger
+        What is trained.
+    regularizer
+        Shapes its embedding; None for the task's loss alone.
+    alpha
+        Weight of the regularizer.
+    task
+        ``multi-label`` or ``single-label``.
+    """
+
+    def __init__(
+        self, tagger: Tagger, regularizer: Regularizer | None, alpha: float, task: Task
+    ) -> None:
+        super().__init__()
+        self.tagger = tagger
+        self.regularizer = regularizer
+        self.alpha = alpha
+        self.task = task
+
+    def forward(self, batch: Batch) -> Losses:
+        """Losses of one batch of crops."""
+        output = self.tagger(batch.audio, batch.features)
+        task = self._task_loss(output, batch)
+        if self.regularizer is None:
+            return Losses(task, task, task.new_zeros(()))
+        regularization = self.regularizer(output.embedding, batch.features)
+        return Losses(task + self.alpha * regularization, task, regularization)
+
+    def _task_loss(self, output: Output, batch: Batch) -> Tensor:
+        logits = output.logits.float()
+        if self.task == "single-label":
+            return F.cross_entropy(logits, batch.label.argmax(dim=1))
+        losses = F.binary_cross_entropy_with_logits(logits, batch.label, reduction="none")
+        return (losses * batch.label_mask).sum() / batch.label_mask.sum().clamp(min=1)

@@ -1,0 +1,1 @@
+"""Losses that shape the embedding space by pre-trained features, one file each."""

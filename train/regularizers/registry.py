@@ -1,0 +1,41 @@
+"""Names of regularizers; torch is imported when one is built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from featreg.datasets.base import UsageError
+
+if TYPE_CHECKING:
+    from .base import Regularizer
+
+REGULARIZERS = ("none", "conreg", "disreg")
+"""Names on the command line."""
+
+
+def build_regularizer(name: str, feature_dim: int, embedding_dim: int) -> Regularizer | None:
+    """The regularizer called `name`; None for ``none``.
+
+    Parameters
+    ----------
+    name
+        One of `REGULARIZERS`.
+    feature_dim, embedding_dim
+        B_F and B_E.
+
+    Raises
+    ------
+    UsageError
+        If there is no such regularizer.
+    """
+    if name == "none":
+        return None
+    if name == "conreg":
+        from .conreg import ConReg
+
+        return ConReg(feature_dim, embedding_dim)
+    if name == "disreg":
+        from .disreg import DisReg
+
+        return DisReg()
+    raise UsageError(f"no regularizer is called {name!r}; choose from {', '.join(REGULARIZERS)}")

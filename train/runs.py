@@ -1,0 +1,123 @@
+"""What lies in a run's folder, and whether the run is done.
+
+::
+
+    WORK/runs/RUN/config.json        every option, seed, versions, data fingerprint
+    WORK/runs/RUN/metrics.csv        one row per epoch
+    WORK/runs/RUN/state.pt           training state, while it trains
+    WORK/runs/RUN/model.safetensors  weights of the best epoch
+    WORK/runs/RUN/scaling.npz        mean and std of the features, with --standardize
+    WORK/runs/RUN/predictions.csv    test split: clip_id, probability of each class
+    WORK/runs/RUN/embeddings.npz     test split: clip_id, embedding, label, label_mask
+    WORK/runs/RUN/report.json        test metrics; written last: with it, the run is done
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from featreg.datasets.base import FeatregError, UsageError
+from featreg.datasets.shards import atomic_path
+
+from .presets import Config
+
+FORMAT, VERSION = "featreg-run", 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """One run's folder."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.path.name
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run was trained and tested to its end."""
+        return (self.path / "report.json").is_file()
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """``config.json`` or ``report.json``.
+
+        Raises
+        ------
+        FeatregError
+            If there is none, or it was written by another version.
+        """
+        path = self.path / name
+        if not path.is_file():
+            raise FeatregError(f"{path}: no such file; is {self.name} the name of a finished run?")
+        values: dict[str, Any] = json.loads(path.read_text())
+        if (values.get("format"), values.get("version")) != (FORMAT, VERSION):
+            raise FeatregError(
+                f"{path}: expected {FORMAT} version {VERSION}, found {values.get('format')} "
+                f"version {values.get('version')}; read it with the featreg that wrote it"
+            )
+        return values
+
+    def write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        """Write ``config.json`` or ``report.json``, atomically."""
+        text = json.dumps({"format": FORMAT, "version": VERSION, **values}, indent=2)
+        with atomic_path(self.path / name) as temporary:
+            temporary.write_text(text + "\n")
+
+    def config(self) -> Config:
+        """The run's configuration."""
+        return Config.from_json(self.read_json("config.json")["config"])
+
+    def claim(self, config: Config, data: str, fresh: bool) -> bool:
+        """Make the folder this run's own; whether there is anything left to do.
+
+        Parameters
+        ----------
+        config
+            What is to be run.
+        data
+            Fingerprint of the shards.
+        fresh
+            Forget what is there.
+
+        Raises
+        ------
+        UsageError
+            If another run lies in the folder.
+        """
+        if fresh and self.path.exists():
+            shutil.rmtree(self.path)
+        if not (self.path / "config.json").is_file():
+            return True
+        there = self.read_json("config.json")
+        if there["fingerprint"] != config.fingerprint(data):
+            raise UsageError(
+                f"{self.path} holds a run with another "
+                f"{_differences(there, config.to_json(), data)}; "
+                "choose another name with --run-name, or replace it with --fresh"
+            )
+        return not self.finished
+
+
+def _differences(there: Mapping[str, Any], config: Mapping[str, Any], data: str) -> str:
+    found = {**there["config"], **there["config"]["recipe"]}
+    wanted = {**config, **config["recipe"]}
+    different = [
+        f"{key} ({found.get(key)}, not {wanted[key]})"
+        for key in wanted
+        if key != "recipe" and found.get(key) != wanted[key]
+    ]
+    if there["data"]["fingerprint"] != data:
+        different.append("data (the aligned shards have changed)")
+    return ", ".join(different)
+
+
+def find_runs(work: Path) -> list[RunDir]:
+    """All runs in the working folder, by name."""
+    return [RunDir(path.parent) for path in sorted(work.glob("runs/*/config.json"))]

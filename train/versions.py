@@ -1,0 +1,32 @@
+"""What a number may depend on besides the configuration: versions and the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+
+import torch
+
+from featreg.datasets.version import __version__
+
+
+def versions() -> dict[str, str]:
+    """Versions of featreg, Python and the packages that compute."""
+    packages = ("torch", "lightning", "numpy", "scikit-learn", "h5py")
+    return {
+        "featreg": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def machine(device: str) -> dict[str, str | int]:
+    """The processor or accelerator, cores and threads."""
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor()
+    return {
+        "platform": platform.platform(),
+        "device": f"{device} ({name or platform.machine()})",
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+    }
