@@ -5,6 +5,7 @@ from typing import Literal
 import librosa
 import numpy as np
 import pytest
+
 from featreg.extract.mel import MelScale, hz_to_mel, mel_filterbank, mel_to_hz
 
 

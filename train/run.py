@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
-import shlex
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime, timezone
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
-import numpy as np
-import pandas as pd
 import torch
 from lightning.fabric import Fabric
-from safetensors.torch import save
 
 from featreg.datasets.console import say
-from featreg.datasets.shards import atomic_path
 from featreg.datasets.workdir import DatasetDir
 
-from .bootstrap import bootstrap
 from .build import build_fabric, build_objective, crop_samples
 from .checkpoint import Progress
 from .crops import Chunks, Crops, Cutter, EpochOrder, Scaling, crop_loader
 from .data import AlignedSet, ClipReader, Clips
 from .fit import Fit
 from .inference import Predictions, predict
-from .metrics import Evaluation, evaluate
-from .params import count
+from .metrics import evaluate
 from .presets import Config
+from .results import about, report, write_model, write_predictions
 from .runs import RunDir
-from .versions import machine, versions
 
 
 def run(
@@ -96,6 +84,7 @@ def _deterministic() -> None:
     # cuBLAS reads the variable when it starts; the value is the one it documents.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
 
 
@@ -125,12 +114,20 @@ class _Run:
 
     def go(self) -> None:
         """Train, test, write."""
-        if self.fabric.is_global_zero:
-            self._write_config()
+        path, header = self.folder.path, self.aligned.header
+        if self.fabric.is_global_zero and not (path / "config.json").is_file():
+            splits = {"train": self.train, "valid": self.valid, "test": self.test}
+            device = self.fabric.device.type
+            what = about(self.config, self.aligned, splits, self.objective, device)
+            self.folder.write_json("config.json", what)
         progress = self._fit()
-        predictions = self._predict(self._chunks(self.test))
+        found = self._predict(self._chunks(self.test))
         if self.fabric.is_global_zero:
-            self._write_results(progress, predictions)
+            write_model(path, self.objective.tagger, self.scaling)
+            write_predictions(path, self.test, found, header.classes)
+            worth = report(progress, self.test, found, header.classes, self.aligned.task)
+            self.folder.write_json("report.json", worth)
+            (path / "state.pt").unlink()
         self.fabric.barrier()
 
     def _cutter(self, clips: Clips, features: tuple[str, ...]) -> Cutter:
@@ -149,13 +146,17 @@ class _Run:
         crops = Crops(self._cutter(self.train, config.features), config.seed)
         loader = crop_loader(crops, order, self.workers)
         chunks = self._chunks(self.valid)
+
+        def validate() -> Mapping[str, float]:
+            return self._metrics(self.valid, self._predict(chunks))
+
         return Fit(
             fabric,
             config,
             fabric.setup_module(self.objective),
             fabric.setup_dataloaders(loader, use_distributed_sampler=False),
             order,
-            lambda: self._evaluate(self.valid, self._predict(chunks)).values,
+            validate,
             self.train.clip_id,
             self.folder.path,
         ).run()
@@ -171,85 +172,6 @@ class _Run:
             self.fabric, objective.tagger, chunks, objective.task, together, self.workers
         )
 
-    def _evaluate(self, clips: Clips, predictions: Predictions) -> Evaluation:
-        header = self.aligned.header
-        return evaluate(
-            clips.label,
-            predictions.probability,
-            clips.label_mask,
-            header.classes,
-            self.objective.task,
-        )
-
-    def _write_config(self) -> None:
-        if (self.folder.path / "config.json").is_file():  # a run that goes on
-            return
-        header = self.aligned.header
-        splits = {"train": self.train, "valid": self.valid, "test": self.test}
-        self.folder.write_json(
-            "config.json",
-            {
-                "config": self.config.to_json(),
-                "fingerprint": self.config.fingerprint(self.aligned.fingerprint),
-                "data": {
-                    "fingerprint": self.aligned.fingerprint,
-                    "folder": str(self.aligned.folder),
-                    "clips": {name: len(clips) for name, clips in splits.items()},
-                    **dataclasses.asdict(header),
-                },
-                "parameters": {
-                    "training": count(self.objective),
-                    "inference": count(self.objective.tagger),
-                },
-                "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-                "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                "versions": versions(),
-                "machine": machine(self.fabric.device.type),
-            },
-        )
-
-    def _write_results(self, progress: Progress, predictions: Predictions) -> None:
-        clips, classes, path = self.test, self.aligned.header.classes, self.folder.path
-        tagger = self.objective.tagger.state_dict()
-        with atomic_path(path / "model.safetensors") as temporary:
-            weights = {name: values.contiguous().cpu() for name, values in tagger.items()}
-            temporary.write_bytes(save(weights))  # save_file would let nobody else read it
-        if self.scaling is not None:
-            with _npz(path / "scaling.npz") as file:
-                np.savez(file, mean=self.scaling.mean, std=self.scaling.std)
-        table = pd.DataFrame(predictions.probability, columns=list(classes), index=clips.clip_id)
-        with atomic_path(path / "predictions.csv") as temporary:
-            table.to_csv(temporary, index_label="clip_id", float_format="%.6f")
-        with _npz(path / "embeddings.npz") as file:
-            np.savez(
-                file,
-                clip_id=clips.clip_id,
-                embedding=predictions.embedding,
-                label=clips.label,
-                label_mask=clips.label_mask,
-            )
-        test = self._evaluate(clips, predictions)
-        intervals = bootstrap(
-            clips.label, predictions.probability, clips.label_mask, self.objective.task
-        )
-        best = progress.history[progress.best_epoch - 1]
-        self.folder.write_json(
-            "report.json",
-            {
-                "best_epoch": progress.best_epoch,
-                "valid": {name[6:]: best[name] for name in best if name.startswith("valid_")},
-                "test": dict(test.values),
-                "intervals": {name: list(ends) for name, ends in intervals.items()},
-                "classes": [dataclasses.asdict(each) for each in test.classes],
-                "undefined": dict(test.undefined),
-                "seconds": sum(row["seconds"] for row in progress.history),
-            },
-        )
-        (path / "state.pt").unlink(missing_ok=True)
-
-
-@contextmanager
-def _npz(path: Path) -> Iterator[BinaryIO]:
-    """A file to save arrays to; given a mere name, numpy would add a suffix to it."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        yield file
+    def _metrics(self, clips: Clips, found: Predictions) -> Mapping[str, float]:
+        classes, task = self.aligned.header.classes, self.aligned.task
+        return evaluate(clips.label, found.probability, clips.label_mask, classes, task).values

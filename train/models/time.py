@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def to_frames(v: Tensor, frames: int) -> Tensor:
-    """Bring features to `frames` frames by repeating or average-pooling (paper, section III).
+    """Bring features to `frames` frames by repeating or average-pooling.
 
     Both grids span the same time. Target frame k is the mean of v over
     [k, k + 1) / frames of that time, every source row weighted by its overlap with it.

@@ -6,8 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from featreg.train.models.time import to_frames
-
+from ..models.time import to_frames
 from .base import Regularizer, unit, weighted_mean
 
 

@@ -7,13 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from featreg.train.models.time import to_frames
-
+from ..models.time import to_frames
 from .base import Regularizer, unit, weighted_mean
 
 
 class DisReg(Regularizer):
-    """Distance regularization (Hung and Lerch 2022)::
+    """Distance regularization (Hung and Lerch 2022).
+
+    ::
 
         loss = mean over frames t and pairs i < j of clips in the batch
                of |d_cos(l_i,t, l_j,t) - d_cos(v_i,t, v_j,t)|           in [0, 2]
@@ -31,7 +32,7 @@ class DisReg(Regularizer):
     -----
     embedding (batch, T_E, B_E), features (batch, T_F, B_F), mask (batch,) -> scalar; a
     pair counts if both of its clips do.
-    """  # noqa: D400
+    """
 
     default_alpha: ClassVar[float] = 1.0
 

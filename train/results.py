@@ -1,0 +1,108 @@
+"""What a run writes down: what it is, its model, its predictions and what they are worth."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+from safetensors.torch import save
+
+from featreg.datasets.base import Task
+from featreg.datasets.shards import atomic_path
+
+from .bootstrap import bootstrap
+from .checkpoint import Progress
+from .crops import Scaling
+from .data import AlignedSet, Clips
+from .inference import Predictions
+from .metrics import evaluate
+from .models.base import Tagger
+from .objective import Objective
+from .params import count
+from .presets import Config
+from .versions import machine, versions
+
+
+def about(
+    config: Config,
+    aligned: AlignedSet,
+    splits: Mapping[str, Clips],
+    objective: Objective,
+    device: str,
+) -> dict[str, Any]:
+    """``config.json``: all that decides the numbers, and where they came from."""
+    return {
+        "config": config.to_json(),
+        "fingerprint": config.fingerprint(aligned.fingerprint),
+        "data": {
+            "fingerprint": aligned.fingerprint,
+            "folder": str(aligned.folder),
+            "clips": {name: len(clips) for name, clips in splits.items()},
+            **dataclasses.asdict(aligned.header),
+        },
+        "parameters": {"training": count(objective), "inference": count(objective.tagger)},
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "machine": machine(device),
+    }
+
+
+def report(
+    progress: Progress, clips: Clips, predictions: Predictions, classes: Sequence[str], task: Task
+) -> dict[str, Any]:
+    """``report.json``: what the best epoch is worth on the validation and the test split."""
+    arrays = (clips.label, predictions.probability, clips.label_mask)
+    test, intervals = evaluate(*arrays, classes, task), bootstrap(*arrays, task)
+    best, mark = progress.history[progress.best_epoch - 1], "valid_"
+    return {
+        "best_epoch": progress.best_epoch,
+        "valid": {name[len(mark) :]: best[name] for name in best if name.startswith(mark)},
+        "test": dict(test.values),
+        "intervals": {name: list(ends) for name, ends in intervals.items()},
+        "classes": [dataclasses.asdict(each) for each in test.classes],
+        "undefined": dict(test.undefined),
+        "seconds": sum(row["seconds"] for row in progress.history),
+    }
+
+
+def write_model(folder: Path, tagger: Tagger, scaling: Scaling | None) -> None:
+    """``model.safetensors``, and ``scaling.npz`` where features were standardized."""
+    weights = {name: values.contiguous().cpu() for name, values in tagger.state_dict().items()}
+    with atomic_path(folder / "model.safetensors") as temporary:
+        temporary.write_bytes(save(weights))  # save_file would let nobody else read it
+    if scaling is not None:
+        with _npz(folder / "scaling.npz") as file:
+            np.savez(file, mean=scaling.mean, std=scaling.std)
+
+
+def write_predictions(
+    folder: Path, clips: Clips, predictions: Predictions, classes: Sequence[str]
+) -> None:
+    """``predictions.csv`` and ``embeddings.npz``, clips in the order of the shards."""
+    table = pd.DataFrame(predictions.probability, columns=list(classes), index=clips.clip_id)
+    with atomic_path(folder / "predictions.csv") as temporary:
+        table.to_csv(temporary, index_label="clip_id", float_format="%.6f")
+    with _npz(folder / "embeddings.npz") as file:
+        np.savez(
+            file,
+            clip_id=clips.clip_id,
+            embedding=predictions.embedding,
+            label=clips.label,
+            label_mask=clips.label_mask,
+        )
+
+
+@contextmanager
+def _npz(path: Path) -> Iterator[BinaryIO]:
+    """A file to save arrays to; given a mere name, numpy would add a suffix to it."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        yield file
