@@ -24,7 +24,6 @@ from featreg.train.build import build_objective, resolve_precision
 from featreg.train.crops import Batch
 from featreg.train.data import AlignedSet
 from featreg.train.fit import Fit
-from featreg.train.metrics import Evaluation
 from featreg.train.objective import Objective
 from featreg.train.presets import ALPHAS, PRESETS, Config, Recipe
 from featreg.train.run import run
@@ -282,13 +281,9 @@ def test_a_single_label_task_trains(tmp_path: Path) -> None:
     np.testing.assert_allclose(predictions.sum(axis=1), 1, atol=3e-6)  # six decimals of three
 
 
-def says(pr_auc: float) -> Evaluation:
-    return Evaluation({"pr_auc": pr_auc}, [], {})
-
-
 def test_patience_ends_training(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([0.5, 0.9, 0.8, 0.7, 0.6])
-    monkeypatch.setattr("featreg.train.run._Run._evaluate", lambda *_: says(next(values)))
+    monkeypatch.setattr("featreg.train.run._Run._metrics", lambda *_: {"pr_auc": next(values)})
     recipe = dataclasses.replace(SMALL, epochs=9, patience=2)
     folder = run(config(recipe=recipe), work, name="patient")
     assert len(pd.read_csv(folder.path / "metrics.csv")) == 4
@@ -340,7 +335,7 @@ def test_a_new_stage_starts_from_the_best_epoch(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter([0.9, 0.5, 0.4, 0.3, 0.2, 0.1])
-    monkeypatch.setattr("featreg.train.run._Run._evaluate", lambda *_: says(next(values)))
+    monkeypatch.setattr("featreg.train.run._Run._metrics", lambda *_: {"pr_auc": next(values)})
     train = Fit._train
 
     def watch(self: Fit, epoch: int, *rest: Any) -> dict[str, float]:

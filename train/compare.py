@@ -18,7 +18,7 @@ from featreg.datasets.console import warn
 from featreg.datasets.workdir import choose
 
 from .metrics import METRICS
-from .presets import Config
+from .presets import ALPHAS, Config
 from .runs import RunDir, find_runs
 
 
@@ -188,4 +188,20 @@ def differences(groups: Sequence[Group]) -> list[str]:
                 f"{len(seeds)} seeds: no clear difference."
             )
         sentences.append(sentence)
+    return sentences
+
+
+def alphas(groups: Sequence[Group]) -> list[str]:
+    """Where the weight of each regularized group comes from, in words."""
+    sentences = []
+    for each in groups:
+        config = each.config
+        if config.reg == "none":
+            continue
+        chosen = ALPHAS.get(config.preset, {}).get(config.reg)
+        if config.alpha == chosen:
+            sentences.append(
+                f"alpha {config.alpha:g} of {each.label} is the {config.preset} preset's: chosen on "
+                f"the validation split by `train choose-alpha --reg {config.reg}`, not the paper's."
+            )
     return sentences

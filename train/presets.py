@@ -74,7 +74,7 @@ PRESETS: Mapping[str, Recipe] = {
     "demo": Recipe(
         width=32,
         crop_s=3.0,
-        epochs=20,
+        epochs=24,
         lr=2e-3,
         clip_norm=5.0,
         chunks=3,

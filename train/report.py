@@ -13,7 +13,7 @@ from markupsafe import Markup
 from featreg.datasets.shards import atomic_path
 
 from . import plots
-from .compare import Group, Result, differences, table
+from .compare import Group, Result, alphas, differences, table
 from .metrics import METRICS
 
 MOST_GROUPS = 6
@@ -41,7 +41,7 @@ def write_report(path: Path, groups: Sequence[Group]) -> None:
                 if seeds > 1
                 else "One seed each: how far the numbers vary from seed to seed is not known."
             ),
-            differences=differences(groups),
+            sentences=differences(groups) + alphas(groups),
             undefined=first.report["undefined"].get(first.config.metric, []),
             figures=_figures(groups),
             runs=[_origin(result) for each in groups for result in each.results],

@@ -84,6 +84,7 @@ def _deterministic() -> None:
     # cuBLAS reads the variable when it starts; the value is the one it documents.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Deterministic mode would also fill fresh memory, which nothing reads and takes time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
 

@@ -44,10 +44,8 @@ class Regularizer(nn.Module, ABC):
         """
         with torch.autocast(embedding.device.type, enabled=False):
             precise = torch.promote_types(embedding.dtype, torch.float32)
-            weight = torch.ones(len(embedding), device=embedding.device)
-            if mask is not None:
-                weight = mask
-            weight = weight.to(precise)
+            everyone = torch.ones(len(embedding), device=embedding.device)
+            weight = (everyone if mask is None else mask).to(precise)
             known = torch.where(weight[:, None, None] > 0, features.detach().to(precise), 0.0)
             return self.loss(embedding.to(precise), known, weight)
 

@@ -20,7 +20,8 @@ class ConReg(Regularizer):
 
     f is a 1-D convolution of kernel size 1 with a bias: one affine map for all frames.
     v comes to T_E frames first, which for an affine map is the same as afterwards.
-    Gradients go to l and to f, none to v.
+    Gradients go to l and to f, none to v. Over several devices with equal shares of a
+    batch, averaged gradients are those of the whole batch.
 
     Parameters
     ----------
