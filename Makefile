@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORK ?= featreg-work
 PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
-SOURCES = $(wildcard datasets/*.py extract/*.py train/*.py train/*/*.py)
+MODULES = find datasets extract train -name '*.py' | sort
 
 .PHONY: help demo test lint types test-slow clean
 
@@ -19,13 +19,13 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt torch==2.13.0
 	$(PIP) install --constraint constraints.txt --editable '.[test]' \
 	    --config-settings editable_mode=strict
-	@ls $(SOURCES) > $@
+	@$(MODULES) > $@
 
 .PHONY: installed
 installed: $(VENV)/installed
-	@ls $(SOURCES) | cmp -s - $(VENV)/installed || { \
+	@$(MODULES) | cmp -s - $(VENV)/installed || { \
 	    $(PIP) install --no-deps --editable . --config-settings editable_mode=strict \
-	    && ls $(SOURCES) > $(VENV)/installed; }
+	    && $(MODULES) > $(VENV)/installed; }
 
 demo: installed ## extract, align, train a plain and a regularized model on the demo clips, compare
 	$(VENV)/bin/prep extract --work $(WORK) --dataset demo --features musicnn

@@ -1,0 +1,185 @@
+"""Stacks of 3x3 convolutions on a CPU, by Winograd's algorithm (see `winograd_kernels`)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .convolutions import Convolution
+from .stream import Precision
+from .threads import in_threads
+from .winograd_kernels import POINTS, TILE, Array, direct, filters_at_points, gather, scatter
+
+# Tiles in one product of matrices: enough to keep the arithmetic busy, few enough for
+# inputs and outputs to stay in the cache between `gather`, product and `scatter`.
+BLOCK = 200
+
+
+class WinogradStack:
+    """Convolutions one after the other.
+
+    An image goes through products of the same shapes whatever the number of images and
+    of threads, so that it always gives the same bits.
+
+    Parameters
+    ----------
+    layers
+        At least two, the first of them for images of one channel and without pooling.
+    height, width
+        Of the images.
+    precision
+        Of the products' factors and results; all else is float32.
+    """
+
+    def __init__(
+        self, layers: Sequence[Convolution], height: int, width: int, precision: Precision
+    ) -> None:
+        dtype = getattr(torch, precision)
+        first = layers[0]
+        weight = first.weight.flatten(1).T.contiguous().numpy()
+        self._first = weight, first.bias.numpy(), lowest(first)
+        self._layers: list[_Layer] = []
+        for convolution in layers[1:]:
+            layer = _Layer(convolution, height, width, dtype)
+            self._layers.append(layer)
+            height, width = layer.height, layer.width
+        self._together = max(1, round(BLOCK / self._layers[-1].tiles))
+        self._dtype = dtype
+        self._thread = threading.local()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Maps of shape (n, height', width', channels) from images (n, height, width)."""
+        count = len(images)
+        images = torch.cat((images, images[:1].expand(-count % self._together, -1, -1)))
+        chunks = torch.split(F.pad(images, (1, 1, 1, 1)), self._together)
+        return torch.cat(in_threads(self._run, chunks))[:count]
+
+    def _run(self, images: Tensor) -> Tensor:
+        if not hasattr(self._thread, "space"):
+            self._thread.space = _Space(self._layers, self._together, self._dtype)
+        space: _Space = self._thread.space
+        second, *others = self._layers
+        with torch.inference_mode():
+            for image, out in zip(images.numpy(), space.maps[0], strict=True):
+                # The first convolution's output is the largest array of all: never whole.
+                for row, rows in second.blocks(1):
+                    direct(image, *self._first, space.strip, TILE * row)
+                    second.block(space.strip[None], 0, out[None], row, rows, space)
+            for layer, maps, out in zip(others, space.maps[:-1], space.maps[1:], strict=True):
+                for row, rows in layer.blocks(len(maps)):
+                    layer.block(maps, row, out, row, rows, space)
+        return torch.tensor(space.maps[-1][:, 1:-1, 1:-1])
+
+
+def lowest(convolution: Convolution) -> np.float32:
+    """What lower outputs are raised to."""
+    bound: np.float32 = np.float32(0 if convolution.relu else -np.inf)
+    return bound
+
+
+class _Layer:
+    """One convolution of images of one size.
+
+    Attributes
+    ----------
+    shape
+        Height and width, margin included, and channels of an array for an input image.
+    height, width, outputs
+        Height, width and channels of an output image, without margin.
+    columns, tiles
+        Tiles across an image, and all of them.
+    """
+
+    def __init__(
+        self, convolution: Convolution, height: int, width: int, dtype: torch.dtype
+    ) -> None:
+        side = 2 if convolution.pool else 1
+        self.height, self.width = height // side, width // side
+        # What pooling would drop needs no tiles.
+        self._rows = -(-side * self.height // TILE)
+        self.columns = -(-side * self.width // TILE)
+        self.tiles = self._rows * self.columns
+        self.outputs, self.inputs = convolution.weight.shape[:2]
+        self.shape = (
+            max(TILE * self._rows, height) + 2,
+            max(TILE * self.columns, width) + 2,
+            self.inputs,
+        )
+        self._filters = torch.from_numpy(filters_at_points(convolution.weight.numpy())).to(dtype)
+        self._bias = convolution.bias.numpy()
+        self._lowest = lowest(convolution)
+        self._pool = convolution.pool
+
+    def blocks(self, images: int) -> list[tuple[int, int]]:
+        """Rows of tiles in so many images, cut into blocks: the first one and how many."""
+        rows = images * self._rows
+        step = -(-rows // max(1, round(rows * self.columns / BLOCK)))
+        return [(row, min(step, rows - row)) for row in range(0, rows, step)]
+
+    def block(
+        self, images: Array, source: int, out: Array, target: int, rows: int, space: _Space
+    ) -> None:
+        """Convolve rows of tiles of `images` from `source` on into those of `out` from `target`."""
+        tiles = rows * self.columns
+        factor, factor_array = space.factor(tiles, self.inputs)
+        product, product_array = space.product(tiles, self.outputs)
+        gather(images, factor_array, source, self._rows, self.columns)
+        torch.bmm(factor, self._filters, out=product)
+        scatter(
+            product_array,
+            self._bias,
+            out,
+            target,
+            self._rows,
+            self.columns,
+            self.height,
+            self.width,
+            self._lowest,
+            self._pool,
+        )
+
+
+class _Space:
+    """The arrays that one thread works in, made once: fresh memory is slow.
+
+    Attributes
+    ----------
+    strip
+        What a block of the second convolution sees of the first one's output.
+    maps
+        The outputs of the others, with margin.
+    """
+
+    def __init__(self, layers: Sequence[_Layer], images: int, dtype: torch.dtype) -> None:
+        second, *others = layers
+        _, rows = second.blocks(1)[0]
+        self.strip = np.zeros((TILE * rows + 2, *second.shape[1:]), np.float32)
+        last = layers[-1]
+        shapes = [layer.shape for layer in others]
+        shapes.append((last.height + 2, last.width + 2, last.outputs))
+        self.maps = [np.zeros((images, *shape), np.float32) for shape in shapes]
+        size = POINTS * max(
+            rows * layer.columns * max(layer.inputs, layer.outputs)
+            for layer in layers
+            for _, rows in layer.blocks(1 if layer is second else images)
+        )
+        self._factor, self._product = torch.empty((2, size), dtype=dtype)
+
+    def factor(self, tiles: int, channels: int) -> tuple[Tensor, Array]:
+        """Room for inputs at the points, shape (36, tiles, channels), for torch and numba."""
+        return _view(self._factor, tiles, channels)
+
+    def product(self, tiles: int, channels: int) -> tuple[Tensor, Array]:
+        """Likewise for outputs."""
+        return _view(self._product, tiles, channels)
+
+
+def _view(memory: Tensor, tiles: int, channels: int) -> tuple[Tensor, Array]:
+    values = memory[: POINTS * tiles * channels].view(POINTS, tiles, channels)
+    bits = values.view(torch.uint16) if values.dtype == torch.bfloat16 else values
+    return values, bits.numpy()
