@@ -21,7 +21,9 @@ Output = Literal["mean_pool", "max_pool", "penultimate", "taggram"]
 
 PATCH = 187  # frames that the network sees at once
 NORM_EPS = 1e-3
-TEMPORAL_LENGTHS = (128, 64, 32)  # frames that each kind of temporal filter sees
+# Frames and bands that the filters of each kind see, and how many filters there are.
+TIMBRAL = ((7, 38, 204), (7, 67, 204))
+TEMPORAL = ((128, 1, 51), (64, 1, 51), (32, 1, 51))
 
 # Convolutions of the checkpoints in the order of their counters: conv2d, conv2d_1, ...
 CONVOLUTIONS = (
@@ -81,13 +83,14 @@ def from_tensorflow(variables: Mapping[str, Array]) -> dict[str, Array]:
 class PooledConvolution(nn.Module):
     """Convolution, ReLU, batch norm, maximum over frequency: one kind of front-end filters."""
 
-    def __init__(self, filters: int, frames: int, bands: int) -> None:
+    def __init__(self, length: int, bands: int, filters: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(1, filters, (frames, bands))
+        self.length = length
+        self.conv = nn.Conv2d(1, filters, (length, bands))
         self.norm = nn.BatchNorm1d(filters, NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (n, 1, time, bands) to (n, filters, time - filter length + 1), unpadded."""
+        """Shape (n, 1, time, bands) to (n, filters, time - length + 1): no padding."""
         # ReLU and norm are monotone, so the maximum may come first, where it leaves them
         # little to do. A negative gain turns it into a minimum, that is the maximum of
         # the negated filter's output, negated.
@@ -106,35 +109,35 @@ class PooledConvolution(nn.Module):
 class FrontEnd(nn.Module):
     """Timbral filters, tall and short, and temporal ones, flat and long: 561 features a frame.
 
-    Patches of one clip overlap. Where they do, the timbral filters see the same frames,
-    but for the zeros before the first and after the last frame of every patch; so their
-    outputs are computed once, and for each patch only the 3 at either end.
+    Patches of one clip overlap. Where they do, a filter sees the same frames in all of
+    them, but for the zeros before the first and after the last frame of each patch. So
+    what it gives is computed once for all patches, and for each only near its ends.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(1, NORM_EPS)
-        self.timbral = nn.ModuleList(PooledConvolution(204, 7, bands) for bands in (38, 67))
-        self.temporal = nn.ModuleList(PooledConvolution(51, n, 1) for n in TEMPORAL_LENGTHS)
+        self.timbral = nn.ModuleList(PooledConvolution(*shape) for shape in TIMBRAL)
+        self.temporal = nn.ModuleList(PooledConvolution(*shape) for shape in TEMPORAL)
 
     def forward(self, frames: Tensor, starts: Tensor) -> Tensor:
         """Frames (frames, 96) and the first frame of each of n patches to (n, 561, 187)."""
         frames = self.norm(frames[None, None])[0, 0]
-        patches = frames[starts[:, None] + torch.arange(PATCH, device=starts.device)][:, None]
-        # Blocks of 134 frames for 128 outputs, so that the maps can be small again.
-        blocks = F.pad(frames, (0, 0, 0, (6 - len(frames)) % 128)).unfold(0, 134, 128)
-        blocks = blocks.transpose(1, 2)[:, None]
-        head = F.pad(patches[:, :, :6], (0, 0, 3, 0))
-        tail = F.pad(patches[:, :, -6:], (0, 0, 0, 3))
-        inner = starts[:, None] + torch.arange(PATCH - 6, device=starts.device)
+        inside = torch.arange(PATCH, device=starts.device)
+        patches = frames[starts[:, None] + inside][:, None]
         features = []
-        for layer in self.timbral:
-            shared = layer(blocks).transpose(0, 1).flatten(1)[:, inner].transpose(0, 1)
-            features.append(torch.cat((layer(head), shared, layer(tail)), 2))
-        for layer, length in zip(self.temporal, TEMPORAL_LENGTHS, strict=True):
+        for layer in (*self.timbral, *self.temporal):
+            assert isinstance(layer, PooledConvolution)
+            seam = layer.length - 1
             # As many frames out as in; TensorFlow puts the odd zero behind.
-            padded = F.pad(patches, (0, 0, (length - 1) // 2, length // 2))
-            features.append(layer(padded))
+            head = layer(F.pad(patches[:, :, :seam], (0, 0, seam // 2, 0)))
+            tail = layer(F.pad(patches[:, :, -seam:], (0, 0, 0, seam - seam // 2)))
+            # Blocks of 128 outputs, so that the maps can be small here, too.
+            blocks = F.pad(frames, (0, 0, 0, (seam - len(frames)) % 128))
+            blocks = blocks.unfold(0, 128 + seam, 128).transpose(1, 2)[:, None]
+            shared = layer(blocks).transpose(0, 1).flatten(1)
+            middle = shared[:, starts[:, None] + inside[:-seam]].transpose(0, 1)
+            features.append(torch.cat((head, middle, tail), 2))
         return torch.cat(features, 1)
 
 

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.train.cli import train
-from featreg.train.compare import differences, load, spread, table
-from featreg.train.presets import PRESETS, Config
+from featreg.train.compare import alphas, differences, load, spread, table
+from featreg.train.presets import ALPHAS, PRESETS, Config
 from featreg.train.runs import RunDir
 
 CLASSES = ["piano", "flute", "drums", "banjo"]
@@ -174,6 +174,15 @@ def test_the_report_needs_nothing_else(work: Path) -> None:
     assert "0123456789abcdef" in page
     assert "have the class: banjo" in page
     assert "Notes are &lt;b&gt;escaped" in page
+
+
+def test_an_alpha_chosen_on_validation_is_said_to_be(tmp_path: Path) -> None:
+    chosen = ALPHAS["demo"]["conreg"]
+    for alpha in (chosen, chosen + 1):
+        made_up_run(tmp_path, 0, 0.5, **{**CONREG, "alpha": alpha})
+    [sentence] = alphas(load(tmp_path, [], None))
+    assert f"alpha {chosen:g} of Con-Reg" in sentence
+    assert "chosen on the validation split" in sentence
 
 
 def test_a_report_can_go_elsewhere(work: Path) -> None:

@@ -23,7 +23,8 @@ from featreg.extract.musicnn import Musicnn, MusicnnConfig, joined, log_mel
 from featreg.extract.musicnn_network import (
     CONVOLUTIONS,
     PATCH,
-    TEMPORAL_LENGTHS,
+    TEMPORAL,
+    TIMBRAL,
     Network,
     Output,
     PooledConvolution,
@@ -245,7 +246,7 @@ def test_joined_frames_hold_every_patch(hop: int, clips: list[int], silent: bool
 
 def test_the_maximum_may_come_before_the_norm() -> None:
     torch.manual_seed(0)
-    layer = PooledConvolution(5, 7, 38).eval()
+    layer = PooledConvolution(7, 38, 5).eval()
     gains = torch.tensor([1.5, -0.5, 0.0, -2.0, 0.1])
     layer.norm.load_state_dict(
         {
@@ -265,8 +266,7 @@ def test_the_maximum_may_come_before_the_norm() -> None:
 
 
 def test_from_tensorflow_fills_the_network_and_leaves_the_optimizer_out() -> None:
-    kernels: list[tuple[int, ...]] = [(7, 38, 1, 204), (7, 67, 1, 204)]
-    kernels += [(length, 1, 1, 51) for length in TEMPORAL_LENGTHS]
+    kernels = [(length, bands, 1, n) for length, bands, n in (*TIMBRAL, *TEMPORAL)]
     kernels += [(7, 561, 1, 64), (7, 64, 1, 64), (7, 64, 1, 64)]
     norms = [1, 204, 204, 51, 51, 51, 64, 64, 64, 1506, 200]
     rng = np.random.default_rng(0)

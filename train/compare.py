@@ -201,7 +201,7 @@ def alphas(groups: Sequence[Group]) -> list[str]:
         chosen = ALPHAS.get(config.preset, {}).get(config.reg)
         if config.alpha == chosen:
             sentences.append(
-                f"alpha {config.alpha:g} of {each.label} is the {config.preset} preset's: chosen on "
-                f"the validation split by `train choose-alpha --reg {config.reg}`, not the paper's."
+                f"alpha {config.alpha:g} of {each.label} was chosen on the validation split, by "
+                f"`train choose-alpha --reg {config.reg}`; it is not the paper's."
             )
     return sentences

@@ -92,12 +92,13 @@ def embedding_map(groups: Sequence[Group]) -> str:
     """The test clips in the plane, one column per group and one row per class.
 
     t-SNE of the cosine distances between embeddings, of the first seed of each group,
-    with equal settings for all. A row shows the clips of one of the most frequent
-    classes in colour.
+    with equal settings for all. A row shows in colour the clips of one of the
+    classes that the first group finds best.
     """
     maps = [each.results[0].embeddings() for each in groups]
-    label, classes = maps[0]["label"], groups[0].results[0].about["data"]["classes"]
-    chosen = np.argsort(-label.sum(axis=0), kind="stable")[:_MAP_CLASSES]
+    first = groups[0].results[0]
+    classes = first.about["data"]["classes"]
+    chosen = [classes.index(name) for name in first.classes["pr_auc"].nlargest(_MAP_CLASSES).index]
     figure = Figure(figsize=(2.4 * len(maps) + 0.6, 2.4 * len(chosen)), layout="constrained")
     panels = figure.subplots(len(chosen), len(maps), squeeze=False)
     for column, (each, found) in enumerate(zip(groups, maps, strict=True)):

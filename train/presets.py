@@ -155,7 +155,7 @@ class Config:
         """The label in words: ``Con-Reg (musicnn, alpha 0.3)``."""
         parts = ["+".join(self.features)]
         parts += [f"alpha {self.alpha:g}"] if self.reg != "none" else []
-        parts += [f"{k} {_word(v)}" for k, v in self._specials()]
+        parts += [f"{k} {_word(v)}".strip() for k, v in self._specials()]
         inside = ", ".join(filter(None, parts))
         words = "+".join(_TITLES.get(name, name) for name in self.method.split("+"))
         return f"{words} ({inside})" if inside else words
@@ -201,6 +201,8 @@ def preset_for(dataset: str) -> str:
 
 
 def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "" if value else "off"
     if isinstance(value, Mapping):
         return "-".join(f"{key}{_word(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):

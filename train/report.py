@@ -69,7 +69,8 @@ def _figures(groups: Sequence[Group]) -> list[dict[str, str]]:
             "image": plots.embedding_map(groups[:MOST_MAPS]),
             "caption": "Test clips by the time-averaged embedding of their audio (t-SNE of cosine "
             "distances, equal settings, first seed of each method); in colour the clips "
-            "of one class. Distances between far clusters mean nothing in such a map.",
+            "of one class, for the three classes that the first method finds best. "
+            "Distances between far clusters mean nothing in such a map.",
         },
     ]
 

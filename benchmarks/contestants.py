@@ -1,0 +1,219 @@
+"""What `extract.py` times: each of these runs alone in a process of its own.
+
+    python contestants.py NAME FOLDER THREADS
+
+A contestant gets ready, answers "ready" (or why it cannot take part), and then does its work
+once for each line that it reads, answering with the seconds it took. Nothing but its own
+package is imported, so that any Python that has that package can run it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Does the work once. What it returns, if anything, is kept as FOLDER/NAME.npy.
+Work = Callable[[], Any]
+
+
+def _featreg(feature: str, precision: str, folder: Path, **settings: str) -> Any:
+    from featreg.extract.features import FeatureSpec, extractor_class, make_config
+
+    config = make_config(feature, settings)
+    names = extractor_class(feature).weight_names(config)
+    weights = tuple((name, folder / f"{name}.safetensors") for name in names)
+    return FeatureSpec(feature, config, weights, precision=precision)  # type: ignore[arg-type]
+
+
+def featreg_rows(feature: str, precision: str, audio: str, **settings: str) -> Any:
+    """Ours, from files at the rate that the network hears to rows, clips sharing batches."""
+
+    def prepare(folder: Path, threads: int) -> Work:
+        import soundfile
+
+        from featreg.extract.stream import Batcher
+
+        extractor = _featreg(feature, precision, folder, **settings).extractor()
+
+        def work() -> Any:
+            rows: list[Any] = []
+            batcher = Batcher(extractor, lambda _, values: rows.append(values))
+            for path in sorted(folder.glob(audio)):
+                batcher.push(path.stem, soundfile.read(path, dtype="float32")[0])
+            batcher.flush()
+            return rows[0]
+
+        return work
+
+    return prepare
+
+
+def featreg_shard(precision: str) -> Any:
+    """Ours, from files to a VGGish shard, as ``prep extract`` does it."""
+
+    def prepare(folder: Path, threads: int) -> Work:
+        from dataclasses import replace
+
+        from featreg.datasets.base import Clip, Dataset
+        from featreg.datasets.workdir import DatasetDir
+        from featreg.extract.pipeline import extract_shard
+        from featreg.extract.plan import Request, make_plan
+
+        one = np.ones(1, np.uint8)
+        files = sorted((folder / "mp3").iterdir())
+        clips = tuple(Clip(path.stem, path, "train", one, one) for path in files)
+        dataset = Dataset("benchmark", ("any",), clips)
+        request = Request((_featreg("vggish", precision, folder),))
+
+        def work() -> None:
+            place = DatasetDir(folder / f"shards-{precision}" / dataset.name)
+            shutil.rmtree(place.path, ignore_errors=True)
+            place.write_dataset(dataset, ["vggish"])
+            for job in make_plan(dataset, place, request).jobs:
+                extract_shard(replace(job, threads=threads))
+
+        return work
+
+    return prepare
+
+
+def featreg_network(feature: str, precision: str) -> Any:
+    """Ours, the network alone on one batch."""
+
+    def prepare(folder: Path, threads: int) -> Work:
+        extractor = _featreg(feature, precision, folder).extractor()
+        noise = np.random.default_rng(0).standard_normal(1 << 20).astype(np.float32)
+        rows = np.resize(extractor.inputs(noise, 0, 8), (BATCH[feature], *SHAPE[feature]))
+        return lambda: extractor.network(rows)
+
+    return prepare
+
+
+def matmul(precision: str) -> Any:
+    """A plain product of matrices: the best that the machine shows for this precision."""
+
+    def prepare(folder: Path, threads: int) -> Work:
+        import torch
+
+        a, b = torch.randn(2, MATMUL, MATMUL).to(getattr(torch, precision))
+
+        def work() -> None:
+            a @ b
+
+        return work
+
+    return prepare
+
+
+def torchvggish(audio: str) -> Any:
+    """The published port, with our weights; from files to rows."""
+
+    def prepare(folder: Path, threads: int) -> Work:
+        import soundfile
+        import torch
+        import torchvggish as package
+        from safetensors.torch import load_file
+
+        model = package.torchvggish._vgg(postprocess=False).eval()
+        model.load_state_dict(load_file(folder / "vggish.safetensors"))
+
+        def work() -> None:
+            for path in sorted(folder.glob(audio)):
+                samples, rate = soundfile.read(path)
+                examples = package.waveform_to_examples(samples, rate)
+                with torch.inference_mode():
+                    np.save(folder / "rows.npy", model(examples).numpy())
+
+        return work
+
+    return prepare
+
+
+def openl3(folder: Path, threads: int) -> Work:
+    """The published package, untrained: its speed does not depend on its weights."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    import openl3 as package
+    import soundfile
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    weights = folder / "openl3.weights.h5"
+    package.models.AUDIO_MODELS["mel256"](include_frontend=True).save_weights(weights)
+    model = package.models.load_audio_embedding_model_from_path(str(weights), "mel256", 512)
+    signal, rate = soundfile.read(folder / "48k/0.wav", dtype="float32")
+    options = {"model": model, "hop_size": 0.1, "verbose": False}
+    return lambda: package.get_audio_embedding(signal, rate, **options)[0]
+
+
+def torchopenl3(folder: Path, threads: int) -> Work:
+    """The published port, untrained."""
+    import soundfile
+    import torchopenl3 as package
+
+    model = package.models.PytorchOpenl3("mel256", "music", 512).eval()
+    signal, rate = soundfile.read(folder / "48k/0.wav", dtype="float32")
+    options = {"model": model, "hop_size": 0.1}
+    return lambda: package.get_audio_embedding(signal, rate, **options)[0][0].numpy()
+
+
+# Rows in the batch of `featreg_network`, and the shape of one.
+BATCH = {"vggish": 132, "openl3": 16}
+SHAPE = {"vggish": (96, 64), "openl3": (256, 199)}
+MATMUL = 2048
+
+CONTESTANTS: dict[str, Callable[[Path, int], Work]] = {
+    "openl3-wav/openl3": openl3,
+    "openl3-wav/torchopenl3": torchopenl3,
+    "vggish-mp3-to-shard/torchvggish": torchvggish("mp3/*"),
+    "vggish-wav/torchvggish": torchvggish("16k/*"),
+}
+for _precision in ("float32", "bfloat16"):
+    CONTESTANTS |= {
+        f"openl3-wav/featreg-{_precision}": featreg_rows("openl3", _precision, "48k/*"),
+        f"vggish-mp3-to-shard/featreg-{_precision}": featreg_shard(_precision),
+        f"vggish-wav/featreg-{_precision}": featreg_rows(
+            "vggish", _precision, "16k/*", output="raw"
+        ),
+        f"network-{_precision}/matmul": matmul(_precision),
+        f"network-{_precision}/featreg-vggish": featreg_network("vggish", _precision),
+        f"network-{_precision}/featreg-openl3": featreg_network("openl3", _precision),
+    }
+
+
+def main() -> None:
+    name, folder, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    if hasattr(os, "sched_setaffinity"):  # a package may start more threads than it is told to
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    # Answers go where standard output went; what packages print does not.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    try:
+        import torch
+
+        torch.set_num_threads(threads)
+    except ImportError:
+        pass
+    try:
+        work = CONTESTANTS[name](folder, threads)
+    except ImportError as error:
+        print(error, file=answers)
+        return
+    rows = work()  # unmeasured: whatever is made once is made now
+    if rows is not None:
+        np.save(folder / f"{name.replace('/', '-')}.npy", rows)
+    print("ready", file=answers)
+    for _ in sys.stdin:
+        begin = time.perf_counter()
+        work()
+        print(time.perf_counter() - begin, file=answers)
+
+
+if __name__ == "__main__":
+    main()

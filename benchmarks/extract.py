@@ -1,0 +1,187 @@
+"""Extraction speed beside the published packages, in one run on the same audio.
+
+    python benchmarks/extract.py --python openl3=other-env/bin/python
+
+Every contestant (`contestants.py`) waits in a process of its own, on the same cores with the
+same number of threads. They take turns, round after round, so that what else the machine
+does hits all of them; a ratio is the median over rounds of the ratio within a round.
+Weights are drawn at random, which changes no speed. Packages that are not installed are
+named and left out.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+import soundfile
+from contestants import BATCH, CONTESTANTS, MATMUL
+from safetensors.numpy import save_file
+
+from featreg.extract.layouts import layout
+
+# Multiplications and additions of one row, as its layers are defined: 2 x 9 x in x out x
+# height x width summed over convolutions, 2 x in x out over the others.
+GFLOP = {"vggish": 1.727, "openl3": 20.4}
+WEIGHTS = ("vggish", "vggish_pca", "openl3-mel256-music")
+# Folder: format, clips, seconds of each, rate and channels.
+AUDIO = {
+    "mp3": ("mp3", 8, 29, 44100, 2),
+    "16k": ("wav", 4, 29, 16000, 1),
+    "48k": ("wav", 1, 10, 48000, 1),
+}
+TASKS = tuple(dict.fromkeys(name.partition("/")[0] for name in CONTESTANTS))
+
+
+def write_audio(folder: Path) -> None:
+    """Chords with noise in the folders of `AUDIO`."""
+    for name, (suffix, clips, seconds, rate, channels) in AUDIO.items():
+        (folder / name).mkdir()
+        t = np.arange(seconds * rate)[:, None] / rate
+        for clip in range(clips):
+            rng = np.random.default_rng(clip)
+            chord = np.sin(2 * np.pi * t * rng.uniform(100, 2000, 8)).mean(1, keepdims=True)
+            noise = rng.standard_normal((len(t), channels))
+            soundfile.write(folder / name / f"{clip}.{suffix}", 0.5 * chord + 0.02 * noise, rate)
+
+
+def write_weights(folder: Path) -> None:
+    """Seeded weights that keep the variance of what passes through them."""
+    rng = np.random.default_rng(0)
+    for name in WEIGHTS:
+        arrays = {}
+        for key, shape in layout(name).items():
+            if len(shape) > 1:
+                scale = np.sqrt(2 / np.prod(shape[1:]))
+                arrays[key] = (scale * rng.standard_normal(shape)).astype(np.float32)
+            else:
+                ones = key.endswith("running_var") or (key[:2] == "bn" and key.endswith("weight"))
+                arrays[key] = np.full(shape, ones, np.float32)
+        save_file(arrays, folder / f"{name}.safetensors")
+
+
+class Contestant:
+    """One process that works when told to.
+
+    Attributes
+    ----------
+    name
+        As in `CONTESTANTS`.
+    absent
+        Why it cannot take part; empty if it can.
+    seconds
+        What each turn took.
+    """
+
+    def __init__(self, name: str, python: str, folder: Path, threads: int) -> None:
+        self.name = name
+        self.seconds: list[float] = []
+        limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        self._process = subprocess.Popen(
+            [python, str(Path(__file__).parent / "contestants.py"), name, folder, str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | dict.fromkeys(limits, str(threads)),
+        )
+        answer = self._answer()
+        self.absent = "" if answer == "ready" else answer
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        if line := self._process.stdout.readline().strip():
+            return line
+        assert self._process.stderr is not None
+        return "".join(self._process.stderr.readlines()[-1:]).strip() or "gave no answer"
+
+    def turn(self) -> None:
+        """Let it work once."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        self.seconds.append(float(self._answer()))
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+def cosine(folder: Path, task: str) -> float:
+    """The smallest cosine between a row in float32 and in bfloat16."""
+    a, b = (
+        np.load(folder / f"{task}-featreg-{precision}.npy") for precision in ("float32", "bfloat16")
+    )
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(np.min(np.sum(a * b, axis=1) / norms))
+
+
+def amount(name: str) -> tuple[float, str]:
+    """What a contestant gets done in a turn, and the unit of its speed."""
+    task, _, who = name.partition("/")
+    if not task.startswith("network"):
+        audio = {"openl3-wav": "48k", "vggish-wav": "16k", "vggish-mp3-to-shard": "mp3"}[task]
+        _, clips, seconds, _, _ = AUDIO[audio]
+        return clips * seconds, "times real time"
+    feature = who.removeprefix("featreg-")
+    done = 2e-9 * MATMUL**3 if who == "matmul" else GFLOP[feature] * BATCH[feature]
+    return done, "GFLOP/s"
+
+
+def report(contestants: Sequence[Contestant]) -> None:
+    """Speeds, ours beside each of the others'."""
+    speeds = {}
+    for contestant in contestants:
+        done, unit = amount(contestant.name)
+        speeds[contestant.name.partition("/")[2]] = done / np.array(contestant.seconds)
+    rivals = [name for name in speeds if not name.startswith("featreg")]
+    for name, speed in speeds.items():
+        ratios = [f"{np.median(speed / speeds[rival]):.2f} of {rival}" for rival in rivals]
+        beside = "" if name in rivals else ", ".join(ratios)
+        click.echo(f"  {name:18} {speed.max():8.2f} {unit}   {beside}")
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--rounds", default=5, help="Turns that each contestant has.")
+@click.option("--threads", default=os.cpu_count() or 1, help="Threads, and cores, of each.")
+@click.option("--python", "pythons", multiple=True, help="PACKAGE=FILE: where PACKAGE is.")
+@click.option("--task", "tasks", multiple=True, help="Only these: " + ", ".join(TASKS) + ".")
+def main(rounds: int, threads: int, pythons: Sequence[str], tasks: Sequence[str]) -> None:
+    """Time extraction beside the published packages that are installed.
+
+    Example: python benchmarks/extract.py --python openl3=other-env/bin/python
+    """
+    where = dict(python.split("=", 1) for python in pythons)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_audio(folder)
+        write_weights(folder)
+        for task in tasks or TASKS:
+            click.echo(f"{task}, {threads} threads")
+            contestants = []
+            for one in (each for each in CONTESTANTS if each.startswith(f"{task}/")):
+                who = one.partition("/")[2]
+                contestant = Contestant(one, where.get(who, sys.executable), folder, threads)
+                if contestant.absent:
+                    click.echo(f"  {who} left out: {contestant.absent}")
+                    contestant.close()
+                else:
+                    contestants.append(contestant)
+            for _ in range(rounds):
+                for contestant in contestants:
+                    contestant.turn()
+            for contestant in contestants:
+                contestant.close()
+            report(contestants)
+            if (folder / f"{task}-featreg-bfloat16.npy").exists():
+                click.echo(f"  smallest cosine of bfloat16 to float32: {cosine(folder, task):.5f}")
+
+
+if __name__ == "__main__":
+    main()
