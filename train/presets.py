@@ -83,8 +83,9 @@ PRESETS: Mapping[str, Recipe] = {
 }
 
 ALPHAS: Mapping[str, Mapping[str, float]] = {
-    # Chosen on the validation split by `train choose-alpha --dataset demo`.
-    "demo": {"conreg": 0.3, "disreg": 0.3},
+    # train choose-alpha --dataset demo --reg conreg --alphas 0.1,0.3,1,5 --seeds 2
+    # chose it on the validation split (macro PR-AUC 0.662, 0.684, 0.688 and 0.673).
+    "demo": {"conreg": 1.0},
 }
 """Weights of the regularizers that a preset sets; elsewhere they are the paper's."""
 
