@@ -47,8 +47,8 @@ def mel_filterbank(
 ) -> npt.NDArray[np.float32]:
     """Triangular filters, equally spaced in mel, with edges that are straight in Hz.
 
-    The filters of ``librosa.filters.mel``, bit for bit. (VGGish's have edges that are straight in mel:
-    those do not come from here, though they share `hz_to_mel`.)
+    The filters of ``librosa.filters.mel``, bit for bit. (VGGish's have edges that are straight
+    in mel: those do not come from here, though they share `hz_to_mel`.)
 
     Parameters
     ----------

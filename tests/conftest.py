@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,9 @@ import numpy.typing as npt
 import pytest
 
 HERE = Path(__file__).parent
+
+# Read when a test first imports torch: test processes, one a core, share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
