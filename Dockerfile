@@ -1,11 +1,11 @@
-# featreg in a container: `docker build -t featreg .` for GPUs, or
-# `docker build -t featreg --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu .`
-# for a smaller image without them.
+# featreg in a container, for GPU machines:
 #
-#   docker run --gpus all -v $PWD/work:/work -v /data:/data:ro featreg \
+#   docker build -t featreg .
+#   docker run --gpus all -v $PWD/featreg-work:/featreg -v /data:/data:ro featreg \
 #       prep extract --dataset mtat --root /data/mtat --features vggish,openl3
 #
-# /work holds all that featreg writes, fetched weights among it.
+# A smaller image without CUDA: --build-arg TORCH_INDEX=ADDRESS, the index of torch's CPU wheels.
+# /featreg holds all that featreg writes, fetched weights among it.
 
 ARG PYTHON=3.12
 
@@ -24,9 +24,10 @@ RUN pip install --constraint constraints.txt .
 
 FROM python:${PYTHON}-slim
 COPY --from=build /opt/featreg /opt/featreg
-RUN useradd --create-home --uid 1000 featreg && install --directory --owner featreg /work
+RUN useradd --create-home --uid 1000 featreg && install --directory --owner featreg /featreg
 USER featreg
-WORKDIR /work
-ENV PATH=/opt/featreg/bin:$PATH FEATREG_WORK=/work XDG_CACHE_HOME=/work/.cache
-VOLUME /work
+WORKDIR /featreg
+ENV PATH=/opt/featreg/bin:$PATH FEATREG_WORK=/featreg \
+    XDG_CACHE_HOME=/featreg/.cache NUMBA_CACHE_DIR=/featreg/.cache/numba
+VOLUME /featreg
 CMD ["prep", "--help"]
