@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from featreg.datasets.clock import Clock
 
-from .convolutions import Convolution, PlainStack
+from .convolutions import Convolution, make_stack
 from .mel import hz_to_mel
 from .stream import Array, Extractor, Precision, Quantization, Signal
 from .threads import in_threads
@@ -148,7 +148,7 @@ class Embedding:
             )
             for place in CONVOLUTIONS
         ]
-        self._stack = PlainStack(convolutions, device, precision)
+        self._stack = make_stack(convolutions, FRAMES, BANDS, device, precision)
         *hidden, last = (
             (state[f"embeddings.{place}.weight"], state[f"embeddings.{place}.bias"])
             for place in CONNECTED

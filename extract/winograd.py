@@ -29,7 +29,7 @@ class WinogradStack:
     Parameters
     ----------
     layers
-        At least two, the first of them for images of one channel and without pooling.
+        At least two, the first of them for images of one channel.
     height, width
         Of the images.
     precision
@@ -42,7 +42,9 @@ class WinogradStack:
         dtype = getattr(torch, precision)
         first = layers[0]
         weight = first.weight.flatten(1).T.contiguous().numpy()
-        self._first = weight, first.bias.numpy(), lowest(first)
+        self._first = weight, first.bias.numpy(), lowest(first), first.pool
+        if first.pool:
+            height, width = height // 2, width // 2
         self._layers: list[_Layer] = []
         for convolution in layers[1:]:
             layer = _Layer(convolution, height, width, dtype)

@@ -117,7 +117,9 @@ def _copy_between(target: Any, source: Any) -> Any:
 
 
 @_compiled
-def direct(image: Array, weight: Array, bias: Array, lowest: Float, strip: Array, top: int) -> None:
+def direct(
+    image: Array, weight: Array, bias: Array, lowest: Float, pool: bool, strip: Array, top: int
+) -> None:
     """Convolve some rows of an image of one channel plainly: there is nothing to gain.
 
     Parameters
@@ -126,28 +128,32 @@ def direct(image: Array, weight: Array, bias: Array, lowest: Float, strip: Array
         Shape (height + 2, width + 2), float32, with margin.
     weight, bias
         Shapes (9, channels) and (channels,), float32.
-    lowest
+    lowest, pool
         See `scatter`.
     strip
-        Written: shape (rows, width + 2 or more, channels), float32; its columns have a
-        margin, and its rows are those of the output from row `top` - 1 on, zeros where
-        there is none.
+        Written: shape (rows, output's width + 2 or more, channels), float32; its columns
+        have a margin, and its rows are those of the output from row `top` - 1 on, zeros
+        where there is none.
     """
+    side = 2 if pool else 1
     for r in range(strip.shape[0]):
-        y = top + r - 1
-        if y < 0 or y >= image.shape[0] - 2:
+        row = top + r - 1
+        if row < 0 or row >= (image.shape[0] - 2) // side:
             strip[r] = 0
             continue
-        for x in range(image.shape[1] - 2):
-            out = strip[r, 1 + x]
-            p0, p1, p2 = image[y, x], image[y, x + 1], image[y, x + 2]
-            p3, p4, p5 = image[y + 1, x], image[y + 1, x + 1], image[y + 1, x + 2]
-            p6, p7, p8 = image[y + 2, x], image[y + 2, x + 1], image[y + 2, x + 2]
-            for c in range(len(bias)):
-                upper = p0 * weight[0, c] + p1 * weight[1, c] + p2 * weight[2, c]
-                middle = p3 * weight[3, c] + p4 * weight[4, c] + p5 * weight[5, c]
-                lower = p6 * weight[6, c] + p7 * weight[7, c] + p8 * weight[8, c]
-                out[c] = max(lowest, upper + middle + lower + bias[c])
+        for column in range((image.shape[1] - 2) // side):
+            out = strip[r, 1 + column]
+            out[:] = lowest
+            for k in range(side * side):
+                y, x = side * row + k // side, side * column + k % side
+                p0, p1, p2 = image[y, x], image[y, x + 1], image[y, x + 2]
+                p3, p4, p5 = image[y + 1, x], image[y + 1, x + 1], image[y + 1, x + 2]
+                p6, p7, p8 = image[y + 2, x], image[y + 2, x + 1], image[y + 2, x + 2]
+                for c in range(len(bias)):
+                    upper = p0 * weight[0, c] + p1 * weight[1, c] + p2 * weight[2, c]
+                    middle = p3 * weight[3, c] + p4 * weight[4, c] + p5 * weight[5, c]
+                    lower = p6 * weight[6, c] + p7 * weight[7, c] + p8 * weight[8, c]
+                    out[c] = max(out[c], upper + middle + lower + bias[c])
 
 
 @_compiled

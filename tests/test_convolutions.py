@@ -50,6 +50,7 @@ def slowly(layers: Layers, images: Tensor) -> Tensor:
 STACKS = {
     "pooled": draw((16, True, False), (16, True, True), (32, True, False), (24, False, False)),
     "pooled at once": draw((5, True, False), (7, True, True), (3, False, True)),
+    "pooled from the start": draw((6, True, True), (8, True, True), (4, False, False)),
     "without ReLU": draw((8, False, False), (8, False, False)),
 }
 
