@@ -19,8 +19,9 @@ from featreg.train.models.base import Encoder
 from featreg.train.models.harmonic_cnn import HarmonicCNN, HarmonicSTFT
 from featreg.train.models.plain import Plain
 from featreg.train.models.registry import ENCODERS, build_encoder
+from featreg.train.presets import PRESETS
 
-TASKS: Mapping[str, tuple[tuple[int, int], int]] = {"mtat": ((2, 3), 50), "dcase": ((2, 2), 17)}
+TASKS: Mapping[str, tuple[tuple[int, int], int]] = {"mtat": ((3, 3), 50), "dcase": ((2, 2), 17)}
 
 
 def published_name(name: str) -> str:
@@ -31,8 +32,8 @@ def published_name(name: str) -> str:
 
 def published(seeded: ModuleType, task: str) -> Plain:
     """The whole network with the reference's parameters."""
-    pool_last, classes = TASKS[task]
-    model = Plain(HarmonicCNN(pool_last=pool_last, spacing="published"), classes)
+    time_pools, classes = TASKS[task]
+    model = Plain(HarmonicCNN(time_pools=time_pools, spacing="published"), classes)
     state = {"encoder.front.q": torch.tensor([1.3])}
     for ours, module in model.named_modules():
         theirs = f"hcnn/{published_name(ours)}"
@@ -86,8 +87,8 @@ def test_equals_the_published_implementation(
 
 @pytest.mark.parametrize(("task", "parameters"), [("mtat", 3_631_551), ("dcase", 3_623_070)])
 def test_published_number_of_parameters(task: str, parameters: int) -> None:
-    pool_last, classes = TASKS[task]
-    model = Plain(HarmonicCNN(pool_last=pool_last), classes)
+    time_pools, classes = TASKS[task]
+    model = Plain(HarmonicCNN(time_pools=time_pools), classes)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
     assert sum(parameter.numel() for parameter in model.encoder.front.parameters()) == 13
 
@@ -213,7 +214,8 @@ def test_front_end_stays_float32_under_autocast() -> None:
     ("name", "options", "shortest"),
     [
         ("harmonic_cnn", {}, 127 * 256),
-        ("harmonic_cnn", {"pool_last": (2, 3)}, 287 * 256),
+        ("harmonic_cnn", {"time_pools": (3, 3)}, 287 * 256),
+        ("harmonic_cnn", {"time_pools": (2, 1)}, 63 * 256),
         ("mel_cnn", {}, 31 * 256),
     ],
 )
@@ -222,6 +224,16 @@ def test_shortest_input_is_named(name: str, options: dict[str, Any], shortest: i
     assert encoder(torch.zeros(2, shortest)).shape[1] == encoder.frames == 1
     with pytest.raises(UsageError, match=f"at least {shortest} samples, got {shortest - 1}"):
         build_encoder(name, samples=shortest - 1, **options)
+
+
+def test_a_second_of_speech_is_padded_as_published() -> None:
+    """Six poolings by 2 need 64 frames, a second has 63: zeros make up for the last."""
+    recipe = PRESETS["speech_commands"]
+    encoder = build_encoder("harmonic_cnn", width=2, samples=16000, **recipe.encoder_options).eval()
+    audio = 0.1 * torch.randn(2, 16000)
+    assert encoder(audio).shape == (2, encoder.frames, encoder.dim) == (2, 1, 4)
+    padded = torch.cat([audio, torch.zeros(2, 128)], dim=1)
+    assert encoder(audio).equal(encoder(padded))
 
 
 def test_unknown_encoder_is_named() -> None:

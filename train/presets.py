@@ -63,13 +63,23 @@ class Recipe:
 PRESETS: Mapping[str, Recipe] = {
     # Won et al. 2020 and the paper, for MagnaTagATune and for DCASE 2017 Task 4.
     "mtat": Recipe(
-        encoder_options={"pool_last": [2, 3]},
+        encoder_options={"time_pools": [3, 3]},
         schedule="published",
         epochs=200,
         lr=1e-4,
         precision="float32",
     ),
     "dcase2017": Recipe(schedule="published", epochs=200, lr=1e-4, precision="float32"),
+    # Won et al. 2020: a recording is one example of one second, in training and evaluation.
+    "speech_commands": Recipe(
+        encoder_options={"time_pools": [2, 1], "pad_to": 16128},
+        crop_s=1.0,
+        schedule="published",
+        epochs=200,
+        lr=1e-4,
+        chunks=1,
+        precision="float32",
+    ),
     # A minute on two cores.
     "demo": Recipe(
         width=32,

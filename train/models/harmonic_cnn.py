@@ -128,11 +128,14 @@ class HarmonicCNN(Encoder):
     width
         Channels of the first four blocks; the last three, and the embedding, have twice
         as many. 128 is the published network.
-    pool_last
-        Pooling (frequency, time) of the last two blocks: (2, 3) for MagnaTagATune,
-        (2, 2), as everywhere else, for DCASE 2017.
+    time_pools
+        Pooling over time in the last two blocks: (3, 3) for MagnaTagATune, (2, 2) for
+        DCASE 2017, (2, 1) for Speech Commands. All other pooling is by 2.
     samples
         Input length it is trained on, at 16 kHz.
+    pad_to
+        Zeros are put behind shorter input, up to this length; 0 puts none. With the
+        published pooling a second is 128 samples too short for Speech Commands.
     spacing
         See `HarmonicSTFT`.
 
@@ -147,19 +150,21 @@ class HarmonicCNN(Encoder):
     def __init__(
         self,
         width: int = 128,
-        pool_last: Sequence[int] = (2, 2),
+        time_pools: Sequence[int] = (2, 2),
         samples: int = 80000,
+        pad_to: int = 0,
         spacing: Spacing = "exact",
     ) -> None:
         super().__init__()
-        pools = [(2, 2)] * 5 + [(pool_last[0], pool_last[1])] * 2
+        pools = [(2, 2)] * 5 + [(2, time) for time in time_pools]
         reduction = math.prod(time for _, time in pools)
         self.dim = 2 * width
         self.samples = samples
-        self.frames = (1 + samples // HOP) // reduction
+        self.pad_to = pad_to
+        self.frames = (1 + max(samples, pad_to) // HOP) // reduction
         if self.frames < 1:
             raise UsageError(
-                f"harmonic_cnn with pool_last {tuple(pool_last)} needs at least "
+                f"harmonic_cnn with time_pools {tuple(time_pools)} needs at least "
                 f"{(reduction - 1) * HOP} samples, got {samples}: take longer crops or pool less"
             )
         self.front = HarmonicSTFT(spacing)
@@ -172,6 +177,8 @@ class HarmonicCNN(Encoder):
 
     def forward(self, audio: Tensor) -> Tensor:
         """Embedding of shape (batch, T_E, 2 * width), not negative."""
+        if self.pad_to > audio.shape[-1]:
+            audio = F.pad(audio, (0, self.pad_to - audio.shape[-1]))
         spectrogram = self.front(audio).contiguous(memory_format=torch.channels_last)
         embedding: Tensor = self.blocks(spectrogram).flatten(2)  # one frequency is left
         return embedding.transpose(1, 2)
