@@ -164,6 +164,7 @@ def test_the_report_needs_nothing_else(work: Path) -> None:
     result = CliRunner().invoke(train, ["compare", "--work", str(work)])
     assert result.exit_code == 0, result.output
     assert "0.550 ± 0.071" in result.output
+    assert result.output.count("Notes are <b>escaped</b>.") == 1
     page = (work / "reports" / "demo.html").read_text()
     images = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
     assert len(images) == 3

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .compare import Group, Result, spread
+from featreg.datasets.console import say
+
+from .compare import Group, Result, notes, spread
 from .metrics import METRICS
 from .presets import Config
 from .run import run
@@ -58,4 +60,6 @@ def choose_alpha(
             "": ["chosen" if number == best else "" for number in range(len(groups))],
         }
     )
+    for note in notes(groups):
+        say(note)
     return alphas[best], table

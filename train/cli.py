@@ -58,6 +58,8 @@ def run_command(
     folder = run(config, work, run_name, fresh, where, workers)
     test = folder.read_json("report.json")["test"]
     say("test: " + ", ".join(f"{name} {value:.3f}" for name, value in test.items()))
+    for note in folder.read_json("config.json")["data"]["notes"]:
+        say(note)
 
 
 attach(train)

@@ -46,12 +46,12 @@ def compare(runs: tuple[str, ...], dataset: str | None, report: Path | None, wor
     Example:
         train compare demo-baseline-s0 demo-conreg-musicnn-a0.3-s0
     """
-    from .compare import alphas, differences, load, table
+    from .compare import alphas, differences, load, notes, table
     from .report import write_report
 
     groups = load(work, runs, dataset)
     _print(table(groups))
-    for sentence in differences(groups) + alphas(groups):
+    for sentence in differences(groups) + alphas(groups) + notes(groups):
         click.echo(sentence)
     path = report or work / "reports" / f"{groups[0].config.dataset}.html"
     write_report(path, groups)

@@ -191,6 +191,12 @@ def differences(groups: Sequence[Group]) -> list[str]:
     return sentences
 
 
+def notes(groups: Sequence[Group]) -> list[str]:
+    """What the datasets say must stand beside every result: that clips are missing, say."""
+    found = [result.about["data"]["notes"] for each in groups for result in each.results]
+    return list(dict.fromkeys(note for several in found for note in several))
+
+
 def alphas(groups: Sequence[Group]) -> list[str]:
     """Where the weight of each regularized group comes from, in words."""
     sentences = []

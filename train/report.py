@@ -13,7 +13,7 @@ from markupsafe import Markup
 from featreg.datasets.shards import atomic_path
 
 from . import plots
-from .compare import Group, Result, alphas, differences, table
+from .compare import Group, Result, alphas, differences, notes, table
 from .metrics import METRICS
 
 MOST_GROUPS = 6
@@ -34,6 +34,7 @@ def write_report(path: Path, groups: Sequence[Group]) -> None:
         .render(
             title=f"featreg: {first.config.dataset}",
             data=first.about["data"],
+            notes=notes(groups),
             metric=METRICS[first.config.metric].title,
             table=Markup(table(groups).to_html(index=False, border=0)),
             spread_note=(
