@@ -35,7 +35,11 @@ def prep() -> None:
 @prep.command()
 @click.option("--dataset", required=True, help="Name of a dataset, or a manifest (a CSV file).")
 @reading_options
-@click.option("--features", required=True, help="Features, such as vggish,openl3.")
+@click.option(
+    "--features",
+    required=True,
+    help="Features, such as vggish,openl3; or your own: MODULE:CLASS, or a name for a folder.",
+)
 @click.option("--split", "splits", type=_SPLITS, multiple=True, help="Only this split; may repeat.")
 @click.option("--limit", type=click.IntRange(1), help="At most so many clips of each split.")
 @click.option("--workers", type=int, help="Processes.  [default: one a core, or one a GPU]")
@@ -74,9 +78,15 @@ def extract(
 
     What is done is not done again; what a changed setting touches is.
 
+    A feature of your own is a class in a module of yours, a subclass of
+    featreg.extract.external.WholeClip, or a folder of CLIP_ID.npy files, arrays of shape
+    (rows, values) with so many seconds from row to row.
+
     \b
     Example:
         prep extract --dataset mtat --root /data/mtat --features vggish,openl3
+        prep extract --dataset mtat --features musicnn,mymodule:Chroma
+        prep extract --dataset mtat --features chroma --set chroma.folder=DIR --set chroma.hop=0.1
     """
     from featreg.datasets.registry import read
     from featreg.datasets.workdir import DatasetDir

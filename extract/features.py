@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from featreg.datasets.base import Content, Dataset, UsageError
@@ -25,17 +26,39 @@ FEATURES: dict[str, tuple[str, str]] = {
 # The signal that the model hears is kept beside whatever else is asked for.
 AUDIO = "audio"
 
+# Source of a feature that lies in a folder; that of a user's class is MODULE:CLASS.
+FOLDER = "folder"
 
-def extractor_class(name: str) -> type[Extractor]:
+
+def extractor_class(name: str, source: str = "") -> type[Extractor]:
     """The extractor called `name`.
+
+    Parameters
+    ----------
+    name
+        Of the feature.
+    source
+        ``MODULE:CLASS`` or `FOLDER` for a feature from outside, empty for one of `FEATURES`.
 
     Raises
     ------
     UsageError
         If there is no such feature.
     """
+    if source == FOLDER:
+        from .folder import folder_class
+
+        return folder_class(name)
+    if source:
+        from .external import load_class
+
+        return load_class(source)
     if name not in FEATURES:
-        raise UsageError(f"--features {name}: no such feature; there is {', '.join(FEATURES)}")
+        raise UsageError(
+            f"--features {name}: no such feature; there is {', '.join(FEATURES)}. A class of your "
+            f"own is named as MODULE:CLASS, a folder of .npy files by --set {name}.folder=DIR and "
+            f"--set {name}.hop=SECONDS"
+        )
     module, attribute = FEATURES[name]
     found: type[Extractor] = getattr(importlib.import_module(module, __package__), attribute)
     return found
@@ -55,6 +78,8 @@ class FeatureSpec:
         Pairs of a weight's name and the safetensors file that holds it.
     device, precision
         See `Extractor`.
+    source
+        See `extractor_class`.
     """
 
     name: str
@@ -62,6 +87,7 @@ class FeatureSpec:
     weights: tuple[tuple[str, Path], ...] = ()
     device: str = "cpu"
     precision: Precision = "float32"
+    source: str = ""
 
     def extractor(self) -> Extractor:
         """The extractor, built once per process."""
@@ -70,7 +96,8 @@ class FeatureSpec:
 
 @cache
 def _build(spec: FeatureSpec) -> Extractor:
-    return extractor_class(spec.name)(spec.config, dict(spec.weights), spec.device, spec.precision)
+    found = extractor_class(spec.name, spec.source)
+    return found(spec.config, dict(spec.weights), spec.device, spec.precision)
 
 
 def make_specs(
@@ -100,33 +127,59 @@ def make_specs(
     """
     from .weights import locate, parse_overrides
 
-    names = [AUDIO, *(name for name in parse_names(features) if name != AUDIO)]
     settings = parse_settings(assignments)
+    sources = {AUDIO: "", **_find_sources(parse_names(features), settings)}
     for name in settings:
-        if name not in names:
+        if name not in sources:
             raise UsageError(f"--set {name}.…: {name} is not among --features {features}")
     files = parse_overrides(overrides)
     specs = []
-    for name in names:
-        extractor = extractor_class(name)
-        config = make_config(name, settings.get(name, {}), dataset.content)
+    for name, source in sources.items():
+        extractor = extractor_class(name, source)
+        config = make_config(name, settings.get(name, {}), dataset.content, source)
         if extractor.trained_on(config) == dataset.name:
             raise UsageError(
                 f"{name} with these settings was trained on {dataset.name} itself, so its "
                 "features know the test clips; choose other weights with --set"
             )
         weights = tuple((key, locate(key, files)) for key in extractor.weight_names(config))
-        specs.append(FeatureSpec(name, config, weights, device, precision))
+        specs.append(FeatureSpec(name, config, weights, device, precision, source))
+        if source:
+            from .external import check_complete
+
+            check_complete(f"--features {features}", specs[-1].extractor())
     return tuple(specs)
 
 
+def _find_sources(
+    asked: Sequence[str], settings: Mapping[str, Mapping[str, str]]
+) -> dict[str, str]:
+    """Name and source of each feature that was asked for, in order."""
+    sources: dict[str, str] = {}
+    for word in asked:
+        name, source = word, ""
+        if ":" in word:
+            name, source = extractor_class("", word).name, word
+        elif word not in FEATURES and "folder" in settings.get(word, {}):
+            source = FOLDER
+        else:
+            extractor_class(word)
+        if name in sources:
+            raise UsageError(f"--features names {name} twice")
+        if source:
+            from .external import check_name
+
+            check_name(f"--features {word}", name, FEATURES)
+        sources[name] = source
+    return sources
+
+
 def parse_names(text: str) -> list[str]:
-    """Feature names from ``a,b`` (or ``a+b``), in order, each known and named once."""
+    """Feature names from ``a,b`` (or ``a+b``), in order, each named once."""
     names = [name.strip() for name in text.replace("+", ",").split(",") if name.strip()]
     if not names:
         raise UsageError(f"--features {text!r} names no feature; there is {', '.join(FEATURES)}")
     for name in names:
-        extractor_class(name)
         if names.count(name) > 1:
             raise UsageError(f"--features names {name} twice")
     return names
@@ -146,17 +199,20 @@ def parse_settings(assignments: Sequence[str]) -> dict[str, dict[str, str]]:
     return settings
 
 
-def make_config(name: str, values: Mapping[str, str], content: Content = "music") -> Any:
+def make_config(
+    name: str, values: Mapping[str, str], content: Content = "music", source: str = ""
+) -> Any:
     """The `Config` of a feature, from what ``--set`` gave.
 
-    `content` decides OpenL3's ``content_type`` where `values` do not.
+    `content` decides OpenL3's ``content_type`` where `values` do not; `source` is that of
+    `extractor_class`.
 
     Raises
     ------
     UsageError
         If a key or value is unknown; the message lists what there is.
     """
-    config = extractor_class(name).Config
+    config = extractor_class(name, source).Config
     hints = get_type_hints(config)
     keys = [field.name for field in dataclasses.fields(config)]
     chosen: dict[str, Any] = {}
@@ -167,10 +223,16 @@ def make_config(name: str, values: Mapping[str, str], content: Content = "music"
         chosen[key] = _parse_value(f"--set {name}.{key}={value}", hints[key], value)
     if "content_type" in keys:
         chosen.setdefault("content_type", content)
+    if source == FOLDER:
+        from .folder import complete
+
+        return complete(name, config(**chosen))
     return config(**chosen)
 
 
 def _parse_value(option: str, kind: Any, text: str) -> Any:
+    if get_origin(kind) is UnionType:  # what may be left out is X | None
+        (kind,) = (each for each in get_args(kind) if each is not NoneType)
     if get_origin(kind) is Literal:
         for choice in get_args(kind):
             if str(choice) == text:

@@ -69,41 +69,46 @@ def extract_shard(job: ShardJob) -> Account:
     extractors = [spec.extractor() for spec in job.request.features]
     rates = sorted({extractor.sample_rate for extractor in extractors})
     clips = job.folder.read_clips(job.split, job.first, job.last)
-    files = {clip.clip_id: fingerprint(clip) for clip in clips}
+    audio = {clip.clip_id: fingerprint(clip) for clip in clips}
+    files = {
+        each.name: {clip.clip_id: each.fingerprint(clip, audio[clip.clip_id]) for clip in clips}
+        for each in extractors
+    }
     durations: dict[str, float] = {}
     failures: list[Failure] = []
     spent = dict.fromkeys(("decode", "resample", "write"), 0.0)
 
-    def deliver(writer: NativeWriter, clip_id: str, rows: Array) -> None:
+    def deliver(name: str, clip_id: str, rows: Array) -> None:
         start = time.perf_counter()
-        writer.append(clip_id, rows, durations[clip_id], files[clip_id])
+        writers[name].append(clip_id, rows, durations[clip_id], files[name][clip_id])
         spent["write"] += time.perf_counter() - start
 
+    def fail(name: str, clip_id: str, error: ClipError) -> None:
+        failure = Failure(clip_id, error.stage, error.reason, files[name][clip_id])
+        failures.append(failure)
+        writers[name].fail(failure)
+
     with ExitStack() as stack:
-        writers = [
-            stack.enter_context(
-                native_writer(
-                    job.path(extractor.name), header_of(extractor, job.folder.name, job.request)
-                )
+        writers: dict[str, NativeWriter] = {
+            each.name: stack.enter_context(
+                native_writer(job.path(each.name), header_of(each, job.folder.name, job.request))
             )
-            for extractor in extractors
-        ]
-        batchers = [
-            Batcher(extractor, partial(deliver, writer))
-            for extractor, writer in zip(extractors, writers, strict=True)
-        ]
+            for each in extractors
+        }
+        batchers = [Batcher(each, partial(deliver, each.name)) for each in extractors]
         for clip, outcome in _hear_ahead(clips, rates, job.request):
             if isinstance(outcome, ClipError):
-                failure = Failure(clip.clip_id, outcome.stage, outcome.reason, files[clip.clip_id])
-                failures.append(failure)
-                for writer in writers:
-                    writer.fail(failure)
+                for extractor in extractors:
+                    fail(extractor.name, clip.clip_id, outcome)
                 continue
             durations[clip.clip_id] = outcome.duration_s
             for stage, seconds in outcome.seconds.items():
                 spent[stage] += seconds
             for extractor, batcher in zip(extractors, batchers, strict=True):
-                batcher.push(clip.clip_id, outcome.signals[extractor.sample_rate])
+                try:
+                    batcher.push(clip.clip_id, outcome.signals[extractor.sample_rate])
+                except ClipError as error:
+                    fail(extractor.name, clip.clip_id, error)
         for batcher in batchers:
             batcher.flush()
     spent["total"] = time.perf_counter() - begin

@@ -122,7 +122,9 @@ def header_of(extractor: Extractor, dataset: str, request: Request) -> NativeHea
         sample_rate=extractor.sample_rate,
         weights_sha256=extractor.weights_sha256,
         # As they will come back from the shard: tuples are lists in JSON.
-        settings=json.loads(json.dumps({**extractor.settings, "resampler": request.resampler})),
+        settings=json.loads(
+            json.dumps({**extractor.settings, "resampler": request.resampler}, default=str)
+        ),
     )
 
 
@@ -159,9 +161,11 @@ def make_plan(
         for index, first in enumerate(range(0, len(clips[:limit]), request.shard_clips)):
             members = clips[:limit][first : first + request.shard_clips]
             job = ShardJob(folder, split, index, first, first + len(members), request)
-            files = {clip.clip_id: fingerprint(clip) for clip in members}
+            audio = {clip.clip_id: fingerprint(clip) for clip in members}
             lacking = {}
             for spec in request.features:
+                read = spec.extractor().fingerprint
+                files = {clip.clip_id: read(clip, audio[clip.clip_id]) for clip in members}
                 found = _read_account(job.path(spec.name), headers[spec.name], files, request)
                 if isinstance(found, Account):
                     done.append(found)

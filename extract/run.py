@@ -24,9 +24,9 @@ class Summary:
     Attributes
     ----------
     clips
-        Clips with rows, those of earlier runs included.
+        Clips with rows of every feature, those of earlier runs included.
     failed
-        Clips without.
+        Clips without rows of some feature, or of all.
     new_clips, audio_s, wall_s, written
         Of this run alone: clips, their seconds, seconds that passed, bytes.
     stages
@@ -81,9 +81,8 @@ def run_extraction(
             accounts.append(account)
             advance(job.clips)
     everything = [*plan.done, *accounts]
-    failed = folder.write_failures(
-        failure for account in everything for failure in account.failures
-    )
+    failures = [failure for account in everything for failure in account.failures]
+    failed = folder.write_failures(failures)
     durations = {key: s for account in everything for key, s in account.durations.items()}
     folder.write_dataset(dataset, features, durations)
     stages: defaultdict[str, float] = defaultdict(float)
@@ -91,7 +90,7 @@ def run_extraction(
         for stage, seconds in account.seconds.items():
             stages[stage] += seconds
     return Summary(
-        clips=len(durations),
+        clips=len(durations.keys() - {failure.clip_id for failure in failures}),
         failed=failed,
         new_clips=total,
         audio_s=sum(seconds for account in accounts for seconds in account.durations.values()),

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pooch
 
+from featreg.datasets.base import Clip
 from featreg.datasets.clock import Clock
 
 Signal = npt.NDArray[np.float32]
@@ -121,6 +122,20 @@ class Extractor(ABC):
             return "".join(hashes)
         return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
+    def fingerprint(self, clip: Clip, audio: str) -> str:
+        """What the clip's rows are made from: its audio, of which `audio` is a fingerprint."""
+        return audio
+
+    def prepare(self, clip_id: str, signal: Signal) -> Array:
+        """What `rows` and `inputs` take for a clip: its signal, unless a subclass says other.
+
+        Raises
+        ------
+        ClipError
+            If this clip can have no rows; the others go on.
+        """
+        return signal
+
     @abstractmethod
     def rows(self, samples: int) -> int:
         """Rows that a signal of `samples` samples gives; at least 1 for `samples` >= 1."""
@@ -177,7 +192,14 @@ class Batcher:
         self._filled = 0  # rows of the oldest open clip that are computed
 
     def push(self, key: str, signal: Signal) -> None:
-        """Add a clip; deliver every clip that its rows complete."""
+        """Add a clip; deliver every clip that its rows complete.
+
+        Raises
+        ------
+        ClipError
+            If this clip can have no rows; the batcher goes on without it.
+        """
+        signal = self._extractor.prepare(key, signal)
         total = self._extractor.rows(len(signal))
         self._open.append((key, np.empty((total, self._extractor.dim), self._extractor.dtype)))
         start = 0

@@ -1,0 +1,373 @@
+"""Features from outside, as a class and as a folder of arrays, all the way to a trained model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from kit import tone, write
+
+from featreg.datasets.aligned import read_index
+from featreg.datasets.audio import decode, resample
+from featreg.datasets.base import ClipError, UsageError
+from featreg.datasets.clock import Clock
+from featreg.datasets.manifest import read
+from featreg.datasets.native import native_shard
+from featreg.extract import features
+from featreg.extract.cli import prep
+from featreg.extract.external import WholeClip, load_class
+from featreg.extract.folder import FolderConfig, complete, folder_class
+from featreg.train.cli import train
+
+HERE = Path(__file__).parent
+SPLITS = {"train": 4, "valid": 2, "test": 2}
+FAST = ["--encoder", "mel_cnn", "--width", "2", "--crop", "1", "--epochs", "1", "--batch-size", "2"]
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What loading a user's module leaves behind does not reach the next test."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    features._build.cache_clear()
+    yield
+    sys.modules.pop("mine", None)
+    features._build.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight clips of a second, in a CSV file: low tones and high ones."""
+    folder, rows = tmp_path_factory.mktemp("clips"), ["path,clip_id,split,low,high"]
+    for split, count in SPLITS.items():
+        for k in range(count):
+            write(folder / f"{split}{k}.wav", tone(1.0 + 0.1 * k, 22050, seed=k), 22050)
+            rows.append(f"{split}{k}.wav,{split}/{k},{split},{(k + 1) % 2},{k % 2}")
+    path = folder / "tones.csv"
+    path.write_text("\n".join(rows))
+    return path
+
+
+def run(work: Path, command: str, *arguments: object) -> Result:
+    words = [*command.split(), "--work", str(work), *map(str, arguments)]
+    return CliRunner().invoke({"prep": prep, "train": train}[words[0]], words[1:])
+
+
+def rows_of(work: Path, feature: str) -> dict[str, np.ndarray]:
+    found = {}
+    for path in (work / "tones" / "native" / feature).glob("*.h5"):
+        with native_shard(path) as shard:
+            found |= {clip_id: shard.values(clip_id) for clip_id in shard.clip_ids}
+    return found
+
+
+def write_arrays(manifest: Path, folder: Path) -> dict[str, np.ndarray]:
+    """Chroma of every clip as CLIP_ID.npy, made without featreg's extraction."""
+    librosa = pytest.importorskip("librosa")
+    arrays = {}
+    for clip in read(manifest).clips:
+        signal = resample(*decode(clip), 22050)
+        chroma = librosa.feature.chroma_stft(y=signal, sr=22050, hop_length=1024, tuning=0.0)
+        path = folder / f"{clip.clip_id}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, chroma.T.astype(np.float64))
+        arrays[clip.clip_id] = chroma.T.astype(np.float32)
+    return arrays
+
+
+def test_a_class_and_a_folder_of_its_arrays_go_all_the_way_and_agree(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = write_arrays(manifest, tmp_path / "arrays")
+    monkeypatch.chdir(HERE)  # where the user's module lies
+    # Two workers are processes of their own, which must find the module as well.
+    one = run(tmp_path / "one", f"prep extract --dataset {manifest} --workers 2 --shard-clips 4",
+              "--features", "outside_features:Chroma")  # fmt: skip
+    assert one.exit_code == 0, one.output
+    hop = 1024 / 22050
+    two = run(tmp_path / "two", f"prep extract --dataset {manifest} --workers 1",
+              "--features", "chroma", "--set", f"chroma.folder={tmp_path / 'arrays'}",
+              "--set", f"chroma.hop={hop}", "--set", "chroma.first_center=0",
+              "--set", f"chroma.window={2048 / 22050}")  # fmt: skip
+    assert two.exit_code == 0, two.output
+    for work in (tmp_path / "one", tmp_path / "two"):
+        rows = rows_of(work, "chroma")
+        assert rows.keys() == arrays.keys()
+        for clip_id, expected in arrays.items():
+            np.testing.assert_array_equal(rows[clip_id], expected)
+        with native_shard(next((work / "tones" / "native" / "chroma").glob("*.h5"))) as shard:
+            assert shard.header.clock == Clock(hop, 2048 / 22050, 0.0)
+        assert run(work, "prep align --resolution 0.1 --features chroma --workers 1").exit_code == 0
+        index = read_index(work / "tones" / "aligned" / "chroma-0.1s" / "train-00000.h5")
+        assert index.header.features["chroma"]["dim"] == 12
+        done = run(work, "train run --reg conreg --chunks 2", *FAST)
+        assert done.exit_code == 0, done.output
+        (folder,) = (work / "runs").iterdir()
+        assert json.loads((folder / "config.json").read_text())["config"]["features"] == ["chroma"]
+        assert json.loads((folder / "report.json").read_text())["test"].keys() >= {"pr_auc"}
+
+
+SIMPLE = """
+from dataclasses import dataclass
+import numpy as np
+from featreg.datasets.clock import Clock
+from featreg.extract.external import WholeClip
+
+@dataclass(frozen=True)
+class Config:
+    gain: float = 1.0
+    mode: str | None = None
+
+class Level(WholeClip):
+    name = "level"
+    Config = Config
+    sample_rate = 8000
+    dim = 1
+    clock = Clock(0.5, 0.5, 0.25)
+
+    def compute(self, signal):
+        if len(signal) > 8000 * 1.25:
+            raise ArithmeticError("too long")
+        return self.config.gain * np.abs(signal[: len(signal) // 4000 * 4000].reshape(-1, 4000)
+                                         ).max(axis=1)[:, None]
+"""
+
+
+def extract_level(manifest: Path, folder: Path, *more: object) -> Result:
+    command = f"prep extract --dataset {manifest} --workers 1 --features mine:Level"
+    return run(folder / "work", command, *more)
+
+
+def test_what_a_class_raises_fails_its_clip_alone_and_edited_code_is_another_feature(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(SIMPLE)
+    done = extract_level(manifest, tmp_path)
+    assert done.exit_code == 1
+    assert "7 clips extracted, 1 failed" in done.output
+    failures = pd.read_csv(tmp_path / "work" / "tones" / "failures.csv")
+    assert failures.values.tolist() == [["train/3", "extract", "level: ArithmeticError: too long"]]
+    assert len(rows_of(tmp_path / "work", "level")) == 7
+    # The clip has audio, and no rows of the feature: aligning both leaves it out and says so.
+    aligned = run(tmp_path / "work", "prep align --resolution 0.1 --workers 1")
+    assert "1 clips have no rows of every feature" in aligned.output
+    assert "nothing new to do" in extract_level(manifest, tmp_path).output
+
+    louder = extract_level(manifest, tmp_path, "--set", "level.gain=2", "--dry-run")
+    assert "gain was 1.0, now 2.0" in louder.output
+    sys.modules.pop("mine")
+    features._build.cache_clear()
+    (tmp_path / "mine.py").write_text(SIMPLE.replace("1.25", "9"))
+    os.utime(tmp_path / "mine.py", (1, 1))  # not the bytecode of the second before
+    mended = extract_level(manifest, tmp_path)
+    assert mended.exit_code == 0, mended.output
+    assert len(rows_of(tmp_path / "work", "level")) == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "word", "message"),
+    [
+        (("", ""), "mine:Levels", "no extractor called 'Levels'.* has Config, Level"),
+        (("", ""), "mine:np", "no extractor called 'np'"),
+        (("", ""), "yours:Level", "no module yours in .* such as mine:Chroma"),
+        (("import numpy", "import nonumpy"), "mine:Level", "the module needs another, nonumpy"),
+        (("    dim = 1", "    dim = 1 / 0"), "mine:Level", "ZeroDivisionError on import"),
+        (("def compute", "def rows_of"), "mine:Level", "Level does not define compute"),
+        (('name = "level"', ""), "mine:Level", "Level has no name"),
+        (('"level"', '"my.level"'), "mine:Level", "'my.level' names the feature and its folder"),
+        (('"level"', '"vggish"'), "mine:Level", "the name vggish is taken"),
+        (("dim = 1", "dim = 0"), "mine:Level", "expected a number above 0 as Level.dim, found 0"),
+        (("clock = Clock(0.5, 0.5, 0.25)", "clock = 0.5"), "mine:Level", "expected a Clock"),
+        (("", ""), "mine:Level,mine:Level", "names mine:Level twice"),
+    ],
+)
+def test_classes_that_cannot_be(
+    manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: tuple[str, str],
+    word: str,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(SIMPLE.replace(*change) if change[0] else SIMPLE)
+    with pytest.raises(UsageError, match=message):
+        features.make_specs(read(manifest), word, (), (), "cpu", "float32")
+
+
+def test_settings_of_a_class_are_its_config(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(SIMPLE)
+
+    def level(*assignments: str) -> features.FeatureSpec:
+        dataset = read(manifest)
+        return features.make_specs(dataset, "mine:Level", assignments, (), "cpu", "float32")[1]
+
+    spec = level("level.gain=2", "level.mode=soft")
+    assert (spec.name, spec.config.gain, spec.config.mode) == ("level", 2.0, "soft")
+    assert isinstance(spec.extractor(), load_class("mine:Level"))
+    with pytest.raises(UsageError, match=r"level.tone: no such setting; level has gain, mode"):
+        level("level.tone=2")
+
+
+class Promise(WholeClip):
+    """Returns what it is told to."""
+
+    name = "promise"
+    sample_rate = 100
+    dim = 3
+    clock = Clock(0.1, 0.1, 0.05)
+    given: object = None
+
+    def compute(self, signal: np.ndarray) -> np.ndarray:
+        return self.given  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (np.zeros((10, 2)), r"promise gave an array of shape \(10, 2\), expected \(rows, 3\)"),
+        (np.zeros(10), r"shape \(10,\), expected"),
+        (np.zeros((0, 3)), r"shape \(0, 3\), expected .* at least one row"),
+        (np.zeros((100, 3)), r"100 rows for 1.00 s, expected about 10 at a hop of 0.1 s"),
+        (np.full((10, 3), np.nan), "a value that is not finite in row 0"),
+        (np.full((10, 3), 1e60), "a value that is not finite in row 0"),
+        (np.full((10, 3), "x"), "values of type <U1, expected numbers"),
+        (None, "values of type object"),
+    ],
+)
+def test_rows_that_were_not_promised_fail_their_clip(rows: object, message: str) -> None:
+    promise = Promise(Promise.Config(), {})
+    promise.given = rows
+    with pytest.raises(ClipError, match=message):
+        promise.extract(np.zeros(100, np.float32))
+
+
+def test_integers_are_rows_too() -> None:
+    promise = Promise(Promise.Config(), {})
+    promise.given = np.arange(30).reshape(10, 3).tolist()
+    rows = promise.extract(np.zeros(100, np.float32))
+    assert rows.dtype == np.float32
+    assert rows.ravel().tolist() == list(range(30))
+
+
+# --- a folder
+
+
+def in_folder(manifest: Path, work: Path, folder: Path, *more: str) -> Result:
+    return run(work, f"prep extract --dataset {manifest} --workers 1 --features made",
+               "--set", f"made.folder={folder}", "--set", "made.hop=0.1", *more)  # fmt: skip
+
+
+def test_files_that_are_missing_or_misshapen_fail_their_clips_and_are_read_when_they_are_right(
+    manifest: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "arrays"
+    for clip in read(manifest).clips:
+        (folder / clip.clip_id).parent.mkdir(parents=True, exist_ok=True)
+        np.save(folder / f"{clip.clip_id}.npy", np.ones((10, 5), np.float16))
+    (folder / "train/0.npy").unlink()
+    np.save(folder / "train/1.npy", np.ones((10, 4)))
+    np.save(folder / "train/2.npy", np.ones((100, 5)))
+    (folder / "train/3.npy").write_bytes(b"not an array")
+    np.save(folder / "valid/0.npy", np.array([{}], object), allow_pickle=True)
+    np.save(folder / "valid/1.npy", np.ones((9, 5), np.complex64))
+    done = in_folder(manifest, tmp_path / "work", folder)
+    assert done.exit_code == 1
+    assert "2 clips extracted, 6 failed" in done.output
+    failures = pd.read_csv(tmp_path / "work" / "tones" / "failures.csv", index_col="clip_id")
+    assert set(failures.stage) == {"extract"}
+    for clip_id, reason in {
+        "train/0": f"no file {folder}/train/0.npy",
+        "train/1": f"{folder}/train/1.npy holds an array of shape (10, 4), expected (rows, 5)",
+        "train/2": f"{folder}/train/2.npy holds 100 rows for 1.20 s, expected about",
+        "train/3": f"{folder}/train/3.npy is no array that can be read",
+        "valid/0": f"{folder}/valid/0.npy is no array that can be read",
+        "valid/1": f"{folder}/valid/1.npy holds values of type complex64",
+    }.items():
+        assert failures.reason[clip_id].startswith(reason)
+
+    for clip_id in failures.index:
+        np.save(folder / f"{clip_id}.npy", np.full((10, 5), 2))
+    assert in_folder(manifest, tmp_path / "work", folder).exit_code == 0
+    assert rows_of(tmp_path / "work", "made")["train/0"].tolist() == [[2] * 5] * 10
+    # Elsewhere, the same files are the same feature; a changed file is another.
+    folder = folder.rename(tmp_path / "moved")
+    assert "nothing new" in in_folder(manifest, tmp_path / "work", folder).output
+    np.save(folder / "test/0.npy", np.full((10, 5), 3))
+    again = in_folder(manifest, tmp_path / "work", folder)
+    assert "this run: 2 clips" in again.output
+    assert rows_of(tmp_path / "work", "made")["test/0"].tolist() == [[3] * 5] * 10
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (FolderConfig(hop=0.1), r"needs --set made.folder=DIR and .*; made.folder is not given"),
+        (FolderConfig(Path("here")), r"made.hop is not given"),
+        (FolderConfig(Path("here"), -1), r"--set made.hop=-1: expected seconds above 0"),
+        (FolderConfig(Path("here"), float("nan")), r"--set made.hop=nan: expected seconds above"),
+        (FolderConfig(Path("here"), 1, 0), r"--set made.window=0: expected seconds above 0"),
+        (FolderConfig(Path("nowhere"), 1), r"--set made.folder=nowhere: no such folder"),
+        (FolderConfig(Path("here"), 1), r"expected files CLIP_ID.npy .* found none"),
+    ],
+)
+def test_folders_that_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: FolderConfig, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    np.save(tmp_path / "here" / "flat.npy", np.ones(3))
+    with pytest.raises(UsageError, match=message):
+        complete("made", config)
+
+
+def test_a_row_covers_its_hop_unless_the_user_says_other(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones((3, 7)))
+    made = folder_class("made")(complete("made", FolderConfig(tmp_path, 0.5)), {})
+    assert (made.name, made.dim, made.clock) == ("made", 7, Clock(0.5, 0.5, 0.25))
+    other = complete("made", FolderConfig(tmp_path, 0.5, 2.0, 0.0, 9))
+    assert folder_class("made")(other, {}).clock == Clock(0.5, 2.0, 0.0)
+    assert other.dim == 9
+
+
+@pytest.mark.parametrize("clip_id", ["../a", "/a", "b/../../a"])
+def test_ids_do_not_lead_out_of_the_folder(tmp_path: Path, clip_id: str) -> None:
+    np.save(tmp_path / "a.npy", np.ones((3, 7)))
+    (tmp_path / "here").mkdir()
+    np.save(tmp_path / "here" / "b.npy", np.ones((3, 7)))
+    made = folder_class("made")(complete("made", FolderConfig(tmp_path / "here", 0.5)), {})
+    with pytest.raises(ClipError, match=r"names no file in .* a column clip_id"):
+        made.prepare(clip_id, np.zeros(16000, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--features", "chroma"],
+            "no such feature; there is audio, .*MODULE:CLASS.*ma.folder",
+        ),
+        (["--features", "made", "--set", "made.folder=."], "made.hop is not given"),
+        (["--features", "made", "--set", "made.folder=.", "--set", "made.hop=x"], "a float"),
+        (["--features", "made", "--set", "made.folder=.", "--set", "made.size=1"], "no such sett"),
+        (["--features", "a/b", "--set", "a/b.folder=."], "'a/b' names the feature and its folder"),
+    ],
+)
+def test_one_line_for_what_cannot_be(
+    manifest: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    done = run(tmp_path, f"prep extract --dataset {manifest} --workers 1", *options)
+    assert done.exit_code == 2
+    (line,) = [line for line in done.output.splitlines() if line.startswith("error: ")]
+    assert re.search(message, line)
