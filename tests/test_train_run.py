@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -192,42 +189,6 @@ def test_changed_shards_are_another_run(tmp_path: Path) -> None:
         run(config(), tmp_path)
 
 
-KILLED = """
-import json, os, signal, sys
-from itertools import pairwise
-from pathlib import Path
-import torch
-from featreg.train.presets import Config
-from featreg.train import run, fit
-
-torch.set_num_threads(1)
-work, values, step = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
-train = fit.Fit._train
-
-def train_and_die(self, epoch, schedule, optimizer, advance):
-    taken = 0
-    def count(steps=1, note=""):
-        nonlocal taken
-        taken += 1
-        if epoch == 1 and taken == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-    return train(self, epoch, schedule, optimizer, count)
-
-fit.Fit._train = train_and_die
-run.run(Config.from_json(values), work, name="killed")
-"""
-
-
-def test_a_killed_run_goes_on_to_the_same_numbers(finished: RunDir, work: Path) -> None:
-    arguments = [str(work), json.dumps(CONREG.to_json()), "2"]
-    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False)
-    assert done.returncode == -signal.SIGKILL
-    killed = RunDir(work / "runs" / "killed")
-    assert (killed.path / "state.pt").is_file()
-    assert not killed.finished
-    assert_equal(finished, run(CONREG, work, name="killed"))
-
-
 def test_a_broken_state_is_named(work: Path) -> None:
     folder = RunDir(work / "runs" / "broken")
     folder.path.mkdir()
@@ -246,7 +207,9 @@ def test_a_loss_that_is_no_number_names_the_clips(
         return type(losses := forward(self, batch))(*(value * factor for value in losses))
 
     monkeypatch.setattr(Objective, "forward", spoilt)
-    with pytest.raises(FeatregError, match=r"the loss is nan in epoch 1.*train-00000-5\b"):
+    with pytest.raises(
+        FeatregError, match=r"epoch 1: the loss is nan in step 2, .*train-00000-5\b"
+    ):
         run(config(seed=9), work)
 
 

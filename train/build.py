@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from lightning.fabric import Fabric
 
@@ -20,6 +22,12 @@ def crop_samples(recipe: Recipe, audio_rate: int) -> int:
     return round(recipe.crop_s * audio_rate)
 
 
+def encoder_options(recipe: Recipe, audio_rate: int) -> dict[str, Any]:
+    """Keyword arguments of the recipe's encoder."""
+    samples = crop_samples(recipe, audio_rate)
+    return {"width": recipe.width, "samples": samples, **recipe.encoder_options}
+
+
 def encoder_of(config: Config, audio_rate: int) -> Encoder:
     """The encoder of a configuration, with fresh weights from the global generator.
 
@@ -29,9 +37,7 @@ def encoder_of(config: Config, audio_rate: int) -> Encoder:
         If it hears audio of another rate.
     """
     recipe = config.recipe
-    samples = crop_samples(recipe, audio_rate)
-    options = {"width": recipe.width, "samples": samples, **recipe.encoder_options}
-    encoder = build_encoder(recipe.encoder, **options)
+    encoder = build_encoder(recipe.encoder, **encoder_options(recipe, audio_rate))
     if encoder.sample_rate != audio_rate:
         raise FeatregError(
             f"--encoder {recipe.encoder} hears {encoder.sample_rate} Hz, but the aligned audio of "

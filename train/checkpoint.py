@@ -1,4 +1,4 @@
-"""The state of a run between two epochs, from which it goes on as if never stopped."""
+"""The state of a run between two steps, from which it goes on as if never stopped."""
 
 from __future__ import annotations
 
@@ -13,15 +13,24 @@ from torch import Tensor
 from featreg.datasets.base import FeatregError
 from featreg.datasets.shards import atomic_path
 
+FORMAT, VERSION = "featreg-state", 2
+
 
 @dataclass
 class Progress:
-    """All that training changes. Random draws are functions of (seed, epoch) and need no state.
+    """All that training changes.
+
+    The order of the clips, the crops and dropout are functions of (seed, epoch, step) and
+    need no state.
 
     Attributes
     ----------
     epoch
         Epochs finished: the number of the last one.
+    step
+        Steps done of the epoch after it.
+    sums, seconds
+        Over these steps: the sum of each loss, and the time they took.
     objective
         Parameters and buffers of the model and its regularizer.
     optimizer
@@ -34,6 +43,9 @@ class Progress:
     """
 
     epoch: int = 0
+    step: int = 0
+    sums: list[float] = field(default_factory=list)
+    seconds: float = 0.0
     objective: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     best_epoch: int = 0
@@ -41,11 +53,16 @@ class Progress:
     best: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
 
+    @property
+    def begun(self) -> bool:
+        """Whether a step was taken."""
+        return self.epoch > 0 or self.step > 0
+
     def save(self, path: Path) -> None:
         """Write it all, atomically."""
         state = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         with atomic_path(path) as temporary:
-            torch.save(state, temporary)
+            torch.save({"format": FORMAT, "version": VERSION, **state}, temporary)
 
     @classmethod
     def load(cls, path: Path) -> Progress:
@@ -59,8 +76,15 @@ class Progress:
         if not path.is_file():
             return cls()
         try:
-            return cls(**torch.load(path, map_location="cpu", weights_only=True))
+            state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise FeatregError(
                 f"{path}: cannot be resumed ({type(error).__name__}); start again with --fresh"
             ) from error
+        found = (state.pop("format", "no format"), state.pop("version", "?"))
+        if found != (FORMAT, VERSION):
+            raise FeatregError(
+                f"{path}: expected {FORMAT} version {VERSION}, found {found[0]} version "
+                f"{found[1]}; go on with the featreg that wrote it, or start again with --fresh"
+            )
+        return cls(**state)

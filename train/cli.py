@@ -37,13 +37,29 @@ def train() -> None:
 @_WORKERS
 @click.option("--run-name", help="Folder in WORK/runs.  [default: made of the options]")
 @click.option("--fresh", is_flag=True, help="Replace a run of this name.")
+@click.option(
+    "--save-every",
+    type=click.FloatRange(0),
+    default=60.0,
+    metavar="SECONDS",
+    help="Training that a kill may cost; each epoch's end is saved too.",
+)
+@click.option("--tensorboard", is_flag=True, help="Log for TensorBoard, beside metrics.csv.")
 @work_option
 def run_command(
-    device: str, workers: int | None, run_name: str | None, fresh: bool, work: Path, **options: Any
+    device: str,
+    workers: int | None,
+    run_name: str | None,
+    fresh: bool,
+    save_every: float,
+    tensorboard: bool,
+    work: Path,
+    **options: Any,
 ) -> None:
     """Train one model, and test its best epoch.
 
-    A run that was interrupted goes on; one that is done is not repeated.
+    A run that was interrupted, by whatever, goes on to the numbers that it would have
+    had; one that is done is not repeated.
 
     \b
     Example:
@@ -55,7 +71,7 @@ def run_command(
 
     where = resolve_device(device)
     config = configure(work, where, options)
-    folder = run(config, work, run_name, fresh, where, workers)
+    folder = run(config, work, run_name, fresh, where, workers, save_every, tensorboard)
     test = folder.read_json("report.json")["test"]
     say("test: " + ", ".join(f"{name} {value:.3f}" for name, value in test.items()))
     for note in folder.read_json("config.json")["data"]["notes"]:

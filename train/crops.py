@@ -214,22 +214,39 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
     clips
         Number of clips.
     batch_size
-        Most clips in a batch of one device.
+        Most clips in a batch of one device (one more where a single clip would be left).
     seed
         With the epoch, decides the order.
     rank, world
         This device's number, and how many there are: each takes its share of a batch.
+
+    Attributes
+    ----------
+    epoch
+        Whose order it is.
+    done
+        Batches to leave out at the beginning: an interrupted epoch goes on after them.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than two clips for each device.
     """
 
     def __init__(self, clips: int, batch_size: int, seed: int, rank: int, world: int) -> None:
+        if clips < 2 * world:
+            raise UsageError(
+                f"{clips} training clips for {world} devices: batch normalisation needs at least 2 "
+                "on each; take a larger --fraction or fewer --devices"
+            )
         self._clips, self._seed = clips, seed
-        self._batches = -(-clips // (batch_size * world))
+        self._batches = min(-(-clips // (batch_size * world)), clips // (2 * world))
         self._rank, self._world = rank, world
-        self.epoch = 0
+        self.epoch = self.done = 0
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng((self._seed, 2, self.epoch)).permutation(self._clips)
-        for batch in np.array_split(order, self._batches):
+        for batch in np.array_split(order, self._batches)[self.done :]:
             yield [(self.epoch, int(clip)) for clip in batch[self._rank :: self._world]]
 
     def __len__(self) -> int:

@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
-from safetensors.torch import save
 
 from featreg.datasets.base import Task
 from featreg.datasets.shards import atomic_path
@@ -24,7 +23,6 @@ from .crops import Scaling
 from .data import AlignedSet, Clips
 from .inference import Predictions
 from .metrics import evaluate
-from .models.base import Tagger
 from .objective import Objective
 from .params import count
 from .presets import Config
@@ -74,14 +72,10 @@ def report(
     }
 
 
-def write_model(folder: Path, tagger: Tagger, scaling: Scaling | None) -> None:
-    """``model.safetensors``, and ``scaling.npz`` where features were standardized."""
-    weights = {name: values.contiguous().cpu() for name, values in tagger.state_dict().items()}
-    with atomic_path(folder / "model.safetensors") as temporary:
-        temporary.write_bytes(save(weights))  # save_file would let nobody else read it
-    if scaling is not None:
-        with _npz(folder / "scaling.npz") as file:
-            np.savez(file, mean=scaling.mean, std=scaling.std)
+def write_scaling(folder: Path, scaling: Scaling) -> None:
+    """``scaling.npz``: how features were standardized."""
+    with _npz(folder / "scaling.npz") as file:
+        np.savez(file, mean=scaling.mean, std=scaling.std)
 
 
 def write_predictions(

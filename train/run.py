@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.utilities import rank_zero_only
 
 from featreg.datasets.console import say
 from featreg.datasets.workdir import DatasetDir
@@ -19,9 +21,11 @@ from .crops import Chunks, Crops, Cutter, EpochOrder, Scaling, crop_loader
 from .data import AlignedSet, ClipReader, Clips
 from .fit import Fit
 from .inference import Predictions, predict
+from .journal import require_tensorboard
 from .metrics import evaluate
+from .model_file import Card, write_model
 from .presets import Config
-from .results import about, report, write_model, write_predictions
+from .results import about, report, write_predictions, write_scaling
 from .runs import RunDir
 
 
@@ -32,6 +36,8 @@ def run(
     fresh: bool = False,
     device: str = "cpu",
     workers: int | None = None,
+    save_every: float = 60.0,
+    tensorboard: bool = False,
 ) -> RunDir:
     """Do what `config` says, or what is left to do of it.
 
@@ -50,6 +56,10 @@ def run(
     workers
         Processes that read; None: none for data that fit into memory, else one a core
         up to 8.
+    save_every
+        Seconds of training after which the state is saved, beside each epoch's end.
+    tensorboard
+        Whether to log for TensorBoard beside ``metrics.csv``.
 
     Returns
     -------
@@ -62,22 +72,39 @@ def run(
     UsageError
         If another run lies in the folder.
     """
+    if tensorboard:
+        require_tensorboard()
     aligned = AlignedSet(DatasetDir(work / config.dataset).aligned(config.aligned))
     folder = RunDir(work / "runs" / (name or config.run_name))
     _deterministic()
     for part in ("fabric", "pytorch"):  # they would repeat the precision
         logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
     fabric = build_fabric(config, device)
-    fabric.launch()
-    todo = fabric.is_global_zero and folder.claim(config, aligned.fingerprint, fresh)
-    if not fabric.is_global_zero:
+    # What does not fit is found here, before the processes of other devices start.
+    it = _Run(config, aligned, folder, fabric, workers, save_every, tensorboard)
+    first = getattr(rank_zero_only, "rank", 0) == 0
+    todo = first and folder.claim(config, aligned.fingerprint, fresh)
+    if not first:
         logging.getLogger("featreg").setLevel(logging.WARNING)
-    if not fabric.broadcast(todo):
-        say(f"{folder.name}: done already (--fresh repeats it)")
-        return folder
-    say(f"{folder.path}: {config.title}")
-    _Run(config, aligned, folder, fabric, workers).go()
+    fabric.launch()
+    with _ended_together(fabric):
+        if not fabric.broadcast(todo):
+            say(f"{folder.name}: done already (--fresh repeats it)")
+            return folder
+        say(f"{folder.path}: {config.title}")
+        it.go()
     return folder
+
+
+@contextmanager
+def _ended_together(fabric: Fabric) -> Iterator[None]:
+    """End the processes that this one started, should it fail: they would wait for it."""
+    try:
+        yield
+    except BaseException:
+        for process in getattr(fabric.strategy.launcher, "procs", ()):
+            process.kill()
+        raise
 
 
 def _deterministic() -> None:
@@ -99,16 +126,21 @@ class _Run:
         folder: RunDir,
         fabric: Fabric,
         workers: int | None,
+        save_every: float,
+        tensorboard: bool,
     ) -> None:
         self.config, self.aligned, self.folder, self.fabric = config, aligned, folder, fabric
+        self.save_every, self.tensorboard = save_every, tensorboard
         self.train = aligned.split("train").fraction(config.fraction, config.seed)
         self.valid, self.test = aligned.split("valid"), aligned.split("test")
+        self.scaling: Scaling | None = None
         self.objective = build_objective(config, aligned)
+        self._order(0, config.devices)
+        self._cutter(self.train, config.features)
         reader = ClipReader(self.train, config.features, aligned.dim(config.features))
         if workers is None:
             workers = 0 if reader.in_memory else min(8, os.cpu_count() or 1)
         self.workers = workers
-        self.scaling = None
         if config.recipe.standardize and config.features:
             self.scaling = Scaling.of(reader)
             reader.close()
@@ -124,26 +156,27 @@ class _Run:
         progress = self._fit()
         found = self._predict(self._chunks(self.test))
         if self.fabric.is_global_zero:
-            write_model(path, self.objective.tagger, self.scaling)
+            card = Card.of(self.folder.name, self.config, header)
+            write_model(path / "model.safetensors", self.objective.tagger, card)
+            if self.scaling is not None:
+                write_scaling(path, self.scaling)
             write_predictions(path, self.test, found, header.classes)
             worth = report(progress, self.test, found, header.classes, self.aligned.task)
             self.folder.write_json("report.json", worth)
-            (path / "state.pt").unlink()
+            (path / "state.pt").unlink(missing_ok=True)
         self.fabric.barrier()
 
     def _cutter(self, clips: Clips, features: tuple[str, ...]) -> Cutter:
         samples = crop_samples(self.config.recipe, self.aligned.header.audio_rate)
         return Cutter(self.aligned, clips, features, samples, self.scaling)
 
+    def _order(self, rank: int, world: int) -> EpochOrder:
+        config = self.config
+        return EpochOrder(len(self.train), config.recipe.batch_size, config.seed, rank, world)
+
     def _fit(self) -> Progress:
         config, fabric = self.config, self.fabric
-        order = EpochOrder(
-            len(self.train),
-            config.recipe.batch_size,
-            config.seed,
-            fabric.global_rank,
-            fabric.world_size,
-        )
+        order = self._order(fabric.global_rank, fabric.world_size)
         crops = Crops(self._cutter(self.train, config.features), config.seed)
         loader = crop_loader(crops, order, self.workers)
         chunks = self._chunks(self.valid)
@@ -160,6 +193,8 @@ class _Run:
             validate,
             self.train.clip_id,
             self.folder.path,
+            self.save_every,
+            self.tensorboard,
         ).run()
 
     def _chunks(self, clips: Clips) -> Chunks:

@@ -4,8 +4,9 @@
 
     WORK/runs/RUN/config.json        every option, seed, versions, data fingerprint
     WORK/runs/RUN/metrics.csv        one row per epoch
+    WORK/runs/RUN/tensorboard/       the same curves, with --tensorboard
     WORK/runs/RUN/state.pt           training state, while it trains
-    WORK/runs/RUN/model.safetensors  weights of the best epoch
+    WORK/runs/RUN/model.safetensors  the best epoch's model, see `model_file.py`
     WORK/runs/RUN/scaling.npz        mean and std of the features, with --standardize
     WORK/runs/RUN/predictions.csv    test split: clip_id, probability of each class
     WORK/runs/RUN/embeddings.npz     test split: clip_id, embedding, label, label_mask
@@ -95,6 +96,8 @@ class RunDir:
             shutil.rmtree(self.path)
         if not (self.path / "config.json").is_file():
             return True
+        for half in self.path.glob(".*.tmp"):  # of a process killed while it wrote
+            half.unlink(missing_ok=True)
         there = self.read_json("config.json")
         if there["fingerprint"] != config.fingerprint(data):
             raise UsageError(

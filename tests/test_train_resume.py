@@ -1,0 +1,203 @@
+"""A run that is killed goes on to the same numbers; one that fails ends on all devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lives import become_device, free_port, live, start
+from safetensors.torch import load_file
+from synthetic import write_toy
+
+from featreg.datasets.base import FeatregError
+from featreg.train.checkpoint import Progress
+from featreg.train.presets import Config, Recipe
+from featreg.train.run import run
+from featreg.train.runs import RunDir
+
+KILLED = -9
+STEPS, EPOCHS = 4, 3  # of 4 clips each
+
+RECIPE = Recipe(
+    width=2,
+    crop_s=2.1,
+    batch_size=4,
+    schedule="published",  # a new optimizer, from the best epoch, before the second and third
+    epochs=EPOCHS,
+    lr=3e-3,
+    clip_norm=1.0,
+    chunks=2,
+    standardize=True,
+    precision="float32",
+)
+CONFIG = Config(
+    dataset="toy",
+    aligned="tones+noise-0.1s",
+    preset="default",
+    reg="conreg",
+    fusion="none",
+    features=("tones", "noise"),
+    alpha=0.5,
+    fraction=1.0,
+    seed=3,
+    metric="pr_auc",
+    devices=1,
+    recipe=RECIPE,
+)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    write_toy(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unbroken(work: Path) -> RunDir:
+    return lives(work, "unbroken", [("", 0, 1e9)])
+
+
+def lives(work: Path, name: str, deaths: list[tuple[str, int, float]]) -> RunDir:
+    """Start a run as often as it has `deaths`; the last one is none."""
+    for place, count, save_every in deaths:
+        process = start(live, work, CONFIG.to_json(), name, place, count, save_every)
+        process.join(120)
+        assert process.exitcode == (KILLED if count else 0)
+    return RunDir(work / "runs" / name)
+
+
+def numbers(folder: RunDir) -> tuple[pd.DataFrame, dict[str, Any], dict[str, torch.Tensor]]:
+    """All that a run measured, but for the time it took."""
+    curves = pd.read_csv(folder.path / "metrics.csv").drop(columns="seconds")
+    report = folder.read_json("report.json")
+    del report["seconds"]
+    return curves, report, load_file(folder.path / "model.safetensors")
+
+
+def assert_equal(one: RunDir, other: RunDir) -> None:
+    (curves, report, weights), (curves_2, report_2, weights_2) = numbers(one), numbers(other)
+    pd.testing.assert_frame_equal(curves, curves_2, check_exact=True)
+    assert report == report_2
+    assert all(torch.equal(weights[name], weights_2[name]) for name in weights)
+    predictions = [(each.path / "predictions.csv").read_text() for each in (one, other)]
+    assert predictions[0] == predictions[1]
+
+
+def test_killed_at_random_steps(work: Path, unbroken: RunDir) -> None:
+    """Lives of 1 to 5 steps; the state is saved after each, or at the end of an epoch alone."""
+    rng, deaths, done = np.random.default_rng(), list[tuple[str, int, float]](), 0
+    while True:
+        steps, save_every = int(rng.integers(1, 6)), float(rng.choice([0, 1e9]))
+        if done + steps > STEPS * EPOCHS or len(deaths) > 5:
+            break
+        deaths.append(("step", steps, save_every))
+        # The last step of an epoch counts once it is validated, and so does a step of a life
+        # that saves at the end of an epoch alone.
+        reached = done + steps - 1
+        done = reached if save_every == 0 else max(done, reached // STEPS * STEPS)
+    print("lives:", deaths)  # shown if this fails
+    killed = lives(work, "random", [*deaths, ("", 0, 0.0)])
+    assert_equal(unbroken, killed)
+    assert not (killed.path / "state.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "count"), [("writing", 3), ("saved", 4), ("saved", 12), ("judged", 2), ("model", 1)]
+)
+def test_killed_at_the_worst_moment(work: Path, unbroken: RunDir, place: str, count: int) -> None:
+    name = f"{place}-{count}"
+    killed = lives(work, name, [(place, count, 0.0), ("", 0, 1e9)])
+    assert_equal(unbroken, killed)
+    left = [path.name for path in killed.path.iterdir() if path.name.endswith(".tmp")]
+    assert left == []
+
+
+def test_a_step_that_was_saved_is_not_taken_again(work: Path) -> None:
+    lives(work, "saved-step", [("saved", 2, 0.0)])
+    state = Progress.load(work / "runs/saved-step/state.pt")
+    assert (state.epoch, state.step) == (0, 2)
+    assert len(state.sums) == 3
+
+
+def test_saving_waits_for_its_time(work: Path) -> None:
+    lives(work, "patient", [("step", 3, 1e9)])
+    assert not (work / "runs/patient/state.pt").exists()
+
+
+def test_a_state_of_another_version_names_both(work: Path) -> None:
+    folder = RunDir(work / "runs" / "old")
+    folder.path.mkdir()
+    torch.save({"epoch": 1, "history": []}, folder.path / "state.pt")
+    with pytest.raises(FeatregError, match=r"expected featreg-state version 2, found no format"):
+        run(CONFIG, work, name="old")
+
+
+def one_of_two(work: Path, rank: int, port: int, name: str, trouble: str, told: Path) -> None:
+    """A device of two; there is trouble on the second one alone."""
+    from featreg.train import fit
+    from featreg.train.objective import Objective
+
+    become_device(rank, port)
+    torch.set_num_threads(1)
+    forward = Objective.forward
+
+    def spoilt(self: Objective, batch: Any) -> Any:
+        losses = forward(self, batch)
+        if trouble == "loss" and rank == 1 and (batch.clip == 5).any():
+            return type(losses)(*(value * float("nan") for value in losses))
+        return losses
+
+    Objective.forward = spoilt  # type: ignore[method-assign]
+    if trouble == "gradient":
+        fit.get_total_norm = lambda gradients: torch.tensor(torch.inf)
+    values = {**CONFIG.to_json(), "devices": 2}
+    try:
+        if trouble.startswith("death"):
+            live(work, values, name, "step", int(trouble.split()[1]), 0.0)
+        else:
+            run(Config.from_json(values), work, name=name)
+    except FeatregError as error:
+        told.with_suffix(f".{rank}").write_text(str(error))
+        raise SystemExit(1) from None
+
+
+def two_devices(work: Path, name: str, trouble: str = "") -> tuple[list[int | None], Path]:
+    port, told = free_port(), work / f"{name}.told"
+    both = [start(one_of_two, work, k, port, name, trouble, told) for k in (0, 1)]
+    for process in both:
+        process.join(120)
+        process.kill()  # nothing, if it has ended
+    return [process.exitcode for process in both], told
+
+
+@pytest.mark.parametrize("trouble", ["loss", "gradient"])
+def test_trouble_on_one_device_ends_both_and_is_told_once(work: Path, trouble: str) -> None:
+    codes, told = two_devices(work, f"trouble-{trouble}", trouble)
+    assert codes == [1, 0]
+    assert not told.with_suffix(".1").exists()
+    message = told.with_suffix(".0").read_text()
+    clips = message.split("on the clips ")[1].split(";")[0].split(", ")
+    if trouble == "loss":
+        assert "epoch 1: the loss is nan in step" in message
+        assert "train-00000-5" in clips
+        assert len(clips) == 4  # the second device's share
+    else:
+        assert "epoch 1: the gradient's norm is inf in step 1" in message
+        assert len(clips) == 8
+
+
+def test_two_devices_go_on_as_one_does(work: Path) -> None:
+    codes, _ = two_devices(work, "two")
+    assert codes == [0, 0]
+    for step in (1, 2):  # of two an epoch
+        codes, _ = two_devices(work, "two-killed", f"death {step}")
+        assert codes == [KILLED, KILLED]
+    codes, _ = two_devices(work, "two-killed")
+    assert codes == [0, 0]
+    assert_equal(RunDir(work / "runs/two"), RunDir(work / "runs/two-killed"))
+    assert len(pd.read_csv(work / "runs/two/metrics.csv")) == EPOCHS
