@@ -167,6 +167,8 @@ def align(
         raise FeatregError(f"{len(failures)} shards failed, the first is {failures[0]}")
     if plan.absent:
         warn(f"{plan.absent} clips have no rows of every feature and are left out")
+    for note in folder.read_dataset().notes:
+        warn(note)
     written = len(plan.jobs)
     say(f"{plan.clips} clips in {plan.target}: {written} shards written, {plan.done} as they were")
 
