@@ -32,8 +32,7 @@ from .base import Clip
 from .shards import (
     VERSION,
     Appender,
-    atomic_path,
-    content_sha256,
+    create_shard,
     open_shard,
     read_json,
     read_strings,
@@ -147,7 +146,7 @@ class AlignedWriter:
         """Write what was gathered on the way."""
         file, clips = self._file, [clip for clip, _ in self._clips]
         for appender in (*self._features.values(), self._audio):
-            appender.flush()
+            appender.close()
         write_strings(file, "clip_id", [clip.clip_id for clip in clips])
         write_strings(file, "split", [clip.split for clip in clips])
         write_array(file, "label", np.stack([clip.label for clip in clips]))
@@ -155,7 +154,6 @@ class AlignedWriter:
         write_array(file, "duration_s", np.array([d for _, d in self._clips], np.float64))
         write_array(file, "offset", np.array(self._offset, np.int64))
         write_array(file, "audio_offset", np.array(self._audio_offset, np.int64))
-        file.attrs["content_sha256"] = content_sha256(file)
 
 
 @contextmanager
@@ -165,7 +163,7 @@ def aligned_writer(path: Path, header: AlignedHeader, sources: str) -> Iterator[
     `sources` is a fingerprint of all that the shard is made from; a rerun that would
     write the same fingerprint has nothing to do.
     """
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with create_shard(path) as file:
         file.attrs["sources"] = sources
         writer = AlignedWriter(file, header)
         yield writer

@@ -32,8 +32,7 @@ from .shards import (
     VERSION,
     Appender,
     Array,
-    atomic_path,
-    content_sha256,
+    create_shard,
     open_shard,
     read_json,
     read_strings,
@@ -150,7 +149,7 @@ class NativeWriter:
     def close(self) -> None:
         """Write what was gathered on the way."""
         file = self._file
-        self._frames.flush()
+        self._frames.close()
         write_strings(file, "clip_id", [clip[0] for clip in self._clips])
         write_strings(file, "fingerprint", [clip[1] for clip in self._clips])
         write_array(file, "duration_s", np.array([clip[2] for clip in self._clips], np.float64))
@@ -159,13 +158,12 @@ class NativeWriter:
         failed = file.create_group("failed")
         for name in ("clip_id", "stage", "reason", "fingerprint"):
             write_strings(failed, name, [getattr(failure, name) for failure in self._failures])
-        file.attrs["content_sha256"] = content_sha256(file)
 
 
 @contextmanager
 def native_writer(path: Path, header: NativeHeader) -> Iterator[NativeWriter]:
     """Open a writer; the shard appears under `path` only if the block succeeds."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with create_shard(path) as file:
         writer = NativeWriter(file, header)
         yield writer
         writer.close()
@@ -180,7 +178,7 @@ class NativeShard:
 
     @property
     def content_sha256(self) -> str:
-        """Hash of every dataset, as stored."""
+        """Hash of all that the shard holds."""
         return str(self._file.attrs["content_sha256"])
 
     @cached_property

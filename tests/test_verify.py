@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import h5py
@@ -11,8 +13,8 @@ from kit import make_clip, make_dataset
 from test_shards import HEADER, rows
 
 from featreg.datasets.aligned import AlignedHeader, aligned_writer
-from featreg.datasets.native import native_writer
-from featreg.datasets.shards import content_sha256
+from featreg.datasets.native import Failure, native_writer
+from featreg.datasets.shards import content_sha256, datasets_of
 from featreg.datasets.workdir import DatasetDir
 from featreg.extract.cluster import Workers
 from featreg.extract.combine import align_shard, plan_alignment
@@ -36,33 +38,85 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work
 
 
-def chunks(path: Path) -> dict[str, tuple[int, int]]:
-    """Place and size of the first stored chunk of every dataset."""
-    found = {}
-
-    def add(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset) and item.id.get_num_chunks():
-            chunk = item.id.get_chunk_info(0)
-            found[name] = (chunk.byte_offset, chunk.size)
-
+def held(path: Path) -> dict[str, object]:
+    """All that a shard says: attributes, and every dataset byte for byte."""
     with h5py.File(path) as file:
-        file.visititems(add)
+        found: dict[str, object] = {f"/@{key}": value for key, value in file.attrs.items()}
+        for name, dataset in datasets_of(file).items():
+            found[name] = (dataset.dtype.str, dataset.shape, dataset[()].tobytes())
+            found |= {f"{name}@{key}": value for key, value in dataset.attrs.items()}
     return found
 
 
-@pytest.mark.parametrize("kind", ["native", "aligned"])
-def test_whole_shards_pass_and_any_flipped_bit_is_found(
-    work: Path, kind: str, tmp_path: Path
+def small_native(path: Path) -> Path:
+    with native_writer(path, HEADER) as shard:
+        shard.append("a", rows(4, 0), 2.0, "f-a")
+        shard.fail(Failure("b", "decode", "no file", "f-b"))
+        shard.append("c", rows(90, 1), 45.0, "f-c")
+    return path
+
+
+def small_aligned(path: Path) -> Path:
+    features = {"chroma": {"dim": 3, "columns": [0, 3]}, "mood": {"dim": 3, "columns": [3, 6]}}
+    header = AlignedHeader(
+        "tones", "multi-label", ("low", "high"), 0.1, "repeat", 1000, features, ("Tones.",)
+    )
+    with aligned_writer(path, header, "made-of") as shard:
+        for k in range(2):
+            values = {"chroma": rows(10, k), "mood": rows(10, k + 9)}
+            shard.append(make_clip(path, f"{k}"), values, np.arange(1000, dtype=np.int16), 1.0)
+    return path
+
+
+@pytest.mark.parametrize("make", [small_native, small_aligned])
+def test_a_flipped_bit_in_any_dataset_is_found_and_the_dataset_named(
+    make: Callable[[Path], Path], tmp_path: Path
 ) -> None:
-    (path,) = (work / "tones" / kind).rglob("*.h5")
+    path = make(tmp_path / "x.h5")
     assert faults(path) == []
-    copy = tmp_path / "copy.h5"
-    for name, (offset, size) in chunks(path).items():
-        data = bytearray(path.read_bytes())
-        data[offset + size // 2] ^= 4
-        copy.write_bytes(data)
-        (fault,) = faults(copy)
-        assert name in fault, fault
+    with h5py.File(path) as file:
+        places = {
+            name: dataset.id.get_chunk_info(k)
+            for name, dataset in datasets_of(file).items()
+            for k in range(dataset.id.get_num_chunks())
+        }
+    assert set(places) == {name for name in held(path) if "@" not in name}
+    data = path.read_bytes()
+    for name, chunk in places.items():
+        for bit in np.linspace(0, 8 * chunk.size - 1, 12, dtype=int).tolist():
+            broken = bytearray(data)
+            broken[chunk.byte_offset + bit // 8] ^= 1 << bit % 8
+            path.write_bytes(broken)
+            assert any(name in fault for fault in faults(path)), (name, bit)
+
+
+def assert_found_wherever_it_is(path: Path, places: Iterable[int]) -> None:
+    """Flip a bit in each of these bytes: verify finds it, or the shard says what it said."""
+    before, data, harmless = held(path), path.read_bytes(), 0
+    for place in places:
+        broken = bytearray(data)
+        broken[place] ^= 1 << place * 5 % 8
+        path.write_bytes(broken)
+        if not faults(path):
+            harmless += 1
+            assert held(path) == before, place
+    assert harmless < len(data) / 2  # bytes that HDF5 keeps free
+
+
+@pytest.mark.parametrize("make", [small_native, small_aligned])
+def test_no_flipped_bit_goes_unnoticed_that_changes_anything(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    path = make(tmp_path / "x.h5")
+    size = path.stat().st_size
+    assert_found_wherever_it_is(path, range(0, size, size // 150))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [small_native, small_aligned])
+def test_no_byte_at_all_goes_unnoticed(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    path = make(tmp_path / "x.h5")
+    assert_found_wherever_it_is(path, range(path.stat().st_size))
 
 
 def test_a_value_changed_with_its_checksum_is_found(work: Path, tmp_path: Path) -> None:
@@ -72,7 +126,7 @@ def test_a_value_changed_with_its_checksum_is_found(work: Path, tmp_path: Path) 
     with h5py.File(copy, "r+") as file:
         file["frames"][7] = 1234
     (fault,) = faults(copy)
-    assert "hash differs" in fault
+    assert "frames is not what was written" in fault
 
 
 def test_values_that_are_not_finite_are_found(tmp_path: Path) -> None:
@@ -100,8 +154,9 @@ def test_a_shard_that_contradicts_itself_is_found(tmp_path: Path) -> None:
     (fault,) = faults(path)
     assert "one row for every 0.1 s" in fault
     with h5py.File(path, "r+") as file:
-        file["label"][0] = [1, 1]
-        file["label_mask"][0] = [1, 0]
+        for name, values in (("label", [1, 1]), ("label_mask", [1, 0])):
+            file[name][0] = values
+            file[name].attrs["sha256"] = hashlib.sha256(bytes(values)).hexdigest()
         file.attrs["content_sha256"] = content_sha256(file)
     assert any("nobody annotated" in fault for fault in faults(path))
 
