@@ -26,6 +26,7 @@ import numpy as np
 
 from .base import SPLITS, Clip, Dataset, FeatregError
 from .info import DatasetInfo
+from .published import few, names_in
 from .tables import damaged, read_rows
 
 INDEX = "index.csv"
@@ -65,9 +66,10 @@ def read(root: Path) -> Dataset:
     """
     index = root / INDEX
     if not index.is_file():
+        found = few(sorted(names_in(root))) or "nothing"
         raise FeatregError(
-            f"{root}: expected {INDEX} and the demo clips; leave out --root to use the ones "
-            "that come with featreg"
+            f"{root}: expected {INDEX} and the demo clips, found {found}; leave out --root to use "
+            "the ones that come with featreg"
         )
     rows = read_rows(index, ",", len(COLUMNS))
     line, header = next(rows, (1, []))

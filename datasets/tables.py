@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def read_rows(path: Path, delimiter: str, width: int | None = None) -> Iterator[
         If the file cannot be read, is not UTF-8, holds a quote that is not closed, or
         a row of another width.
     """
-    reader = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter, strict=True)
+    text = _text(path)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
     try:
         for cells in reader:
@@ -47,7 +49,18 @@ def read_rows(path: Path, delimiter: str, width: int | None = None) -> Iterator[
                 yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:
-        raise FeatregError(f"{path}, line {line}: {error}") from None
+        column = _first_open_cell(text, line, delimiter)
+        raise FeatregError(f"{path}, line {line}, column {column}: {error}") from None
+
+
+def _first_open_cell(text: str, line: int, delimiter: str) -> int:
+    """Column, from 1, of the first cell on a line whose quotes do not match."""
+    row = "".join(text.splitlines(keepends=True)[line - 1 :])
+    cell = re.compile(rf'(?:"(?:[^"]|"")*"|(?!")[^{delimiter}\r\n]*)({delimiter}|\r|\n|$)')
+    column, position = 1, 0
+    while (match := cell.match(row, position)) and match[1] == delimiter:
+        column, position = column + 1, match.end()
+    return column
 
 
 def _text(path: Path) -> str:

@@ -236,7 +236,8 @@ def test_an_unknown_column_is_told_from_a_class(tmp_path: Path) -> None:
         ("path,labels,clip_id", ",x,b", "line 3, column path: expected an audio file"),
         ("path,labels", "a.wav,x", "line 3, column clip_id: expected a new id, .* line 2"),
         ("path,labels", "b.wav", "line 3, column 2: expected 2 columns, found 1"),
-        ("path,labels", '"b.wav,x', "line 3: "),
+        ("path,labels", '"b.wav,x', "line 3, column 1: "),
+        ("path,labels", 'b.wav,"x', "line 3, column 2: "),
     ],
 )
 def test_cells_that_cannot_be(tmp_path: Path, columns: str, cells: str, message: str) -> None:

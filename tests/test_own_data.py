@@ -180,7 +180,7 @@ def test_what_is_missing_is_said_wherever_results_are(tmp_path: Path) -> None:
         ("path,split,x\na.wav,train,0\nb.wav,valid,0\nc.wav,test,0\n", 1, "'x' nowhere"),
         ("path,x\na.wav,2\n", 1, "line 2, column x: expected 0, 1 or nothing"),
         ("path,labels\na.wav\n", 1, "line 2, column 2: expected 2 columns, found 1"),
-        ('path,labels\n"a.wav,x\n', 1, "line 2: "),
+        ('path,labels\n"a.wav,x\n', 1, "line 2, column 1: "),
         ("path,start_s,labels\na.wav,soon,x\n", 1, "line 2, column start_s: expected seconds"),
     ],
 )
