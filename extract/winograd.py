@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .convolutions import Convolution
+from .products import Products
 from .stream import Precision
 from .threads import in_threads
 from .winograd_kernels import POINTS, TILE, Array, direct, filters_at_points, gather, scatter
@@ -51,6 +52,8 @@ class WinogradStack:
             self._layers.append(layer)
             height, width = layer.height, layer.width
         self._together = max(1, round(BLOCK / self._layers[-1].tiles))
+        for layer in self._layers:
+            layer.prepare(1 if layer is self._layers[0] else self._together)
         self._dtype = dtype
         self._thread = threading.local()
 
@@ -112,10 +115,16 @@ class _Layer:
             max(TILE * self.columns, width) + 2,
             self.inputs,
         )
-        self._filters = torch.from_numpy(filters_at_points(convolution.weight.numpy())).to(dtype)
+        self._filters = torch.from_numpy(filters_at_points(convolution.weight.numpy()))
+        self._dtype = dtype
         self._bias = convolution.bias.numpy()
         self._lowest = lowest(convolution)
         self._pool = convolution.pool
+
+    def prepare(self, images: int) -> None:
+        """Lay the filters out for blocks of so many images."""
+        _, rows = self.blocks(images)[0]
+        self._product = Products(self._filters, self._dtype, rows * self.columns)
 
     def blocks(self, images: int) -> list[tuple[int, int]]:
         """Rows of tiles in so many images, cut into blocks: the first one and how many."""
@@ -128,12 +137,10 @@ class _Layer:
     ) -> None:
         """Convolve rows of tiles of `images` from `source` on into those of `out` from `target`."""
         tiles = rows * self.columns
-        factor, factor_array = space.factor(tiles, self.inputs)
-        product, product_array = space.product(tiles, self.outputs)
-        gather(images, factor_array, source, self._rows, self.columns)
-        torch.bmm(factor, self._filters, out=product)
+        factors = space.factors(tiles, self.inputs)
+        gather(images, as_array(factors), source, self._rows, self.columns)
         scatter(
-            product_array,
+            as_array(self._product(factors)),
             self._bias,
             out,
             target,
@@ -166,22 +173,19 @@ class _Space:
         shapes.append((last.height + 2, last.width + 2, last.outputs))
         self.maps = [np.zeros((images, *shape), np.float32) for shape in shapes]
         size = POINTS * max(
-            rows * layer.columns * max(layer.inputs, layer.outputs)
+            rows * layer.columns * layer.inputs
             for layer in layers
             for _, rows in layer.blocks(1 if layer is second else images)
         )
-        self._factor, self._product = torch.empty((2, size), dtype=dtype)
+        self._factors = torch.empty(size, dtype=dtype)
 
-    def factor(self, tiles: int, channels: int) -> tuple[Tensor, Array]:
-        """Room for inputs at the points, shape (36, tiles, channels), for torch and numba."""
-        return _view(self._factor, tiles, channels)
-
-    def product(self, tiles: int, channels: int) -> tuple[Tensor, Array]:
-        """Likewise for outputs."""
-        return _view(self._product, tiles, channels)
+    def factors(self, tiles: int, channels: int) -> Tensor:
+        """Room for inputs at the points, shape (tiles, 36, channels)."""
+        return self._factors[: tiles * POINTS * channels].view(tiles, POINTS, channels)
 
 
-def _view(memory: Tensor, tiles: int, channels: int) -> tuple[Tensor, Array]:
-    values = memory[: POINTS * tiles * channels].view(POINTS, tiles, channels)
+def as_array(values: Tensor) -> Array:
+    """The same memory for numba, which knows no bfloat16 and sees uint16."""
     bits = values.view(torch.uint16) if values.dtype == torch.bfloat16 else values
-    return values, bits.numpy()
+    array: Array = bits.numpy()
+    return array

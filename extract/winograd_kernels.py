@@ -32,6 +32,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 POINTS = 36
 TILE = 4  # outputs along a side
+# Channels at a time in `scatter`: a tile of so many lies in the innermost cache, and a loop of
+# known length needs no checks. Where fewer are left, the others are computed and dropped.
+CHANNELS = 64
 
 _P, _Q = math.sqrt(0.5), math.sqrt(2.0)
 _FILTER_AT_POINTS = np.array(
@@ -92,23 +95,23 @@ def _interpolate(
 
 
 def _copy(target: Array, source: Array) -> None:
-    """Copy a row between float32 and bfloat16; numba knows no bfloat16, and sees uint16."""
+    """Copy a row, as far as both reach, between float32 and bfloat16, to numba uint16."""
 
 
 @overload(_copy)
 def _copy_between(target: Any, source: Any) -> Any:
     def same(target: Any, source: Any) -> None:
-        for c in range(len(source)):
+        for c in range(min(len(target), len(source))):
             target[c] = source[c]
 
     def narrow(target: Any, source: Any) -> None:  # to the nearest, ties to even
-        for c in range(len(source)):
+        for c in range(min(len(target), len(source))):
             bits = np.float32(source[c]).view(np.uint32)
             odd = (bits >> np.uint32(16)) & np.uint32(1)
             target[c] = np.uint16((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
 
     def widen(target: Any, source: Any) -> None:
-        for c in range(len(source)):
+        for c in range(min(len(target), len(source))):
             target[c] = np.uint32(np.uint32(source[c]) << np.uint32(16)).view(np.float32)
 
     if target.dtype == source.dtype:
@@ -165,7 +168,7 @@ def gather(images: Array, values: Array, first: int, rows: int, columns: int) ->
     images
         Shape (n, height, width, channels), float32, with margin.
     values
-        Written: shape (36, tiles, channels), float32 or bfloat16 as uint16; `tiles` is a
+        Written: shape (tiles, 36, channels), float32 or bfloat16 as uint16; `tiles` is a
         multiple of `columns`.
     first
         Row of tiles to begin with, counted through all images.
@@ -175,7 +178,7 @@ def gather(images: Array, values: Array, first: int, rows: int, columns: int) ->
     channels = images.shape[3]
     strip = np.empty((6, TILE * columns + 2, channels), np.float32)
     o = np.empty((6, channels), np.float32)
-    for r in range(values.shape[1] // columns):
+    for r in range(values.shape[0] // columns):
         image = images[(first + r) // rows]
         y = TILE * ((first + r) % rows)
         for x in range(strip.shape[1]):
@@ -188,6 +191,7 @@ def gather(images: Array, values: Array, first: int, rows: int, columns: int) ->
                     i0[c], i1[c], i2[c], i3[c], i4[c], i5[c]
                 )
         for t in range(columns):
+            tile = values[r * columns + t]
             x = TILE * t
             for k in range(6):
                 s0, s1, s2 = strip[k, x], strip[k, x + 1], strip[k, x + 2]
@@ -197,7 +201,7 @@ def gather(images: Array, values: Array, first: int, rows: int, columns: int) ->
                         s0[c], s1[c], s2[c], s3[c], s4[c], s5[c]
                     )
                 for j in range(6):
-                    _copy(values[6 * k + j, r * columns + t], o[j])
+                    _copy(tile[6 * k + j], o[j])
 
 
 @_compiled
@@ -230,39 +234,42 @@ def scatter(
     pool
         Whether each 2x2 outputs give their maximum.
     """
-    channels = values.shape[2]
     side = TILE // 2 if pool else TILE
-    i = np.empty((6, channels), np.float32)
-    strip = np.empty((TILE, 6, channels), np.float32)
-    tile = np.empty((TILE, TILE, channels), np.float32)
-    for r in range(values.shape[1] // columns):
+    i = np.empty((6, CHANNELS), np.float32)
+    strip = np.empty((TILE, 6, CHANNELS), np.float32)
+    tile = np.empty((TILE, TILE, CHANNELS), np.float32)
+    b = np.zeros(CHANNELS, np.float32)
+    for r in range(values.shape[0] // columns):
         image = images[(first + r) // rows]
         top = side * ((first + r) % rows)
         for t in range(columns):
             left = side * t
-            for j in range(6):
-                for k in range(6):
-                    _copy(i[k], values[6 * k + j, r * columns + t])
-                s0, s1, s2, s3 = strip[0, j], strip[1, j], strip[2, j], strip[3, j]
-                for c in range(channels):
-                    s0[c], s1[c], s2[c], s3[c] = _interpolate(
-                        i[0, c], i[1, c], i[2, c], i[3, c], i[4, c], i[5, c]
-                    )
-            for k in range(TILE):
-                s0, s1, s2 = strip[k, 0], strip[k, 1], strip[k, 2]
-                s3, s4, s5 = strip[k, 3], strip[k, 4], strip[k, 5]
-                o0, o1, o2, o3 = tile[k, 0], tile[k, 1], tile[k, 2], tile[k, 3]
-                for c in range(channels):
-                    y0, y1, y2, y3 = _interpolate(s0[c], s1[c], s2[c], s3[c], s4[c], s5[c])
-                    o0[c], o1[c] = max(lowest, y0 + bias[c]), max(lowest, y1 + bias[c])
-                    o2[c], o3[c] = max(lowest, y2 + bias[c]), max(lowest, y3 + bias[c])
-            for y in range(min(side, height - top)):
-                for x in range(min(side, width - left)):
-                    out = image[1 + top + y, 1 + left + x]
-                    if pool:
-                        o0, o1 = tile[2 * y, 2 * x], tile[2 * y, 2 * x + 1]
-                        o2, o3 = tile[2 * y + 1, 2 * x], tile[2 * y + 1, 2 * x + 1]
-                        for c in range(channels):
-                            out[c] = max(max(o0[c], o1[c]), max(o2[c], o3[c]))
-                    else:
-                        _copy(out, tile[y, x])
+            for start in range(0, values.shape[2], CHANNELS):
+                some = slice(start, start + CHANNELS)
+                for j in range(6):
+                    for k in range(6):
+                        _copy(i[k], values[r * columns + t, 6 * k + j, some])
+                    s0, s1, s2, s3 = strip[0, j], strip[1, j], strip[2, j], strip[3, j]
+                    for c in range(CHANNELS):
+                        s0[c], s1[c], s2[c], s3[c] = _interpolate(
+                            i[0, c], i[1, c], i[2, c], i[3, c], i[4, c], i[5, c]
+                        )
+                _copy(b, bias[some])
+                for k in range(TILE):
+                    s, o = strip[k], tile[k]
+                    for c in range(CHANNELS):
+                        y0, y1, y2, y3 = _interpolate(
+                            s[0, c], s[1, c], s[2, c], s[3, c], s[4, c], s[5, c]
+                        )
+                        o[0, c], o[1, c] = max(lowest, y0 + b[c]), max(lowest, y1 + b[c])
+                        o[2, c], o[3, c] = max(lowest, y2 + b[c]), max(lowest, y3 + b[c])
+                for y in range(min(side, height - top)):
+                    for x in range(min(side, width - left)):
+                        out = image[1 + top + y, 1 + left + x, some]
+                        if pool:
+                            o0, o1 = tile[2 * y, 2 * x], tile[2 * y, 2 * x + 1]
+                            o2, o3 = tile[2 * y + 1, 2 * x], tile[2 * y + 1, 2 * x + 1]
+                            for c in range(len(out)):
+                                out[c] = max(max(o0[c], o1[c]), max(o2[c], o3[c]))
+                        else:
+                            _copy(out, tile[y, x])

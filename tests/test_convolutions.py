@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from featreg.extract import products
 from featreg.extract.convolutions import Convolution, PlainStack, apply, make_stack
 from featreg.extract.threads import in_threads
 from featreg.extract.winograd import WinogradStack
@@ -51,6 +52,8 @@ STACKS = {
     "pooled": draw((16, True, False), (16, True, True), (32, True, False), (24, False, False)),
     "pooled at once": draw((5, True, False), (7, True, True), (3, False, True)),
     "pooled from the start": draw((6, True, True), (8, True, True), (4, False, False)),
+    # Channels are interpolated 64 at a time.
+    "more channels": draw((70, True, False), (130, True, False), (64, False, True)),
     "without ReLU": draw((8, False, False), (8, False, False)),
 }
 
@@ -117,3 +120,23 @@ def test_results_come_in_order_and_errors_come_out() -> None:
     assert in_threads(lambda n: n * n, range(20)) == [n * n for n in range(20)]
     with pytest.raises(ZeroDivisionError):
         in_threads(lambda n: 1 // n, range(3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("packed", [True, False], ids=["oneDNN", "without"])
+def test_products(dtype: torch.dtype, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not packed:  # as where torch or the processor cannot
+        monkeypatch.setattr(products, "pack", lambda *_: None)
+    generator = torch.Generator().manual_seed(0)
+    matrices = torch.randn((36, 24, 40), generator=generator).to(dtype).float()
+    factors = torch.randn((50, 36, 24), generator=generator).to(dtype)
+    multiply = products.Products(matrices, dtype, 48)
+    found = multiply(factors)
+    assert found.is_contiguous()
+    assert found.dtype == dtype
+    expected = torch.einsum("rpi,pio->rpo", factors.double(), matrices.double())
+    # The sum is float32's; then it is rounded once: half a unit in the last of 8 bits.
+    tolerance = (
+        {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2**-8, "atol": 1e-4}
+    )
+    torch.testing.assert_close(found.double(), expected, **tolerance)
