@@ -24,8 +24,10 @@ Work = Callable[[], Any]
 
 
 def _featreg(feature: str, precision: str, folder: Path, **settings: str) -> Any:
+    from featreg.datasets.allocator import keep_memory
     from featreg.extract.features import FeatureSpec, extractor_class, make_config
 
+    keep_memory()  # as the pipeline does
     config = make_config(feature, settings)
     names = extractor_class(feature).weight_names(config)
     weights = tuple((name, folder / f"{name}.safetensors") for name in names)
