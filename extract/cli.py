@@ -15,6 +15,7 @@ from .cli_datasets import reading_options
 # What the options offer; the modules that give these words meaning bring torch and more.
 _DEVICES = click.Choice(["auto", "cpu", "cuda"])
 _PRECISIONS = click.Choice(["float32", "bfloat16"])
+_BACKENDS = click.Choice(["torch", "openl3"])
 _RESAMPLERS = click.Choice(["soxr_hq", "soxr_vhq", "kaiser_best"])
 _SPLITS = click.Choice(["train", "valid", "test"])
 _MODES = click.Choice(["repeat", "area", "linear"])
@@ -46,6 +47,7 @@ def prep() -> None:
 @click.option("--scheduler", help="Address of a Dask cluster to work on.")
 @click.option("--device", type=_DEVICES, default="auto", help="Where the networks run.")
 @click.option("--precision", type=_PRECISIONS, default="float32", help="Of the networks' products.")
+@click.option("--backend", type=_BACKENDS, default="torch", help="Who computes OpenL3.")
 @click.option("--weights", "weights", multiple=True, metavar="NAME=FILE", help="Weights to use.")
 @click.option("--set", "assignments", multiple=True, metavar="FEATURE.KEY=VALUE", help="A setting.")
 @click.option("--resampler", type=_RESAMPLERS, default="soxr_hq", help="How rates are changed.")
@@ -64,6 +66,7 @@ def extract(
     scheduler: str | None,
     device: str,
     precision: str,
+    backend: str,
     weights: tuple[str, ...],
     assignments: tuple[str, ...],
     resampler: str,
@@ -101,7 +104,8 @@ def extract(
     for note in found.notes:
         warn(note)
     gpus = count_gpus(device)
-    specs = make_specs(found, features, assignments, weights, "cuda" if gpus else "cpu", precision)  # type: ignore[arg-type]
+    where = "cuda" if gpus else "cpu"
+    specs = make_specs(found, features, assignments, weights, where, precision, backend)  # type: ignore[arg-type]
     request = Request(specs, resampler, keep_silent, shard_clips)  # type: ignore[arg-type]
     with folder.exclusive():
         plan = make_plan(found, folder, request, splits, limit)

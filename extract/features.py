@@ -26,6 +26,9 @@ FEATURES: dict[str, tuple[str, str]] = {
 # The signal that the model hears is kept beside whatever else is asked for.
 AUDIO = "audio"
 
+# Source of OpenL3 for each choice of ``--backend``.
+BACKENDS = {"torch": "", "openl3": "featreg.extract.openl3_package:OpenL3Package"}
+
 # Source of a feature that lies in a folder; that of a user's class is MODULE:CLASS.
 FOLDER = "folder"
 
@@ -107,6 +110,7 @@ def make_specs(
     overrides: Sequence[str],
     device: str,
     precision: Precision,
+    backend: str = "torch",
 ) -> tuple[FeatureSpec, ...]:
     """What the options of ``prep extract`` ask for, the audio first.
 
@@ -118,6 +122,8 @@ def make_specs(
         The options ``--features``, ``--set`` and ``--weights``.
     device, precision
         See `Extractor`.
+    backend
+        Who computes OpenL3, one of `BACKENDS`.
 
     Raises
     ------
@@ -129,6 +135,10 @@ def make_specs(
 
     settings = parse_settings(assignments)
     sources = {AUDIO: "", **_find_sources(parse_names(features), settings)}
+    if BACKENDS[backend]:
+        if "openl3" not in sources:
+            raise UsageError(f"--backend {backend}: openl3 is not among --features {features}")
+        sources["openl3"] = BACKENDS[backend]
     for name in settings:
         if name not in sources:
             raise UsageError(f"--set {name}.…: {name} is not among --features {features}")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,9 @@ from safetensors.numpy import save_file
 from weight_files import openl3_layers
 
 from featreg.datasets.audio import Resampler, resample
-from featreg.datasets.base import FeatregError, UsageError
+from featreg.datasets.base import UsageError
 from featreg.extract.openl3 import Network, OpenL3, OpenL3Config, from_keras
 from featreg.extract.openl3_frontend import hann, make_front_end
-from featreg.extract.openl3_package import OpenL3Package
 
 Floats = npt.NDArray[np.float32]
 Reference = Mapping[str, npt.NDArray[Any]]
@@ -300,83 +298,3 @@ def test_other_keras_files_are_refused(seeded: ModuleType) -> None:
     dense = ("dense_3", [np.zeros((512, 10)), np.zeros(10)])
     with pytest.raises(ValueError, match=r"layer dense_3: expected.*found \(512, 10\), \(10,\)"):
         from_keras([*layers, dense])
-
-
-class StandIn(ModuleType):
-    """A module of the interface of openl3 0.4: its framing, and the sums of its windows."""
-
-    __version__ = "0.4.2"
-
-    def __init__(self) -> None:
-        super().__init__("openl3")
-        self.models = SimpleNamespace(load_audio_embedding_model=self.load)
-        self.loaded: list[tuple[str, str, int]] = []
-
-    def load(
-        self, input_repr: str, content_type: str, embedding_size: int, frontend: str = "kapre"
-    ) -> int:
-        assert frontend == "kapre"
-        self.loaded.append((input_repr, content_type, embedding_size))
-        return embedding_size
-
-    def get_audio_embedding(
-        self,
-        audio: Floats,
-        sr: int,
-        model: int | None = None,
-        input_repr: str | None = None,
-        content_type: str = "music",
-        embedding_size: int = 6144,
-        center: bool = True,
-        hop_size: float = 0.1,
-        batch_size: int = 32,
-        frontend: str = "kapre",
-        verbose: bool = True,
-    ) -> tuple[Floats, npt.NDArray[np.float64]]:
-        assert (sr, frontend) == (RATE, "kapre")
-        assert model is not None
-        hop = int(hop_size * RATE)
-        audio = np.pad(audio, (RATE // 2 if center else 0, 0))
-        audio = np.pad(audio, (0, max(0, RATE - len(audio))))
-        audio = np.pad(audio, (0, -(len(audio) - RATE) % hop))
-        windows = np.lib.stride_tricks.sliding_window_view(audio, RATE)[::hop]
-        rows = windows[:, : RATE : RATE // model][:, :model]
-        return rows.copy(), np.arange(len(rows)) * hop_size
-
-
-@pytest.fixture
-def package(monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    module = StandIn()
-    monkeypatch.setitem(sys.modules, "openl3", module)
-    return module
-
-
-@pytest.mark.parametrize("center", [True, False])
-@pytest.mark.parametrize("seconds", [0.3, 1.0, 5.37])
-def test_the_package_gives_the_same_rows_at_the_same_times(
-    package: StandIn, seeded: ModuleType, center: bool, seconds: float
-) -> None:
-    config = OpenL3Config("linear", "env", center=center)
-    extractor = OpenL3Package(config, {})
-    signal = seeded.signal(seconds, RATE, 4)
-    whole, times = package.get_audio_embedding(signal, RATE, 512, center=center)
-    np.testing.assert_array_equal(extractor.extract(signal), whole)
-    starts_or_centers = extractor.clock.centers(len(whole)) - (0 if center else 0.5)
-    np.testing.assert_allclose(starts_or_centers, times, atol=1e-12)
-    assert package.loaded == [("linear", "env", 512)]
-    assert extractor.settings["backend"] == "openl3 0.4.2"
-    assert extractor.weights_sha256 == ""
-
-
-@pytest.mark.usefixtures("package")
-def test_what_the_package_cannot_do_is_refused() -> None:
-    with pytest.raises(UsageError, match="trained"):
-        OpenL3Package(OpenL3Config(frontend="trained"), {})
-    with pytest.raises(UsageError, match="bfloat16"):
-        OpenL3Package(OpenL3Config(), {}, precision="bfloat16")
-
-
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "openl3", None)
-    with pytest.raises(FeatregError, match="pip install openl3"):
-        OpenL3Package(OpenL3Config(), {})
