@@ -1,33 +1,64 @@
-# featreg in a container, for GPU machines:
+# syntax=docker/dockerfile:1
+# featreg in a container. At the top of the repository:
 #
-#   docker build -t featreg .
-#   docker run --gpus all -v $PWD/featreg-work:/featreg -v /data:/data:ro featreg \
-#       prep extract --dataset mtat --root /data/mtat --features vggish,openl3
+#   docker build --tag featreg .                               for GPUs
+#   docker build --tag featreg:cpu --build-arg DEVICE=cpu .    without CUDA: a third of the size
 #
-# A smaller image without CUDA: --build-arg TORCH_INDEX=ADDRESS, the index of torch's CPU wheels.
-# /featreg holds all that featreg writes, fetched weights among it.
+# docs/deploy.md says how it is run. What it reads and writes lies in three volumes: /data (the
+# datasets, may be read-only), /work (shards, runs, reports), /cache (fetched weights, kernels).
 
-ARG PYTHON=3.12
+ARG PYTHON=3.12.12
 
-FROM python:${PYTHON}-slim AS build
-ARG TORCH_INDEX=
+# Everything but featreg: this layer stays as it is while featreg changes.
+FROM python:${PYTHON}-slim-bookworm AS dependencies
+ARG DEVICE=cuda
+ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_PYTHON=/opt/featreg/bin/python
 WORKDIR /source
-RUN python -m venv /opt/featreg
-ENV PATH=/opt/featreg/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv --without-pip /opt/featreg
 COPY constraints.txt ./
-RUN pip install --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch==2.13.0
-COPY pyproject.toml README.md LICENSE ./
+# From torch's own index comes torch alone; its dependencies follow with all others.
+RUN case "$DEVICE" in \
+        cuda) pip install --constraint constraints.txt torch ;; \
+        cpu) pip install --constraint constraints.txt --no-deps --index-url "$TORCH_CPU_INDEX" torch ;; \
+        *) echo "--build-arg DEVICE=$DEVICE: expected cuda or cpu" >&2; exit 1 ;; \
+    esac
+COPY pyproject.toml ./
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+        > requirements.txt \
+    && pip install --constraint constraints.txt --requirement requirements.txt \
+    && find /opt/featreg -type d \( -name tests -o -path '*/torch/test' -o -path '*/torch/include' \) \
+        -prune -exec rm -r {} +
+
+FROM python:${PYTHON}-slim-bookworm AS wheel
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /source
+COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY datasets datasets
 COPY extract extract
 COPY train train
-RUN pip install --constraint constraints.txt .
+# The build backend is pinned too: it comes from constraints.txt, not from pip's isolation.
+RUN pip install --constraint constraints.txt setuptools \
+    && pip wheel --no-deps --no-build-isolation --wheel-dir /wheel .
 
-FROM python:${PYTHON}-slim
-COPY --from=build /opt/featreg /opt/featreg
-RUN useradd --create-home --uid 1000 featreg && install --directory --owner featreg /featreg
-USER featreg
-WORKDIR /featreg
-ENV PATH=/opt/featreg/bin:$PATH FEATREG_WORK=/featreg \
-    XDG_CACHE_HOME=/featreg/.cache NUMBA_CACHE_DIR=/featreg/.cache/numba
-VOLUME /featreg
+FROM python:${PYTHON}-slim-bookworm
+COPY --from=dependencies /opt/featreg /opt/featreg
+RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
+    pip --python /opt/featreg/bin/python install --no-cache-dir --no-deps /wheel/*.whl \
+    && useradd --uid 1000 --create-home featreg \
+    && install --directory --mode 1777 /work /cache /data
+# USER has a value for those who run as another user than 1000: libraries ask for a name.
+ENV PATH=/opt/featreg/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    USER=featreg \
+    FEATREG_WORK=/work \
+    FEATREG_DATA=/data \
+    XDG_CACHE_HOME=/cache \
+    NUMBA_CACHE_DIR=/cache/numba \
+    MPLCONFIGDIR=/cache/matplotlib
+USER 1000:1000
+WORKDIR /work
+VOLUME ["/work", "/cache", "/data"]
+# `docker stop` then is Ctrl-C: what is finished stays, and the same command goes on from there.
+STOPSIGNAL SIGINT
 CMD ["prep", "--help"]

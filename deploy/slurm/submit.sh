@@ -1,0 +1,19 @@
+#!/bin/bash
+# MagnaTagATune on a Slurm cluster: extract and align, then every method and seed at once, then
+# the table. Run it on a login node, from any folder:
+#
+#   FEATREG_WORK=/scratch/$USER/featreg FEATREG_DATA=/data/music deploy/slurm/submit.sh
+#
+# FEATREG_RUN is put before every command: where featreg is not installed but in a container,
+#   FEATREG_RUN="apptainer exec --nv --bind $FEATREG_WORK,$FEATREG_DATA featreg.sif"
+
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+: "${FEATREG_WORK:?names the working folder, on a disk that every node sees}"
+: "${FEATREG_DATA:?names the folder that holds the folder mtat, on such a disk too}"
+export FEATREG_WORK FEATREG_DATA FEATREG_RUN="${FEATREG_RUN:-}"
+
+extracted=$(sbatch --parsable "$here/extract.sbatch")
+trained=$(sbatch --parsable --dependency="afterok:$extracted" "$here/train.sbatch")
+compared=$(sbatch --parsable --dependency="afterok:$trained" "$here/compare.sbatch")
+echo "extract and align $extracted, train $trained, compare $compared"
