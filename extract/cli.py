@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
+from featreg.datasets.completion import completion
 from featreg.datasets.console import Commands, group_options, progress, say, warn, work_option
 
-from . import cli_datasets, cli_weights
+from . import cli_datasets, cli_doctor, cli_weights
 from .cli_datasets import reading_options
 
 # What the options offer; the modules that give these words meaning bring torch and more.
@@ -229,3 +230,5 @@ def verify(path: Path, workers: int | None) -> None:
 prep.add_command(cli_datasets.datasets)
 prep.add_command(cli_datasets.download)
 prep.add_command(cli_weights.weights)
+prep.add_command(cli_doctor.doctor)
+prep.add_command(completion(prep))

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from featreg.datasets.completion import completion
 from featreg.datasets.console import Commands, group_options, say, work_option
 
 from .cli_experiments import attach
@@ -79,3 +80,4 @@ def run_command(
 
 
 attach(train)
+train.add_command(completion(train))

@@ -1,0 +1,173 @@
+"""What the doctor finds, on this machine and on machines with something wrong."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+import torch
+from click.testing import CliRunner, Result
+
+from featreg.datasets import registry
+from featreg.extract import doctor
+from featreg.extract.cli import prep
+from featreg.extract.doctor import Finding
+from featreg.extract.doctor_disk import check_audio, check_shards
+from featreg.extract.published import WEIGHTS
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for variable in ("FEATREG_DATA", "FEATREG_WEIGHTS", "FEATREG_WEIGHTS_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def examine(work: Path) -> Result:
+    return CliRunner().invoke(prep, ["doctor", "--work", str(work)])
+
+
+def faults(findings: Any) -> list[Finding]:
+    return [finding for finding in findings if finding.level != "ok"]
+
+
+def test_a_machine_that_runs_these_tests_is_well(tmp_path: Path) -> None:
+    done = examine(tmp_path / "work")
+    assert done.exit_code == 0, done.output
+    titles = [line for line in done.output.splitlines() if not line.startswith(" ")]
+    assert titles == [
+        *("packages", "processor", "GPU", "compiled code", "audio", "shards", "weights"),
+        *("folders", "datasets", "nothing that extraction or training needs is broken"),
+    ]
+    assert f"torch {torch.__version__}" in done.output
+    assert "MP3 is read" in done.output
+    assert "musicnn-msd: shipped" in done.output
+    assert "demo: 276 clips" in done.output
+    # What is missing comes with the line that brings it; and nothing was left behind.
+    for known in WEIGHTS.values():
+        if known.published[0].url and not known.shipped.is_file():
+            assert f"prep weights fetch {known.name}" in done.output
+    for name in set(registry.names()) - {"demo"}:
+        assert f"prep download {name}" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_packages_that_are_missing_or_too_old_are_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = metadata.version
+
+    def version(name: str) -> str:
+        if name == "resampy":
+            raise metadata.PackageNotFoundError(name)
+        return {"torch": "2.5.1+cpu", "numba": "0.100"}.get(name) or whole(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    found = {finding.text.split()[0]: finding for finding in doctor.check_packages()}
+    assert found["torch"] == Finding(
+        "broken", "torch 2.5.1+cpu is too old (needs 2.6)", "pip install 'torch>=2.6'"
+    )
+    assert found["resampy"].level == "note"
+    assert found["resampy"].remedy == "pip install 'featreg[resampy]'"
+    assert "numba" not in found  # 0.100 is newer than 0.59
+
+
+@pytest.mark.parametrize(("python", "fits"), [("3.9.9", False), ("3.10.0", True), ("3.13", False)])
+def test_only_the_declared_pythons_will_do(
+    monkeypatch: pytest.MonkeyPatch, python: str, fits: bool
+) -> None:
+    monkeypatch.setattr("platform.python_version", lambda: python)
+    first = next(doctor.check_packages())
+    assert first.level == ("ok" if fits else "broken")
+    assert (
+        first.text == f"Python {python} (needs {metadata.metadata('featreg')['Requires-Python']})"
+    )
+
+
+def test_a_codec_that_is_missing_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = soundfile.write
+
+    def write(file: Any, *arguments: Any, format: str, **options: Any) -> None:
+        if format == "MP3":
+            raise ValueError("Unknown format: 'MP3'")
+        whole(file, *arguments, format=format, **options)
+
+    monkeypatch.setattr(soundfile, "write", write)
+    (fault,) = faults(check_audio())
+    assert fault.level == "broken"
+    assert fault.text == "MP3 files cannot be read: Unknown format: 'MP3'"
+    assert fault.remedy.startswith("pip install --force-reinstall soundfile")
+
+
+def test_a_folder_that_cannot_be_written_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    done = examine(tmp_path / "file" / "work")
+    assert done.exit_code == 1
+    assert re.search(r"!! working folder .*/file cannot be written to\n +--work DIR", done.output)
+    assert "error: 1 things are broken" in done.output
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
+    (fault,) = faults(check_shards(tmp_path))
+    assert fault.level == "broken"
+    assert "Permission denied" in fault.text
+
+
+def test_a_variable_that_names_no_folder_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEATREG_DATA", str(tmp_path / "nowhere"))
+    (fault,) = faults(doctor.check_folders(tmp_path))
+    assert fault.level == "broken"
+    assert fault.remedy == "unset FEATREG_DATA"
+
+
+def test_little_room_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_LITTLE_ROOM", float("inf"))
+    (fault,) = faults(doctor.check_folders(tmp_path))
+    assert fault.level == "note"
+    assert fault.text.endswith("GB free there")
+
+
+def test_a_driver_without_a_torch_for_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    (fault,) = faults(doctor.check_gpu())
+    assert fault.level == "note"
+    assert f"torch {torch.__version__} sees no GPU" in fault.text
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert faults(doctor.check_gpu()) == []
+
+
+def test_threads_that_lie_idle_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dask.system.CPU_COUNT", 64)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    (fault,) = faults(doctor.check_processor())
+    assert fault.text == "torch uses 1 threads (OMP_NUM_THREADS=1), fewer than there are cores"
+
+
+def test_a_dataset_that_is_incomplete_is_said(tmp_path: Path) -> None:
+    (tmp_path / "mtat" / "source").mkdir(parents=True)
+    found = {finding.text.partition(":")[0]: finding for finding in doctor.check_datasets(tmp_path)}
+    assert found["mtat"].level == "note"
+    assert "expected annotations_final.csv" in found["mtat"].text
+
+
+def test_what_breaks_one_part_does_not_keep_the_others_from_being_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop() -> None:
+        raise OSError("no such library")
+
+    monkeypatch.setattr(doctor, "check_processor", stop)
+    parts = dict(doctor.examine(tmp_path))
+    assert parts["processor"] == [Finding("broken", "OSError: no such library")]
+    assert len(parts) == 9
