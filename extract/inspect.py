@@ -30,7 +30,7 @@ def describe(path: Path) -> str:
 
 def _describe_shard(path: Path) -> str:
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             layout = file.attrs.get("format")
             if layout == native.FORMAT:
                 lines = _native_lines(path)

@@ -286,7 +286,7 @@ class ClipReader:
             self._files.popitem(last=False)[1][0].close()
         path = self.clips.paths[shard]
         try:
-            file = h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE_BYTES)
+            file = h5py.File(path, "r", locking=False, rdcc_nbytes=_CHUNK_CACHE_BYTES)
         except OSError as error:
             raise FeatregError(f"{path}: cannot be read any more ({error})") from None
         arrays = {name: file[name] for name in ("audio", *self._names)}
