@@ -3,94 +3,19 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 from click.testing import CliRunner
+from made_up import CONREG, made_up_run
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.train.cli import train
-from featreg.train.compare import alphas, differences, load, spread, table
-from featreg.train.presets import ALPHAS, PRESETS, Config
-from featreg.train.runs import RunDir
-
-CLASSES = ["piano", "flute", "drums", "banjo"]
-
-
-def made_up_run(work: Path, seed: int, pr_auc: float, **changes: Any) -> RunDir:
-    """A finished run with the test metric that is asked for."""
-    values: dict[str, Any] = {
-        "dataset": "demo",
-        "aligned": "musicnn-0.1s",
-        "preset": "demo",
-        "reg": "none",
-        "fusion": "none",
-        "features": (),
-        "alpha": 0.0,
-        "fraction": 1.0,
-        "seed": seed,
-        "metric": "pr_auc",
-        "devices": 1,
-        "recipe": PRESETS["demo"],
-    }
-    config = Config(**{**values, **changes})
-    folder = RunDir(work / "runs" / config.run_name)
-    folder.path.mkdir(parents=True)
-    folder.write_json(
-        "config.json",
-        {
-            "config": config.to_json(),
-            "fingerprint": "f",
-            "data": {
-                "dataset": "demo",
-                "fingerprint": "0123456789abcdef0123",
-                "clips": {"train": 5, "valid": 6, "test": 40},
-                "classes": CLASSES,
-                "notes": ["Notes are <b>escaped</b>."],
-            },
-            "parameters": {"training": 1200, "inference": 1000},
-            "command": "train run --reg none",
-            "started": "2026-01-01T00:00:00+00:00",
-            "versions": {"featreg": "0.1.0", "torch": "2.13.0", "python": "3.11"},
-            "machine": {"device": "cpu"},
-        },
-    )
-    epochs = np.arange(1, 4)
-    curves = {"epoch": epochs, "task_loss": 1 / epochs, "valid_pr_auc": pr_auc * epochs / 3}
-    pd.DataFrame(curves).to_csv(folder.path / "metrics.csv", index=False)
-    rng = np.random.default_rng(seed)
-    np.savez(
-        folder.path / "embeddings.npz",
-        clip_id=np.array([f"c{k}" for k in range(40)]),
-        embedding=rng.standard_normal((40, 8)).astype(np.float32),
-        label=np.tile(np.eye(4, dtype=np.uint8)[:, :], (10, 1)) * np.array([1, 1, 1, 0], np.uint8),
-        label_mask=np.ones((40, 4), np.uint8),
-    )
-    scores = [
-        {"name": name, "annotated": 40, "positives": 10, "pr_auc": pr_auc, "roc_auc": 0.9}
-        for name in CLASSES[:3]
-    ] + [{"name": "banjo", "annotated": 40, "positives": 0, "pr_auc": None, "roc_auc": None}]
-    folder.write_json(
-        "report.json",
-        {
-            "best_epoch": 3,
-            "valid": {"pr_auc": pr_auc},
-            "test": {"pr_auc": pr_auc, "roc_auc": 0.9},
-            "intervals": {"pr_auc": [pr_auc - 0.1, pr_auc + 0.1], "roc_auc": [0.8, 1.0]},
-            "classes": scores,
-            "undefined": {"pr_auc": ["banjo"], "roc_auc": ["banjo"]},
-            "seconds": 12.3,
-        },
-    )
-    return folder
-
-
-CONREG: dict[str, Any] = {"reg": "conreg", "features": ("musicnn",), "alpha": 0.3}
+from featreg.train.compare import alphas, common, differences, load, spread, table
+from featreg.train.presets import ALPHAS, PRESETS
 
 
 @pytest.fixture
@@ -138,6 +63,36 @@ def test_a_difference_that_seeds_do_not_agree_on_is_none(tmp_path: Path) -> None
     assert "no clear difference" in sentence
 
 
+def test_a_smaller_share_of_clips_has_its_own_baseline(work: Path) -> None:
+    made_up_run(work, 0, 0.2, fraction=0.1)
+    made_up_run(work, 0, 0.3, fraction=0.1, **CONREG)
+    made_up_run(work, 0, 0.4, fraction=0.5, **CONREG)
+    sentences = differences(load(work, [], None))
+    [same] = [each for each in sentences if "0.1)" in each]
+    assert same == (
+        "Con-Reg (musicnn, alpha 0.3, fraction 0.1) is 0.100 better than baseline (fraction 0.1) "
+        "in macro PR-AUC, on one seed: that is no evidence yet."
+    )
+    [alone] = [each for each in sentences if "0.5)" in each]
+    assert "no baseline with its recipe and its clips" in alone
+
+
+def test_standardized_features_have_the_plain_baseline(tmp_path: Path) -> None:
+    made_up_run(tmp_path, 0, 0.5)
+    recipe = dataclasses.replace(PRESETS["demo"], standardize=True)
+    made_up_run(tmp_path, 0, 0.6, recipe=recipe, **CONREG)
+    [sentence] = differences(load(tmp_path, [], None))
+    assert "0.100 better than baseline" in sentence
+
+
+def test_what_all_runs_share_is_said_once(tmp_path: Path) -> None:
+    for changes in ({}, CONREG):
+        made_up_run(tmp_path, 0, 0.5, preset="demo-small", recipe=PRESETS["demo-small"], **changes)
+    groups = load(tmp_path, [], None)
+    assert [each.label for each in groups] == ["baseline", "Con-Reg (musicnn, alpha 0.3)"]
+    assert common(groups) == ["preset demo-small"]
+
+
 def test_runs_on_other_data_are_another_group(work: Path) -> None:
     path = work / "runs" / "demo-baseline-s1" / "config.json"
     about = json.loads(path.read_text())
@@ -172,6 +127,7 @@ def test_the_report_needs_nothing_else(work: Path) -> None:
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "better on each of 2 seeds" in page
     assert "train run --reg none" in page
+    assert "train run --dataset demo --aligned musicnn-0.1s --reg conreg" in page
     assert "0123456789abcdef" in page
     assert "have the class: banjo" in page
     assert "Notes are &lt;b&gt;escaped" in page

@@ -158,15 +158,17 @@ def test_alpha_is_chosen_on_the_validation_split(work: Path) -> None:
     assert runs.keys() == {0.0, 0.5}
     valid = {a: run.read_json("report.json")["valid"]["pr_auc"] for a, run in runs.items()}
     best = max(sorted(valid), key=lambda alpha: valid[alpha])
-    assert f"alpha {best:g} has the best validation pr_auc" in result.output
-    assert (work / "reports" / "alpha-toy-disreg.csv").is_file()
+    assert f"alpha {best:g} of Dis-Reg (tones) on toy was chosen on the validation" in result.output
+    assert (work / "reports" / "alpha-toy-disreg-tones.csv").is_file()
 
 
 def test_no_regularizer_has_no_alpha_to_choose(work: Path) -> None:
     assert call(work, "choose-alpha").exit_code == 2
 
 
-@pytest.mark.parametrize("command", ["run", "compare", "choose-alpha", "params"])
+@pytest.mark.parametrize(
+    "command", ["run", "compare", "table1", "ablate", "choose-alpha", "params"]
+)
 def test_help_shows_defaults_and_ends_with_an_example(command: str) -> None:
     result = CliRunner().invoke(train, [command, "--help"])
     assert result.exit_code == 0

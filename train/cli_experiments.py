@@ -1,7 +1,8 @@
-"""``train compare``, ``params``, ``choose-alpha``: several runs, and what they say together."""
+"""Commands over several runs: ``compare``, ``table1``, ``ablate``, ``choose-alpha``, ``params``."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,22 +10,40 @@ import click
 
 from featreg.datasets.console import work_option
 
-from .configure import config_options
+from .configure import alpha_option, config_options, shared_options
 from .models.registry import ENCODERS
+from .regularizers.registry import REGULARIZERS
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from .choose_alpha import Choice
+    from .many import Runner
+    from .presets import Config
 
 _WORKERS = click.option(
     "--workers",
     type=click.IntRange(0),
     help="Processes that read.  [default: none if the data fit into memory, else one a core]",
 )
+_SEEDS = click.option("--seeds", type=click.IntRange(1), default=1, help="Runs of each method.")
+_ALPHAS = click.option(
+    "--alphas",
+    help="Weights to try, such as 0.1,0.3,1: the best on the validation split is taken.  "
+    "[default: the preset's alone, else the paper's]",
+)
+_JOBS = click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Runs side by side, each a process with its share of GPUs and cores.  "
+    "[default: one a GPU; one for every 4 cores]",
+)
+_FRESH = click.option("--fresh", is_flag=True, help="Repeat the runs that are there.")
 
 
 def attach(group: click.Group) -> None:
     """Add these commands to a group."""
-    for command in (compare, params, choose_alpha_command):
+    for command in (compare, table1_command, ablate_command, choose_alpha_command, params):
         group.add_command(command)
 
 
@@ -40,7 +59,8 @@ def attach(group: click.Group) -> None:
 def compare(runs: tuple[str, ...], dataset: str | None, report: Path | None, work: Path) -> None:
     """Put finished RUNS side by side, in a table and an HTML report.
 
-    Runs that differ in their seeds alone are one row: mean and spread.
+    Runs that differ in their seeds alone are one row: mean and spread. Without RUNS, the
+    report holds what `table1`, `ablate` and `params --save` made, too.
 
     \b
     Example:
@@ -54,45 +74,167 @@ def compare(runs: tuple[str, ...], dataset: str | None, report: Path | None, wor
     for sentence in differences(groups) + alphas(groups) + notes(groups):
         click.echo(sentence)
     path = report or work / "reports" / f"{groups[0].config.dataset}.html"
-    write_report(path, groups)
+    write_report(path, groups, None if runs else work / "reports")
     click.echo(f"report: {path}")
 
 
-@click.command()
-@click.option("--classes", type=click.IntRange(1), default=17, help="Of the task; 17 in the paper.")
-@click.option("--encoder", type=click.Choice(list(ENCODERS)), default="harmonic_cnn")
-def params(classes: int, encoder: str) -> None:
-    """Count parameters, in training and in use, by method and features (Table II).
+@click.command("table1")
+@click.option("--dataset", "datasets", help="Such as mtat,dcase2017.  [default: all aligned]")
+@click.option("--aligned", help="Aligned set of each dataset.  [default: the only one]")
+@click.option(
+    "--features",
+    help="Feature sets, such as vggish,openl3,vggish+openl3.  [default: each, and all together]",
+)
+@_SEEDS
+@_ALPHAS
+@click.option(
+    "--printed",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="CSV of the paper's numbers: dataset, method, features, value.  [default: those known]",
+)
+@_JOBS
+@_FRESH
+@shared_options
+@_WORKERS
+@work_option
+def table1_command(
+    datasets: str | None,
+    features: str | None,
+    seeds: int,
+    alphas: str | None,
+    printed: Path | None,
+    jobs: int | None,
+    fresh: bool,
+    device: str,
+    workers: int | None,
+    work: Path,
+    **options: Any,
+) -> None:
+    """Train every method with every feature set on every dataset (Table I).
+
+    Runs that are there are used; an interrupted table goes on. Written as CSV, Markdown
+    and HTML to WORK/reports.
 
     \b
     Example:
-        train params --classes 50
+        train table1 --dataset mtat --seeds 3 --alphas 0.3,1,5
     """
-    import pandas as pd
+    from . import table1
+    from .build import resolve_device
+    from .choose_alpha import read_alphas
+    from .compare import Result, group, notes
+    from .many import Runner
+    from .report import write_table_one
+    from .runs import RunDir
 
-    from .params import table_two
+    where = resolve_device(device)
+    weights, known = read_alphas(alphas), table1.read_printed(printed)
+    names = _names(datasets) or table1.datasets_with_shards(work)
+    cells = table1.plan(work, where, options, names, _names(features), seeds, weights)
+    runner = Runner(work, where, jobs, workers, fresh)
+    runner.run(config for cell in cells for seeded in cell.candidates for config in seeded)
+    rows, folder = table1.rows(cells, runner, known), work / "reports"
+    runs = [name for row in rows for name in row.runs.split()]
+    groups = group([Result(RunDir(work / "runs" / name)) for name in runs])
+    said = [*table1.notes(rows), *notes(groups)]
+    table1.write(rows, said, folder)
+    write_table_one(folder / "table1.html", rows, groups)
+    _print(table1.wide(rows))
+    for note in said:
+        click.echo(note)
+    click.echo(f"table: {folder / 'table1.md'}, and .csv and .html beside it")
 
-    rows = table_two(classes, encoder)
-    _print(
-        pd.DataFrame(
-            {
-                "method": [row.method for row in rows],
-                "features": [row.features for row in rows],
-                "training": [f"{row.training:,}" for row in rows],
-                "in use": [f"{row.inference:,}" for row in rows],
-            }
-        )
+
+@click.command("ablate")
+@click.option("--dataset", help="Dataset in the working folder.  [default: the only one]")
+@click.option("--aligned", help="Aligned set of the dataset.  [default: the only one]")
+@click.option(
+    "--reg",
+    type=click.Choice([name for name in REGULARIZERS if name != "none"]),
+    default="conreg",
+    help="Shown beside the baseline.",
+)
+@click.option("--features", help="Features, such as vggish+openl3.  [default: all aligned]")
+@click.option(
+    "--fractions", default="10,30,50,70,90,100", help="Shares of the training clips, in percent."
+)
+@_SEEDS
+@alpha_option
+@_ALPHAS
+@_JOBS
+@_FRESH
+@shared_options
+@_WORKERS
+@work_option
+def ablate_command(
+    fractions: str,
+    seeds: int,
+    alphas: str | None,
+    reg: str,
+    features: str | None,
+    jobs: int | None,
+    fresh: bool,
+    device: str,
+    workers: int | None,
+    work: Path,
+    **options: Any,
+) -> None:
+    """Train the baseline and a regularized model on ever more clips (Figure 2).
+
+    Runs that are there are used. With --alphas, the weight is chosen on all training
+    clips and kept. Written as PNG, SVG and CSV to WORK/reports.
+
+    \b
+    Example:
+        train ablate --fractions 10,30,50,70,90,100 --seeds 3
+    """
+    from . import ablate
+    from .build import resolve_device
+    from .choose_alpha import read_alphas
+    from .compare import notes
+    from .configure import configure
+    from .many import Runner
+
+    where, shares, weights = (
+        resolve_device(device),
+        ablate.read_fractions(fractions),
+        read_alphas(alphas),
     )
+    every = {**options, "fraction": 1.0, "fusion": "none"}
+    config = configure(work, where, {**every, "reg": reg, "features": features})
+    plain = {"reg": "none", "features": None, "alpha": None}
+    baseline = configure(work, where, {**every, **plain})
+    runner = Runner(work, where, jobs, workers, fresh)
+    if weights:
+        config = _choose(config, weights, seeds, runner).chosen.config
+    plans = [each for method in (baseline, config) for each in ablate.plan(method, shares, seeds)]
+    runner.run(each for seeded in plans for each in seeded)
+    groups = [runner.group(seeded) for seeded in plans]
+    points = ablate.points(groups)
+    path = ablate.write(points, work / "reports")
+    _print(ablate.in_words(points))
+    for note in (ablate.caption(points), *notes(groups)):
+        click.echo(note)
+    click.echo(f"figure: {path.with_suffix('.png')}, and .svg and .csv beside it")
 
 
 @click.command("choose-alpha")
 @click.option("--alphas", default="0.03,0.1,0.3,1,3", help="Weights to try.")
-@click.option("--seeds", type=click.IntRange(1), default=1, help="Runs of each weight.")
+@_SEEDS
+@_JOBS
+@_FRESH
 @config_options
 @_WORKERS
 @work_option
 def choose_alpha_command(
-    alphas: str, seeds: int, device: str, workers: int | None, work: Path, **options: Any
+    alphas: str,
+    seeds: int,
+    jobs: int | None,
+    fresh: bool,
+    device: str,
+    workers: int | None,
+    work: Path,
+    **options: Any,
 ) -> None:
     """Try several weights of a regularizer, and choose on the validation split.
 
@@ -103,23 +245,50 @@ def choose_alpha_command(
     from featreg.datasets.base import UsageError
 
     from .build import resolve_device
-    from .choose_alpha import choose_alpha
+    from .choose_alpha import read_alphas
     from .configure import configure
+    from .many import Runner
 
     if options["reg"] == "none":
         raise UsageError("--reg none: no weight to choose; name a regularizer, --reg conreg")
-    try:
-        weights = [float(weight) for weight in alphas.split(",")]
-    except ValueError:
-        raise UsageError(f"--alphas {alphas}: expected numbers, such as 0.1,0.3,1") from None
-    where = resolve_device(device)
+    weights, where = read_alphas(alphas), resolve_device(device)
     config = configure(work, where, options)
-    chosen, found = choose_alpha(config, weights, seeds, work, where, workers)
-    _print(found)
-    path = work / "reports" / f"alpha-{config.dataset}-{config.reg}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    found.to_csv(path, index=False)
-    click.echo(f"alpha {chosen:g} has the best validation {config.metric}; table: {path}")
+    choice = _choose(config, weights, seeds, Runner(work, where, jobs, workers, fresh))
+    _print(choice.table())
+
+
+def _choose(config: Config, alphas: Sequence[float], seeds: int, runner: Runner) -> Choice:
+    """Try every alpha; say and write down what validation chose."""
+    from .choose_alpha import choose_alpha
+
+    choice = choose_alpha(config, alphas, seeds, runner)
+    click.echo(choice.sentence())
+    click.echo(f"table: {choice.write(runner.work)}")
+    return choice
+
+
+@click.command()
+@click.option("--classes", type=click.IntRange(1), default=17, help="Of the task; 17 in the paper.")
+@click.option("--encoder", type=click.Choice(list(ENCODERS)), default="harmonic_cnn")
+@click.option("--save", is_flag=True, help="Write WORK/reports/table2.csv, for the report.")
+@work_option
+def params(classes: int, encoder: str, save: bool, work: Path) -> None:
+    """Count parameters, in training and in use, by method and features (Table II).
+
+    \b
+    Example:
+        train params --classes 50
+    """
+    from .params import in_words, table_two, write
+
+    rows = table_two(classes, encoder)
+    _print(in_words(rows))
+    if save:
+        click.echo(f"table: {write(rows, work / 'reports')}")
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()] if text else []
 
 
 def _print(found: pd.DataFrame) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,6 +55,12 @@ class Result:
         """Counts and scores of each class on the test split, by class name."""
         rows: pd.DataFrame = pd.DataFrame(self.report["classes"]).set_index("name")
         return rows
+
+    def predictions(self) -> pd.DataFrame:
+        """``predictions.csv``: probabilities by clip and class, on the test split."""
+        path = self.folder.path / "predictions.csv"
+        found: pd.DataFrame = pd.read_csv(path, dtype={"clip_id": str}).set_index("clip_id")
+        return found
 
     def embeddings(self) -> dict[str, npt.NDArray[Any]]:
         """``embeddings.npz`` of the test split."""
@@ -123,14 +130,29 @@ def _find(work: Path, name: str) -> RunDir:
 
 
 def group(results: Sequence[Result]) -> list[Group]:
-    """Results by all of their configuration but the seed, and by their data."""
+    """Results by all of their configuration but the seed, and by their data.
+
+    What all of them share beyond their dataset's preset is left out of their labels, and
+    is what `common` says.
+    """
     groups: dict[str, list[Result]] = {}
     for result in sorted(results, key=lambda result: result.config.seed):
-        key = {**result.config.to_json(), "data": result.about["data"]["fingerprint"]}
-        del key["seed"]
-        groups.setdefault(json.dumps(key, sort_keys=True), []).append(result)
-    found = [Group(members[0].config.title, members) for members in groups.values()]
+        groups.setdefault(_key(result, "seed"), []).append(result)
+    shared = common([Group("", members) for members in groups.values()])
+    found = [Group(members[0].config.titled(shared), members) for members in groups.values()]
     return sorted(found, key=lambda each: (each.config.method != "baseline", each.label))
+
+
+def common(groups: Sequence[Group]) -> list[str]:
+    """What every group has otherwise than its dataset's preset: ``preset demo-small``."""
+    first, *others = [each.config.specials for each in groups]
+    return [special for special in first if all(special in specials for specials in others)]
+
+
+def _key(result: Result, *without: str) -> str:
+    """All of a configuration but some of its parts, and the data it was applied to."""
+    values = {**result.config.to_json(), "data": result.about["data"]["fingerprint"]}
+    return json.dumps({k: v for k, v in values.items() if k not in without}, sort_keys=True)
 
 
 def table(groups: Sequence[Group]) -> pd.DataFrame:
@@ -154,41 +176,66 @@ def table(groups: Sequence[Group]) -> pd.DataFrame:
 
 def spread(values: Sequence[float]) -> str:
     """Mean and sample standard deviation: ``0.583 ± 0.012``."""
-    mean = f"{np.mean(values):.3f}"
-    return f"{mean} ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else mean
+    return spread_of(float(np.mean(values)), deviation(values))
+
+
+def spread_of(mean: float, deviation: float) -> str:
+    """Both in words; of one value, whose deviation is NaN, the mean alone."""
+    return f"{mean:.3f} ± {deviation:.3f}" if np.isfinite(deviation) else f"{mean:.3f}"
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Sample standard deviation; NaN of one value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
 def differences(groups: Sequence[Group]) -> list[str]:
-    """What each group gains or loses against the baseline, in words, seed by seed."""
+    """What each group gains or loses against its baseline, in words, seed by seed.
+
+    Its baseline has the same recipe and the same clips to learn from.
+    """
     baselines = [each for each in groups if each.config.method == "baseline"]
     if not baselines:
         return ["No baseline is among these runs, so they say nothing about what a method adds."]
-    first, sentences = baselines[0], []
+    return [
+        _difference(each, [first for first in baselines if _fair(each, first)])
+        for each in groups
+        if each.config.method != "baseline"
+    ]
+
+
+def _fair(each: Group, baseline: Group) -> bool:
+    method = ("seed", "reg", "fusion", "features", "alpha", "recipe")
+    recipes = [
+        dataclasses.replace(group.config.recipe, standardize=False)  # of features
+        for group in (each, baseline)
+    ]
+    keys = [_key(group.results[0], *method) for group in (each, baseline)]
+    return recipes[0] == recipes[1] and keys[0] == keys[1]
+
+
+def _difference(each: Group, baselines: Sequence[Group]) -> str:
+    if not baselines:
+        return f"{each.label}: no baseline with its recipe and its clips is among these runs."
+    first = baselines[0]
     metric = first.config.metric
     title = METRICS[metric].title
-    for each in groups:
-        if each is first:
-            continue
-        ours, theirs = each.values(metric), first.values(metric)
-        seeds = sorted(set(ours) & set(theirs))
-        if not seeds:
-            sentences.append(f"{each.label} and {first.label} have no seed in common.")
-            continue
-        sign = 1 if METRICS[metric].higher_is_better else -1
-        gains = sign * np.array([ours[seed] - theirs[seed] for seed in seeds])
-        word = "better" if gains.mean() > 0 else "worse"
-        sentence = f"{each.label} is {abs(gains.mean()):.3f} {word} than {first.label} in {title}"
-        if len(seeds) == 1:
-            sentence += ", on one seed: that is no evidence yet."
-        elif (gains > 0).all() or (gains < 0).all():
-            sentence += f", and {word} on each of {len(seeds)} seeds."
-        else:
-            sentence += (
-                f" on average, but from {gains.min():+.3f} to {gains.max():+.3f} over "
-                f"{len(seeds)} seeds: no clear difference."
-            )
-        sentences.append(sentence)
-    return sentences
+    ours, theirs = each.values(metric), first.values(metric)
+    seeds = sorted(set(ours) & set(theirs))
+    if not seeds:
+        return f"{each.label} and {first.label} have no seed in common."
+    sign = 1 if METRICS[metric].higher_is_better else -1
+    gains = sign * np.array([ours[seed] - theirs[seed] for seed in seeds])
+    word = "better" if gains.mean() > 0 else "worse"
+    sentence = f"{each.label} is {abs(gains.mean()):.3f} {word} than {first.label} in {title}"
+    if len(seeds) == 1:
+        return f"{sentence}, on one seed: that is no evidence yet."
+    if (gains > 0).all() or (gains < 0).all():
+        return f"{sentence}, and {word} on each of {len(seeds)} seeds."
+    return (
+        f"{sentence} on average, but from {gains.min():+.3f} to {gains.max():+.3f} over "
+        f"{len(seeds)} seeds: no clear difference."
+    )
 
 
 def notes(groups: Sequence[Group]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,19 @@ _ALPHA = click.option(
     show_default="the preset's, else the paper's",
     help="Weight of the regularizer.",
 )
-_OPTIONS = (
+_WHERE = (
     click.option("--dataset", help="Dataset in the working folder.  [default: the only one]"),
     click.option("--aligned", help="Aligned set of the dataset.  [default: the only one]"),
+)
+_METHOD = (
     click.option("--reg", type=click.Choice(REGULARIZERS), default="none", help="Regularizer."),
     click.option(
         "--fusion", type=click.Choice(list(FUSIONS)), default="none", help="Features as input."
     ),
     click.option("--features", help="Features, such as vggish+openl3.  [default: all aligned]"),
     click.option("--fraction", type=float, default=1.0, help="Share of the training clips."),
+)
+_RECIPE = (
     click.option("--seed", type=click.IntRange(0), default=0, help="Of all that is random."),
     click.option(
         "--preset",
@@ -110,7 +114,16 @@ _OPTIONS = (
 
 def config_options(command: Any) -> Any:
     """Give a command the options that `configure` takes, but for ``--alpha``."""
-    for option in reversed(_OPTIONS):
+    return _give(command, _WHERE + _METHOD + _RECIPE)
+
+
+def shared_options(command: Any) -> Any:
+    """Give a command those that say neither which data nor which method."""
+    return _give(command, _RECIPE)
+
+
+def _give(command: Any, options: Sequence[Any]) -> Any:
+    for option in reversed(options):
         command = option(command)
     return command
 

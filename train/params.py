@@ -17,10 +17,14 @@ Extractors are never trained, and at work wherever features are needed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 from torch import nn
+
+from featreg.datasets.shards import atomic_path
 
 from .models.registry import build_encoder, build_tagger
 from .regularizers.registry import build_regularizer
@@ -39,6 +43,15 @@ METHODS: Mapping[str, tuple[str, str]] = {
     "Dis-Reg": ("none", "disreg"),
 }
 """Name in the paper -> fusion and regularizer."""
+
+
+CAPTION = (
+    "Parameters that are trained, and those needed to tag an audio file, extractors included, "
+    "as in Table II of the paper: the full network and the paper's features."
+)
+"""What the table shows."""
+
+_FILE = "table2.csv"
 
 
 class Row(NamedTuple):
@@ -85,6 +98,35 @@ def table_two(classes: int = 17, encoder: str = "harmonic_cnn") -> list[Row]:
             for features in (("vggish",), ("openl3",), ("vggish", "openl3"))
         ),
     ]
+
+
+def in_words(rows: Sequence[Row]) -> pd.DataFrame:
+    """The table for readers."""
+    found: pd.DataFrame = pd.DataFrame(
+        {
+            "method": [row.method for row in rows],
+            "features": [row.features or "–" for row in rows],
+            "training": [f"{row.training:,}" for row in rows],
+            "in use": [f"{row.inference:,}" for row in rows],
+        }
+    )
+    return found
+
+
+def write(rows: Sequence[Row], folder: Path) -> Path:
+    """``table2.csv``, where `read` and the report find it."""
+    with atomic_path(folder / _FILE) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
+    return folder / _FILE
+
+
+def read(folder: Path) -> pd.DataFrame | None:
+    """The table for readers, as `write` left it; None if there is none."""
+    path = folder / _FILE
+    if not path.is_file():
+        return None
+    found = pd.read_csv(path, keep_default_na=False)
+    return in_words([Row(*values) for values in found.itertuples(index=False)])
 
 
 def _row(

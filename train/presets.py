@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,6 +89,15 @@ PRESETS: Mapping[str, Recipe] = {
         clip_norm=5.0,
         chunks=3,
     ),
+    # Two thirds of that: for tables and figures of many runs (make reproduce-demo).
+    "demo-small": Recipe(
+        width=32,
+        crop_s=3.0,
+        epochs=16,
+        lr=2e-3,
+        clip_norm=5.0,
+        chunks=3,
+    ),
     "default": Recipe(clip_norm=5.0),
 }
 
@@ -99,7 +108,13 @@ ALPHAS: Mapping[str, Mapping[str, float]] = {
 }
 """Weights of the regularizers that a preset sets; elsewhere they are the paper's."""
 
-_TITLES = {"conreg": "Con-Reg", "disreg": "Dis-Reg", "film": "FiLM", "concat": "Concat"}
+_TITLES = {
+    "conreg": "Con-Reg",
+    "disreg": "Dis-Reg",
+    "features": "feature-only",
+    "film": "FiLM",
+    "concat": "Concat",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +167,11 @@ class Config:
         return "+".join(parts) or "baseline"
 
     @property
+    def method_title(self) -> str:
+        """The method as the paper calls it: ``Con-Reg``."""
+        return "+".join(_TITLES.get(name, name) for name in self.method.split("+"))
+
+    @property
     def label(self) -> str:
         """Names a group of runs that differ in their seeds: ``conreg-musicnn-a0.3``.
 
@@ -164,12 +184,20 @@ class Config:
     @property
     def title(self) -> str:
         """The label in words: ``Con-Reg (musicnn, alpha 0.3)``."""
+        return self.titled()
+
+    def titled(self, without: Collection[str] = ()) -> str:
+        """The title without some of its `specials`: those that all around it share."""
         parts = ["+".join(self.features)]
         parts += [f"alpha {self.alpha:g}"] if self.reg != "none" else []
-        parts += [f"{k} {_word(v)}".strip() for k, v in self._specials()]
+        parts += [special for special in self.specials if special not in without]
         inside = ", ".join(filter(None, parts))
-        words = "+".join(_TITLES.get(name, name) for name in self.method.split("+"))
-        return f"{words} ({inside})" if inside else words
+        return f"{self.method_title} ({inside})" if inside else self.method_title
+
+    @property
+    def specials(self) -> list[str]:
+        """What is not as the dataset's preset has it, in words: ``epochs 5``."""
+        return [f"{name} {_word(value)}".strip() for name, value in self._specials()]
 
     @property
     def run_name(self) -> str:

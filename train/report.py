@@ -1,96 +1,239 @@
-"""The comparison as one HTML file that needs nothing else."""
+"""Runs and tables as one HTML file that needs nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment
 from markupsafe import Markup
 
 from featreg.datasets.shards import atomic_path
 
-from . import plots
-from .compare import Group, Result, alphas, differences, notes, table
+from . import ablate, params, plots, table1
+from .compare import Group, Result, alphas, common, differences, notes, table
 from .metrics import METRICS
+from .spelling import command
 
 MOST_GROUPS = 6
 """A plot holds no more groups than this; the table holds them all."""
 
-MOST_MAPS = 4
+MOST_MAPS = 3
 """The embedding map holds no more groups than this."""
 
 
-def write_report(path: Path, groups: Sequence[Group]) -> None:
-    """Write the report of `groups`, atomically."""
-    first = groups[0].results[0]
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading and what stands below it, from top to bottom; empty parts are left out."""
+
+    title: str
+    paragraphs: Sequence[str] = ()
+    table: pd.DataFrame | None = None
+    image: str = ""
+    caption: str = ""
+    points: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def html(self) -> Markup:
+        """The table; its cells are escaped."""
+        return Markup("" if self.table is None else self.table.to_html(index=False, border=0))
+
+
+def write_report(path: Path, groups: Sequence[Group], reports: Path | None = None) -> None:
+    """Write the report of `groups`, atomically.
+
+    Parameters
+    ----------
+    path
+        The HTML file.
+    groups
+        Of one dataset.
+    reports
+        Folder whose table and figures of this dataset are part of the report; None for
+        a report of the groups alone.
+    """
+    dataset = groups[0].config.dataset
+    rows = table1.read(reports) if reports else []
+    rows = [row for row in rows if row.dataset == dataset]
+    shown = headline(groups, rows)
+    sections = _tables(rows, reports, dataset) if reports else []
+    sections += [_results(groups, shown), *_figures(shown)]
+    if reports and (counts := params.read(reports)) is not None:
+        sections.append(Section("Parameters", [params.CAPTION], counts))
+    write_page(path, f"featreg: {dataset}", _lead(groups), sections, groups)
+
+
+def write_table_one(path: Path, rows: Sequence[table1.Row], groups: Sequence[Group]) -> None:
+    """Write Table I with where its numbers come from, atomically."""
+    title = "Methods, features, datasets"
+    section = Section(title, (), table1.wide(rows), points=table1.notes(rows))
+    differ = Section("Against the baseline", points=differences(groups))
+    lead = [line for each in _by_dataset(groups) for line in _lead(each)]
+    write_page(path, "featreg: Table I", lead, [section, differ], groups)
+
+
+def write_page(
+    path: Path,
+    title: str,
+    lead: Sequence[str],
+    sections: Sequence[Section],
+    groups: Sequence[Group],
+) -> None:
+    """Write a page of sections that ends with where the numbers of `groups` come from."""
     template = files(__package__).joinpath("report.html").read_text(encoding="utf-8")
-    seeds = max(len(each.results) for each in groups)
+    circumstances = {_circumstances(result) for each in groups for result in each.results}
     html = (
-        Environment(autoescape=True)
+        Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
         .from_string(template)
         .render(
-            title=f"featreg: {first.config.dataset}",
-            data=first.about["data"],
-            notes=notes(groups),
-            metric=METRICS[first.config.metric].title,
-            table=Markup(table(groups).to_html(index=False, border=0)),
-            spread_note=(
-                f"Mean ± sample standard deviation over up to {seeds} seeds."
-                if seeds > 1
-                else "One seed each: how far the numbers vary from seed to seed is not known."
-            ),
-            sentences=differences(groups) + alphas(groups),
-            undefined=first.report["undefined"].get(first.config.metric, []),
-            figures=_figures(groups),
-            runs=[_origin(result) for each in groups for result in each.results],
+            title=title,
+            lead=lead,
+            sections=sections,
+            shared=circumstances.pop() if len(circumstances) == 1 else "",
+            origins=[_origin(each) for each in groups],
         )
     )
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
 
 
-def _figures(groups: Sequence[Group]) -> list[dict[str, str]]:
-    shown = groups[:MOST_GROUPS]
+def headline(groups: Sequence[Group], rows: Sequence[table1.Row]) -> list[Group]:
+    """The groups that plots show: those in the table, or else those with every clip.
+
+    First the baseline, then what is regularized, then the other methods.
+    """
+    names = {name for row in rows for name in row.runs.split()}
+    tabled = [each for each in groups if {run.folder.name for run in each.results} <= names]
+    full = [each for each in groups if each.config.fraction == 1]
+    chosen = tabled or full or groups
+
+    def rank(each: Group) -> tuple[bool, bool]:
+        return each.config.method != "baseline", each.config.reg == "none"
+
+    return sorted(chosen, key=rank)[:MOST_GROUPS]
+
+
+def _by_dataset(groups: Sequence[Group]) -> list[list[Group]]:
+    names = dict.fromkeys(each.config.dataset for each in groups)
+    return [[each for each in groups if each.config.dataset == name] for name in names]
+
+
+def _lead(groups: Sequence[Group]) -> list[str]:
+    config, data = groups[0].config, groups[0].results[0].about["data"]
+    full = max(result.about["data"]["clips"]["train"] for each in groups for result in each.results)
+    clips = data["clips"]
+    about = (
+        f"{data['dataset']}: {full} training, {clips['valid']} validation and {clips['test']} test "
+        f"clips, {len(data['classes'])} classes. The epoch with the best "
+        f"{METRICS[config.metric].title} on the validation split was tested, once; a clip's "
+        "probability is the mean over its evaluation chunks."
+    )
+    lines = [about, *notes(groups)]
+    if shared := common(groups):
+        lines.append(f"All runs: {', '.join(shared)}.")
+    return lines
+
+
+def _tables(rows: Sequence[table1.Row], reports: Path, dataset: str) -> list[Section]:
+    sections = []
+    if rows:
+        shown, points = table1.wide(rows), table1.notes(rows)
+        sections.append(Section("Methods and features (Table I)", (), shown, points=points))
+    for found in ablate.read(reports, dataset):
+        last = found.iloc[-1]
+        sections.append(
+            Section(
+                f"Fewer training clips: {last['method']}, {last['features']} (Figure 2)",
+                image=plots.address(plots.ablation(found)),
+                caption=ablate.caption(found),
+            )
+        )
+    return sections
+
+
+def _results(groups: Sequence[Group], shown: Sequence[Group]) -> Section:
+    first, metric = groups[0].results[0], groups[0].config.metric
+    seeds = max(len(each.results) for each in groups)
+    note = (
+        f"Mean ± sample standard deviation over up to {seeds} seeds."
+        if seeds > 1
+        else "One seed each: how far the numbers vary from seed to seed is not known."
+    )
+    if undefined := first.report["undefined"].get(metric, []):
+        note += (
+            f" Left out of the {METRICS[metric].title}, for want of test clips that have the "
+            f"class: {', '.join(undefined)}."
+        )
+    points = differences(shown) + alphas(shown)
+    return Section("Every run, on the test split", [note], table(groups), points=points)
+
+
+def _figures(groups: Sequence[Group]) -> list[Section]:
+    maps = [each for each in groups if each.config.reg != "none" or each is groups[0]]
     return [
-        {
-            "title": "Learning curves",
-            "image": plots.learning_curves(shown),
-            "caption": "Thick lines are means over seeds, thin lines single seeds.",
-        },
-        {
-            "title": "Average precision of each class",
-            "image": plots.per_class(shown),
-            "caption": "Test split, mean over seeds. Chance is the share of clips with the class.",
-        },
-        {
-            "title": "Embedding map",
-            "image": plots.embedding_map(groups[:MOST_MAPS]),
-            "caption": "Test clips by the time-averaged embedding of their audio (t-SNE of cosine "
-            "distances, equal settings, first seed of each method); in colour the clips "
-            "of one class, for the three classes that the first method finds best. "
+        Section(
+            "Learning curves",
+            image=plots.address(plots.learning_curves(groups)),
+            caption="Thick lines are means over seeds, thin lines single seeds.",
+        ),
+        Section(
+            "Class by class",
+            image=plots.address(plots.per_class(groups)),
+            caption="Average precision on the test split, mean over seeds. Chance is the share of "
+            "clips that have the class.",
+        ),
+        Section(
+            "Embeddings with and without regularization",
+            image=plots.address(plots.embedding_map(maps[:MOST_MAPS])),
+            caption="Test clips by the time-averaged embedding of their audio, first seed of each "
+            "method; in colour the clips of one class, for the three classes that the first "
+            "method finds best. One projection for all: each model's embeddings are rotated "
+            "onto the first's, which changes no cosine within a model, and all are projected "
+            "together (t-SNE of cosine distances), so that places mean the same in every map. "
             "Distances between far clusters mean nothing in such a map.",
-        },
+        ),
     ]
 
 
-def _origin(result: Result) -> dict[str, Any]:
-    about, config = result.about, result.config
+def _circumstances(result: Result) -> str:
+    about = result.about
+    versions = about["versions"]
+    return (
+        f"{about['machine']['device']} in {result.config.recipe.precision}; featreg "
+        f"{versions['featreg']}, torch {versions['torch']}, Python {versions['python']}; shards "
+        f"{about['data']['fingerprint'][:16]} of {result.config.dataset}/{result.config.aligned}"
+    )
+
+
+def _typed(result: Result) -> str:
+    """What was typed, where that is not `spelling.command` and at most a device more."""
+    typed, spelled = str(result.about["command"]), command(result.config)
+    return "" if typed.startswith(spelled) else typed
+
+
+def _origin(group: Group) -> dict[str, Any]:
+    metric = group.config.metric
     return {
-        "name": result.folder.name,
-        "command": about["command"],
-        "seed": config.seed,
-        "value": f"{result.report['test'][config.metric]:.3f}",
-        "interval": [f"{end:.3f}" for end in result.report["intervals"][config.metric]],
-        "alpha": f"{config.alpha:g}",
-        "best_epoch": result.report["best_epoch"],
-        "epochs": len(result.curves),
-        "seconds": round(result.report["seconds"]),
-        "device": about["machine"]["device"],
-        "precision": config.recipe.precision,
-        "started": about["started"],
-        "versions": about["versions"],
-        "fingerprint": about["data"]["fingerprint"],
+        "label": group.label,
+        "command": command(group.config),
+        "typed": list(dict.fromkeys(_typed(result) for result in group.results)),
+        "circumstances": list(dict.fromkeys(map(_circumstances, group.results))),
+        "metric": METRICS[metric].title,
+        "runs": [
+            {
+                "name": result.folder.name,
+                "seed": result.config.seed,
+                "value": f"{result.report['test'][metric]:.3f}",
+                "interval": [f"{end:.3f}" for end in result.report["intervals"][metric]],
+                "best_epoch": result.report["best_epoch"],
+                "epochs": len(result.curves),
+                "seconds": round(result.report["seconds"]),
+                "started": result.about["started"][:16].replace("T", " "),
+            }
+            for result in group.results
+        ],
     }

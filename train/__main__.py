@@ -1,0 +1,8 @@
+"""``python -m featreg.train``: the command `train`, where no script is on the path."""
+
+import sys
+
+from .cli import train
+
+sys.argv[0] = "train"  # a run notes what was typed
+train(prog_name="train")

@@ -1,0 +1,229 @@
+"""Many runs: those that are there are used, the others made, side by side where that helps."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from queue import SimpleQueue
+
+from featreg.datasets.base import FeatregError
+from featreg.datasets.console import progress, say
+from featreg.datasets.workdir import DatasetDir
+
+from .compare import Group, Result
+from .presets import Config
+from .runs import RunDir
+from .spelling import arguments
+
+CORES_PER_RUN = 4
+"""A run on the CPU gains little from more; with fewer in all, runs go one after another."""
+
+LOG = "log.txt"
+"""What a run that had a process of its own said, in its folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Makes runs in a working folder.
+
+    Attributes
+    ----------
+    work
+        The working folder.
+    device
+        ``cpu`` or ``cuda``.
+    jobs
+        Runs side by side, each a process with its share of the cores, and with GPUs of
+        its own where there are enough; 1: one after another, in this process. None: as
+        many as the GPUs serve, or one for every `CORES_PER_RUN` cores.
+    workers
+        As in `run`.
+    fresh
+        Repeat what was done before this runner.
+    """
+
+    work: Path
+    device: str = "cpu"
+    jobs: int | None = None
+    workers: int | None = None
+    fresh: bool = False
+    made: set[str] = field(default_factory=set)
+
+    def run(self, configs: Iterable[Config]) -> None:
+        """Do every run that is not done.
+
+        A run that fails does not keep the others from being made.
+
+        Parameters
+        ----------
+        configs
+            What to run; one that is there twice is run once.
+
+        Raises
+        ------
+        FeatregError
+            If runs failed; they are named.
+        UsageError
+            If another run lies in the folder of one of these.
+        """
+        every = {config.run_name: config for config in configs}
+        todo = [config for config in every.values() if self._claim(config)]
+        say(f"{len(every)} runs: {len(every) - len(todo)} done already, {len(todo)} to do")
+        if not todo:
+            return
+        places = _places(self.device, todo[0].devices, self.jobs)
+        make = _here if len(places) == 1 else _side_by_side
+        failures = make(todo, self.work, self.device, places, self.workers)
+        self.made.update(every.keys() - failures.keys())
+        if failures:
+            lines = [f"  {name}: {reason}" for name, reason in sorted(failures.items())]
+            raise FeatregError(
+                f"{len(failures)} of {len(every)} runs failed; the same command goes on from the "
+                "others, which are done:\n" + "\n".join(lines)
+            )
+
+    def _claim(self, config: Config) -> bool:
+        aligned = DatasetDir(self.work / config.dataset).aligned(config.aligned)
+        fresh = self.fresh and config.run_name not in self.made
+        return _folder(config, self.work).claim(config, _fingerprint(aligned), fresh)
+
+    def group(self, configs: Sequence[Config]) -> Group:
+        """The finished runs of `configs`, which differ in their seeds alone."""
+        results = [Result(_folder(config, self.work)) for config in configs]
+        return Group(configs[0].title, results)
+
+
+def _folder(config: Config, work: Path) -> RunDir:
+    return RunDir(work / "runs" / config.run_name)
+
+
+@lru_cache(maxsize=8)
+def _fingerprint(aligned: Path) -> str:
+    from .data import AlignedSet
+
+    return AlignedSet(aligned).fingerprint
+
+
+def _places(device: str, devices: int, jobs: int | None) -> list[Mapping[str, str]]:
+    """The environment of each process: its GPUs and its share of the cores."""
+    cores = len(os.sched_getaffinity(0))
+    groups = [",".join(gpus) for gpus in _in_groups(_gpus(), devices)] if device == "cuda" else []
+    if jobs is None:
+        jobs = len(groups) if groups else cores // CORES_PER_RUN
+    jobs = max(1, jobs)
+    shared = {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
+    if not groups:
+        return [shared] * jobs
+    chosen = itertools.islice(itertools.cycle(groups), jobs)
+    return [{**shared, "CUDA_VISIBLE_DEVICES": group} for group in chosen]
+
+
+def _gpus() -> list[str]:
+    """The GPUs that this process may use, by their names in CUDA_VISIBLE_DEVICES."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named:
+        return named.split(",")
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _in_groups(gpus: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(gpus) - size + 1, size):
+        yield gpus[start : start + size]
+
+
+def _here(
+    configs: Sequence[Config],
+    work: Path,
+    device: str,
+    places: Sequence[Mapping[str, str]],
+    workers: int | None,
+) -> dict[str, str]:
+    """One after another, in this process; why runs failed, by name."""
+    from .run import run
+
+    failures = {}
+    for number, config in enumerate(configs, start=1):
+        say(f"run {number} of {len(configs)}")
+        try:
+            run(config, work, device=device, workers=workers)
+        except FeatregError as error:
+            failures[config.run_name] = str(error)
+    return failures
+
+
+def _side_by_side(
+    configs: Sequence[Config],
+    work: Path,
+    device: str,
+    places: Sequence[Mapping[str, str]],
+    workers: int | None,
+) -> dict[str, str]:
+    """A process for each run, one at a time in each place; why runs failed, by name."""
+    free: SimpleQueue[Mapping[str, str]] = SimpleQueue()
+    for place in places:
+        free.put(place)
+    running: set[subprocess.Popen[bytes]] = set()
+    failures: dict[str, str] = {}
+
+    def one(config: Config) -> tuple[str, str | None]:
+        place = free.get()
+        try:
+            return config.run_name, _process(config, work, device, place, workers, running)
+        finally:
+            free.put(place)
+
+    with ThreadPoolExecutor(len(places)) as pool, progress("runs", len(configs)) as advance:
+        waiting = [pool.submit(one, config) for config in configs]
+        try:
+            for future in as_completed(waiting):
+                name, reason = future.result()
+                advance(note=name)
+                if reason is not None:
+                    failures[name] = reason
+        except BaseException:  # interrupted, most likely: no process outlives this one
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(running):
+                process.terminate()
+            raise
+    return failures
+
+
+def _process(
+    config: Config,
+    work: Path,
+    device: str,
+    place: Mapping[str, str],
+    workers: int | None,
+    running: set[subprocess.Popen[bytes]],
+) -> str | None:
+    """``train run`` in a process of its own; None, or why it failed."""
+    command = [sys.executable, "-m", "featreg.train", "run", *arguments(config)]
+    command += ["--device", device] + ([] if workers is None else ["--workers", str(workers)])
+    log = _folder(config, work).path / LOG
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **place, "FEATREG_WORK": str(work)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        running.add(process)
+        try:
+            status = process.wait()
+        finally:
+            running.discard(process)
+    if status == 0:
+        return None
+    said = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+    return f"{said[-1].removeprefix('error: ')} (exit status {status}; {log})"
