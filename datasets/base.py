@@ -33,6 +33,9 @@ class ClipError(FeatregError):
         self.stage = stage
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[ClipError], tuple[str, str]]:
+        return ClipError, (self.stage, self.reason)  # it travels between processes
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:

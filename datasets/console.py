@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 import click
@@ -25,24 +29,56 @@ from .base import FeatregError, UsageError
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived: a scheduler of batch jobs, say, wants the machine back."""
+
+
 class Commands(click.Group):
     """A group whose expected failures are one line and an exit status.
 
-    0 all well, 1 something failed (and was named), 2 wrong usage, 130 interrupted.
+    0 all well, 1 something failed (and was named), 2 wrong usage, 130 interrupted (SIGINT),
+    143 terminated (SIGTERM).
     """
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn a `FeatregError` into its line and status."""
         try:
-            return super().invoke(ctx)
+            with _stoppable():
+                return super().invoke(ctx)
         except UsageError as error:
             _fail(str(error), 2)
         except FeatregError as error:
             _fail(str(error), 1)
-        except KeyboardInterrupt:
-            _fail(
-                "interrupted; what is finished stays, and the same command goes on from there", 130
+        except KeyboardInterrupt as stop:
+            what, status = (
+                ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
             )
+            _fail(
+                f"{what}; what is finished stays, and the same command goes on from there", status
+            )
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGINT and SIGTERM raise `KeyboardInterrupt` here, once; a second one ends at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    stopping = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        if stopping:
+            os._exit(128 + number)
+        stopping = True
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _fail(message: str, status: int) -> None:

@@ -105,7 +105,8 @@ def free_bytes(path: Path) -> int:
 def remove_temporaries(folder: Path) -> None:
     """Remove what killed processes left half written in a folder and below."""
     for path in folder.rglob(".*.tmp"):
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
 
 
 def _sync(path: Path) -> None:
@@ -152,7 +153,7 @@ def write_array(group: h5py.Group, name: str, values: Array) -> None:
     if len(values):
         options["chunks"] = (min(len(values), options["chunks"][0]), *values.shape[1:])
     dataset = group.create_dataset(name, data=values, maxshape=(None, *values.shape[1:]), **options)
-    dataset.attrs["sha256"] = hashlib.sha256(np.ascontiguousarray(values)).hexdigest()
+    dataset.attrs["sha256"] = hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
 
 
 def write_strings(group: h5py.Group, name: str, values: Sequence[str]) -> None:
@@ -217,7 +218,7 @@ class Appender:
         self.dataset.resize(start + rows, axis=0)
         written = np.ascontiguousarray(values[:rows])
         self.dataset[start:] = written
-        self._digest.update(written)
+        self._digest.update(written.data)
         self._waiting = [values[rows:]]
         self._waiting_rows -= rows
 

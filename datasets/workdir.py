@@ -14,18 +14,16 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from .base import SPLITS, Clip, Dataset, FeatregError, UsageError
-from .native import Failure
-from .shards import atomic_path
+from .shards import DiskError, atomic_path, remove_temporaries
 
 _FIXED = ("clip_id", "path", "split", "start_s", "duration_s")
 
@@ -83,14 +81,40 @@ class DatasetDir:
         """Aligned sets that have shards, in alphabetical order."""
         return sorted({path.parent.name for path in self.path.glob("aligned/*/*.h5")})
 
-    def write_failures(self, failures: Iterable[Failure]) -> int:
-        """Write ``failures.csv``, each clip and stage once; return how many clips it names."""
-        rows = sorted({(failure.clip_id, failure.stage, failure.reason) for failure in failures})
+    def write_failures(
+        self, failures: Iterable[tuple[str, str, str]], judged: Container[str]
+    ) -> None:
+        """Write ``failures.csv``, each clip and stage once.
+
+        Parameters
+        ----------
+        failures
+            Clip id, stage and reason.
+        judged
+            Clips of which this run knows the outcome; of others, earlier lines stay.
+        """
+        rows = set(failures)
+        if self.failures_csv.is_file():
+            earlier = pd.read_csv(self.failures_csv, dtype=str, keep_default_na=False)
+            rows |= {
+                row for row in earlier.itertuples(index=False, name=None) if row[0] not in judged
+            }
         with atomic_path(self.failures_csv) as temporary:
-            pd.DataFrame(rows, columns=["clip_id", "stage", "reason"]).to_csv(
-                temporary, index=False
-            )
-        return len({clip_id for clip_id, _, _ in rows})
+            table = pd.DataFrame(sorted(rows), columns=["clip_id", "stage", "reason"])
+            table.to_csv(temporary, index=False)
+
+    def read_durations(self) -> dict[str, float]:
+        """Length of each clip in seconds, as far as it is known."""
+        if not self.clips_csv.is_file():
+            return {}
+        table = pd.read_csv(
+            self.clips_csv,
+            usecols=["clip_id", "duration_s"],
+            dtype={"clip_id": str},
+            keep_default_na=False,
+            na_values={"duration_s": [""]},
+        ).dropna()
+        return dict(zip(table["clip_id"], table["duration_s"].astype(float), strict=True))
 
     def write_dataset(
         self,
@@ -136,21 +160,23 @@ class DatasetDir:
         with atomic_path(self.dataset_json) as temporary:
             temporary.write_text(json.dumps(about, indent=2) + "\n")
 
-    def read_clips(self, split: str, first: int, last: int) -> list[Clip]:
-        """Clips `first` to `last` of a split, without their labels."""
-        return _read_files(self.clips_csv, self.clips_csv.stat().st_mtime_ns)[split][first:last]
-
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the folder against other writing runs, as long as the block lasts.
+
+        What a killed run left half written is removed, before and after.
 
         Raises
         ------
         FeatregError
             If another process holds it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as lock:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock_file = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise DiskError(f"{self.path}: cannot be written to ({error.strerror})") from None
+        with lock_file as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -158,7 +184,15 @@ class DatasetDir:
                     f"{self.path}: another prep command is writing here; wait for it, or work in "
                     "another folder (--work)"
                 ) from None
-            yield
+            self._remove_temporaries()
+            try:
+                yield
+            finally:
+                self._remove_temporaries()
+
+    def _remove_temporaries(self) -> None:
+        for part in ("native", "aligned"):
+            remove_temporaries(self.path / part)
 
     def read_dataset(self) -> Dataset:
         """The dataset that `write_dataset` stored.
@@ -207,31 +241,6 @@ class DatasetDir:
             tuple(about["known_bad"]),
             tuple(about["notes"]),
         )
-
-
-@lru_cache(maxsize=1)
-def _read_files(clips_csv: Path, modified_ns: int) -> dict[str, list[Clip]]:
-    """Clips by split, without labels: a worker reads the list once, however long it is."""
-    table = pd.read_csv(
-        clips_csv,
-        usecols=list(_FIXED),
-        dtype={"clip_id": str, "path": str, "split": str},
-        keep_default_na=False,
-        na_values={"duration_s": [""]},
-    )
-    nothing = np.empty(0, np.uint8)
-    return splits_of(
-        Clip(
-            row.clip_id,
-            Path(row.path),
-            row.split,
-            nothing,
-            nothing,
-            row.start_s,
-            None if np.isnan(row.duration_s) else row.duration_s,
-        )
-        for row in table[list(_FIXED)].itertuples(index=False)
-    )
 
 
 def splits_of(clips: Iterable[Clip]) -> dict[str, list[Clip]]:

@@ -53,9 +53,22 @@ def prep() -> None:
 @click.option("--set", "assignments", multiple=True, metavar="FEATURE.KEY=VALUE", help="A setting.")
 @click.option("--resampler", type=_RESAMPLERS, default="soxr_hq", help="How rates are changed.")
 @click.option("--shard-clips", type=click.IntRange(1), default=64, help="Clips a shard.")
-@click.option("--max-failures", type=click.IntRange(0), default=0, help="Clips that may fail.")
+@click.option(
+    "--max-failures",
+    type=click.IntRange(0),
+    default=0,
+    help="Clips that may fail before the exit status is 1; known unusable files do not count.",
+)
+@click.option("--retry-failed", is_flag=True, help="Try the clips again that failed before.")
+@click.option(
+    "--clip-timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=600.0,
+    metavar="SECONDS",
+    help="Longest time that decoding one clip may take.",
+)
 @click.option("--keep-silent", is_flag=True, help="Keep clips whose every sample is zero.")
-@click.option("--dry-run", is_flag=True, help="Show what would be done, and why.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, why, and what it takes.")
 @work_option
 def extract(
     dataset: str,
@@ -73,6 +86,8 @@ def extract(
     resampler: str,
     shard_clips: int,
     max_failures: int,
+    retry_failed: bool,
+    clip_timeout: float,
     keep_silent: bool,
     dry_run: bool,
     work: Path,
@@ -80,7 +95,8 @@ def extract(
 ) -> None:
     """Compute features of every clip, into native shards.
 
-    What is done is not done again; what a changed setting touches is.
+    What is done is not done again; what a changed setting touches is. A run that was
+    stopped, by whatever, goes on with the same command.
 
     A feature of your own is a class in a module of yours, a subclass of
     featreg.extract.external.WholeClip, or a folder of CLIP_ID.npy files, arrays of shape
@@ -96,31 +112,38 @@ def extract(
     from featreg.datasets.workdir import DatasetDir
 
     from .cluster import count_gpus, plan_workers
+    from .estimate import check_space, estimate
     from .features import make_specs
-    from .plan import Request, make_plan
+    from .plan import Request, describe, make_plan
     from .run import run_extraction
 
     found = read(dataset, root, work=work, **reading)
-    folder = DatasetDir(work / found.name)
+    # Workers elsewhere may stand in another folder.
+    folder = DatasetDir((work / found.name).absolute())
     for note in found.notes:
         warn(note)
-    gpus = count_gpus(device)
+    # The GPUs of a cluster are its workers' own.
+    gpus = count_gpus(device) if scheduler is None else int(device == "cuda")
     where = "cuda" if gpus else "cpu"
     specs = make_specs(found, features, assignments, weights, where, precision, backend)  # type: ignore[arg-type]
     request = Request(specs, resampler, keep_silent, shard_clips)  # type: ignore[arg-type]
     with folder.exclusive():
-        plan = make_plan(found, folder, request, splits, limit)
-        if dry_run:
-            for job in plan.jobs:
-                for spec, reason in zip(job.request.features, job.reasons, strict=True):
-                    click.echo(f"{job.path(spec.name)}: {job.clips} clips, {reason}")
-            click.echo(f"{len(plan.jobs)} shards to do, {len(plan.done)} done")
-            return
+        plan = make_plan(found, folder, request, splits, limit, retry_failed)
         team = plan_workers(len(plan.jobs), workers, scheduler, gpus)
-        summary = run_extraction(found, folder, [spec.name for spec in specs], plan, team)
+        needed = estimate(found, folder, plan)
+        if dry_run:
+            click.echo(describe(plan))
+            click.echo(needed.describe(team))
+            return
+        check_space(folder, needed)
+        names = [spec.name for spec in specs]
+        summary = run_extraction(found, folder, names, plan, team, clip_timeout)
     say(str(summary))
     if summary.failed:
-        warn(f"{summary.failed} clips failed; {folder.failures_csv} says which and why")
+        warn(
+            f"{summary.failed} clips failed; {folder.failures_csv} says which and why, and "
+            "--retry-failed tries them again"
+        )
     if summary.failed > max_failures:
         sys.exit(1)
 
@@ -149,22 +172,25 @@ def align(
         prep align --resolution 0.1
     """
     from featreg.datasets.base import FeatregError
-    from featreg.datasets.workdir import choose_dataset
+    from featreg.datasets.shards import DiskError
+    from featreg.datasets.workdir import DatasetDir, choose_dataset
 
     from .cluster import plan_workers, run_jobs
     from .combine import align_shard, plan_alignment
     from .features import parse_names
 
-    folder = choose_dataset(work, dataset)
+    folder = DatasetDir(choose_dataset(work, dataset).path.absolute())
     names = parse_names(features) if features else []
     with folder.exclusive():
         plan = plan_alignment(folder, names, resolution, mode)  # type: ignore[arg-type]
         for path in plan.stale:
             path.unlink()
-        team = plan_workers(len(plan.jobs), workers, scheduler)
+        team = plan_workers(len(plan.jobs), workers, scheduler, alone=False)
         failures = []
         with progress("align", len(plan.jobs)) as advance:
             for job, outcome in run_jobs(align_shard, plan.jobs, team):
+                if isinstance(outcome, DiskError):
+                    raise outcome
                 if isinstance(outcome, Exception):
                     failures.append(f"{job.target}: {outcome}")
                 advance()
@@ -214,7 +240,8 @@ def verify(path: Path, workers: int | None) -> None:
         raise FeatregError(f"{path}: no shard (*.h5) here or below")
     found: list[str] = []
     with progress("verify", len(shards)) as advance:
-        for shard, outcome in run_jobs(faults, shards, plan_workers(len(shards), workers, None)):
+        team = plan_workers(len(shards), workers, None, alone=False)
+        for shard, outcome in run_jobs(faults, shards, team):
             found += [f"{shard}: {outcome}"] if isinstance(outcome, Exception) else outcome
             advance()
     for fault in sorted(found):

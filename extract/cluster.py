@@ -1,10 +1,19 @@
-"""Runs jobs one after another here, or many at a time on Dask: the same function either way."""
+"""Runs jobs one after another here, or many at a time on Dask: the same function either way.
+
+Jobs travel compressed, a window of them at a time, and each gives back a small account:
+neither the scheduler nor this process ever holds audio or features.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+import os
+import pickle
+import signal
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,10 +22,29 @@ from dask.system import CPU_COUNT
 from featreg.datasets.base import FeatregError, UsageError
 
 if TYPE_CHECKING:
-    from distributed import SpecCluster
+    from distributed import Client, SpecCluster
 
 Job = TypeVar("Job")
 Account = TypeVar("Account")
+
+# Jobs that the scheduler knows of at a time: more than any cluster has workers, and
+# few enough that a list of millions costs no memory there.
+_WINDOW = 4096
+
+# Seconds in which the first worker of a cluster has to appear.
+_PATIENCE_S = 60
+
+_SETTINGS = {
+    # A job whose worker died is given to one other worker, not to four: a clip that kills
+    # would take them all down.
+    "distributed.scheduler.allowed-failures": 1,
+    # Jobs are as long as minutes: none waits at a busy worker while another is idle.
+    "distributed.scheduler.worker-saturation": 1.0,
+    # glibc would give the networks' large arrays back to the system after every batch, and
+    # fetch them again page by page: a third of the time. Read when a process starts.
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_MAX_": 0,
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 1 << 40,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +54,7 @@ class Workers:
     Attributes
     ----------
     count
-        Processes; 1 works in this one, without Dask.
+        Worker processes; 0 works in this one, without Dask.
     threads
         Threads of each one's network, so that count x threads <= cores.
     scheduler
@@ -41,7 +69,9 @@ class Workers:
     gpus: int = 0
 
 
-def plan_workers(jobs: int, asked: int | None, scheduler: str | None, gpus: int = 0) -> Workers:
+def plan_workers(
+    jobs: int, asked: int | None, scheduler: str | None, gpus: int = 0, alone: bool = True
+) -> Workers:
     """Workers for a number of jobs.
 
     Parameters
@@ -54,75 +84,182 @@ def plan_workers(jobs: int, asked: int | None, scheduler: str | None, gpus: int 
         Address of a Dask cluster, None for this machine.
     gpus
         GPUs in use, 0 for none.
+    alone
+        Whether a single worker, too, is a process of its own: where a job may bring its
+        process down, this one must live to tell.
     """
     if asked is not None and asked < 1:
         raise UsageError(f"--workers {asked}: expected at least 1")
     if scheduler is not None:
         if asked is not None:
             raise UsageError("--workers and --scheduler: a cluster brings its own workers")
-        return Workers(0, 1, scheduler)
+        return Workers(0, 0, scheduler)
     count = asked if asked is not None else min(gpus or CPU_COUNT, max(1, jobs))
-    return Workers(count, max(1, CPU_COUNT // count), gpus=gpus)
+    threads = max(1, CPU_COUNT // count)
+    return Workers(0 if count == 1 and not alone else count, threads, gpus=gpus)
+
+
+def threads_here() -> int:
+    """Threads that the Dask worker in this process was given; 1 where there is none."""
+    from distributed import get_worker
+
+    try:
+        return int(get_worker().state.nthreads)
+    except ValueError:
+        return 1
 
 
 def run_jobs(
-    function: Callable[[Job], Account], jobs: Sequence[Job], workers: Workers
+    function: Callable[[Job], Account],
+    jobs: Iterable[Job],
+    workers: Workers,
+    again: Callable[[Job, Exception], Job | None] = lambda job, error: None,
 ) -> Iterator[tuple[Job, Account | Exception]]:
     """Each job with what `function` returned for it, or the exception that ended it.
 
-    Jobs come back as they finish. `function` and its jobs travel by pickle, so
-    both must be small: whatever is large is named by its path.
+    Jobs come back as they finish. `function` and its jobs travel by pickle: whatever is
+    large is named by its path. A job that failed is done once more, in another way, if
+    `again` returns one for it.
+
+    Raises
+    ------
+    FeatregError
+        If the cluster cannot be reached, or is lost.
     """
-    if workers.count == 1:
+    if workers.count == 0 and workers.scheduler is None:
         for job in jobs:
-            try:
-                yield job, function(job)
-            except Exception as error:
-                yield job, error
+            todo: Job | None = job
+            while todo is not None:
+                current = todo
+                try:
+                    outcome: Account | Exception = function(current)
+                except Exception as error:
+                    outcome = error
+                todo = again(current, outcome) if isinstance(outcome, Exception) else None
+            yield current, outcome
         return
-    yield from _run_on_dask(function, jobs, workers)
+    with _connect(workers) as client:
+        yield from _run_on(client, function, jobs, again)
 
 
-def _run_on_dask(
-    function: Callable[[Job], Account], jobs: Sequence[Job], workers: Workers
+def _run_on(
+    client: Client,
+    function: Callable[[Job], Account],
+    jobs: Iterable[Job],
+    again: Callable[[Job, Exception], Job | None],
 ) -> Iterator[tuple[Job, Account | Exception]]:
-    from distributed import Client, as_completed
+    from distributed import as_completed
 
+    rest = iter(jobs)
+    repeated: deque[Job] = deque()
+    running: dict[Any, Job] = {}
+    finished = as_completed()
+
+    def submit() -> None:
+        while len(running) < _WINDOW:
+            if repeated:
+                job = repeated.popleft()
+            elif (following := next(rest, None)) is not None:
+                job = following
+            else:
+                return
+            future = client.submit(_work, pack(function, job), pure=False)
+            running[future] = job
+            finished.add(future)
+
+    submit()
+    for future in finished:
+        job = running.pop(future)
+        if future.status in ("lost", "cancelled"):
+            raise FeatregError(
+                "the Dask scheduler is gone; what is finished stays, and the same command goes on "
+                "from there once a scheduler runs"
+            )
+        failed = future.exception()
+        outcome = future.result() if failed is None else failed
+        future.release()
+        if failed is not None and (other := again(job, failed)) is not None:
+            repeated.append(other)
+        submit()
+        if failed is None or other is None:
+            yield job, outcome
+
+
+def pack(function: Callable[[Job], Account], job: Job) -> bytes:
+    """A job as it travels."""
+    return zlib.compress(pickle.dumps((function, job), protocol=5), 1)
+
+
+def _work(packed: bytes) -> Any:
+    """Do a job, on a worker."""
+    function, job = pickle.loads(zlib.decompress(packed))
+    return function(job)
+
+
+@contextmanager
+def _connect(workers: Workers) -> Iterator[Client]:
+    """A client of the cluster that was asked for, with a worker at least."""
+    import dask
+    from distributed import Client
+
+    # What a lost connection makes Dask say, over several screens, is said here in a line.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with ExitStack() as stack:
+        stack.enter_context(dask.config.set(_SETTINGS))
         address = workers.scheduler or stack.enter_context(_local_cluster(workers))
         try:
             client = stack.enter_context(Client(address, timeout=10))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise FeatregError(
                 f"--scheduler {address}: no Dask scheduler answers ({error})"
             ) from None
-        futures = {client.submit(function, job, pure=False): job for job in jobs}
-        for future in as_completed(list(futures)):
-            failed = future.exception()
-            yield futures[future], future.result() if failed is None else failed
-            future.release()
+        try:
+            client.wait_for_workers(1, timeout=_PATIENCE_S)
+        except TimeoutError:
+            raise FeatregError(
+                f"{address}: no worker within {_PATIENCE_S} s; start some with "
+                f"`dask worker {address}`"
+            ) from None
+        yield client
 
 
 def _local_cluster(workers: Workers) -> SpecCluster:
     """A scheduler and workers on this machine, one job at a time each, one GPU each."""
-    import dask
     from distributed import Nanny, Scheduler, SpecCluster
 
-    # glibc would give the networks' large arrays back to the system after every batch, and
-    # fetch them again page by page: a third of the time. Read when a process starts.
-    environ = "distributed.nanny.pre-spawn-environ"
-    keep_memory = {"MALLOC_MMAP_MAX_": 0, "MALLOC_TRIM_THRESHOLD_": 1 << 40}
-    dask.config.set({environ: {**dask.config.get(environ), **keep_memory}})
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    devices = visible.split(",") if visible else [str(k) for k in range(workers.gpus)]
 
     def options(worker: int) -> dict[str, Any]:
-        env = {"CUDA_VISIBLE_DEVICES": str(worker % workers.gpus)} if workers.gpus else {}
-        return {"nthreads": 1, "env": env, "silence_logs": logging.CRITICAL}
+        env = {}
+        if workers.gpus:
+            env["CUDA_VISIBLE_DEVICES"] = devices[worker % workers.gpus]
+        # Memory is the networks', not Dask's: it has nothing that it could drop.
+        return {
+            "nthreads": 1,
+            "env": env,
+            "memory_limit": 0,
+            "silence_logs": logging.CRITICAL,
+        }
 
-    return SpecCluster(
-        workers={k: {"cls": Nanny, "options": options(k)} for k in range(workers.count)},
-        scheduler={"cls": Scheduler, "options": {"dashboard": False, "host": "127.0.0.1"}},
-        silence_logs=logging.CRITICAL,
-    )
+    # Ctrl-C reaches every process of the terminal. What starts in here never hears of it:
+    # this process decides, and ends the others.
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return SpecCluster(
+            workers={k: {"cls": Nanny, "options": options(k)} for k in range(workers.count)},
+            scheduler={
+                "cls": Scheduler,
+                "options": {
+                    "dashboard": False,
+                    "dashboard_address": "127.0.0.1:0",
+                    "host": "127.0.0.1",
+                },
+            },
+            silence_logs=logging.CRITICAL,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
 
 
 def count_gpus(device: str) -> int:

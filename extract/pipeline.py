@@ -1,140 +1,226 @@
 """One shard from audio to disk: decode its clips, compute every feature, write.
 
-Decoding of the next clips goes on while the network runs. Everything that runs in
-parallel runs this, and so does a single process.
+Decoding of the next clips goes on in other processes while the network runs here.
+Whatever runs on many machines runs this, and so does a single process.
 """
 
 from __future__ import annotations
 
+import os
+import socket
+import sys
+import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 
-import numpy as np
-import numpy.typing as npt
+from featreg.datasets.audio import fingerprint
+from featreg.datasets.base import Clip, ClipError, FeatregError
+from featreg.datasets.native import Failure, NativeShard, NativeWriter, native_shard, native_writer
 
-from featreg.datasets.audio import decode, fingerprint, resample
-from featreg.datasets.base import Clip, ClipError
-from featreg.datasets.native import Failure, NativeWriter, native_writer
+from .ahead import Decoders, decoders_here
+from .cluster import threads_here
+from .features import extractor_class
+from .hearing import Heard, Hearing, hear
+from .plan import Account, Request, ShardJob, header_of
+from .stream import Array, Batcher, Extractor
+from .throwaway import ChildDied, Throwaway, peak_bytes
 
-from .plan import SILENCE, Account, Request, ShardJob, header_of
-from .stream import Array, Batcher
-
-# Clips decoded ahead of the network.
-_AHEAD = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """A clip as every extractor hears it: one signal for each rate."""
-
-    duration_s: float
-    signals: dict[int, npt.NDArray[np.float32]]
-    seconds: dict[str, float]
-
-
-def hear(clip: Clip, rates: Iterable[int], request: Request) -> Heard:
-    """Decode a clip once, and resample it to each of `rates`.
-
-    Raises
-    ------
-    ClipError
-        If the file cannot be decoded, or is silent and silence is not kept.
-    """
-    begin = time.perf_counter()
-    signal, rate = decode(clip)
-    if not request.keep_silent and not signal.any():
-        raise ClipError(
-            SILENCE,
-            f"{clip.path}: all of its {len(signal) / rate:.2f} s are zero; "
-            "keep such clips with --keep-silent",
-        )
-    decoded = time.perf_counter()
-    signals = {target: resample(signal, rate, target, request.resampler) for target in rates}
-    seconds = {"decode": decoded - begin, "resample": time.perf_counter() - decoded}
-    return Heard(len(signal) / rate, signals, seconds)
+# A Dask worker with several threads is given several shards: they take turns.
+_turn = threading.Lock()
 
 
 def extract_shard(job: ShardJob) -> Account:
     """Compute every feature of the shard's clips, and write one shard for each feature."""
-    import torch
-
-    torch.set_num_threads(job.threads)
-    begin = time.perf_counter()
-    extractors = [spec.extractor() for spec in job.request.features]
-    rates = sorted({extractor.sample_rate for extractor in extractors})
-    clips = job.folder.read_clips(job.split, job.first, job.last)
-    audio = {clip.clip_id: fingerprint(clip) for clip in clips}
-    files = {
-        each.name: {clip.clip_id: each.fingerprint(clip, audio[clip.clip_id]) for clip in clips}
-        for each in extractors
-    }
-    durations: dict[str, float] = {}
-    failures: list[Failure] = []
-    spent = dict.fromkeys(("decode", "resample", "write"), 0.0)
-
-    def deliver(name: str, clip_id: str, rows: Array) -> None:
-        start = time.perf_counter()
-        writers[name].append(clip_id, rows, durations[clip_id], files[name][clip_id])
-        spent["write"] += time.perf_counter() - start
-
-    def fail(name: str, clip_id: str, error: ClipError) -> None:
-        failure = Failure(clip_id, error.stage, error.reason, files[name][clip_id])
-        failures.append(failure)
-        writers[name].fail(failure)
-
-    with ExitStack() as stack:
-        writers: dict[str, NativeWriter] = {
-            each.name: stack.enter_context(
-                native_writer(job.path(each.name), header_of(each, job.folder.name, job.request))
-            )
-            for each in extractors
-        }
-        batchers = [Batcher(each, partial(deliver, each.name)) for each in extractors]
-        for clip, outcome in _hear_ahead(clips, rates, job.request):
-            if isinstance(outcome, ClipError):
-                for extractor in extractors:
-                    fail(extractor.name, clip.clip_id, outcome)
-                continue
-            durations[clip.clip_id] = outcome.duration_s
-            for stage, seconds in outcome.seconds.items():
-                spent[stage] += seconds
-            for extractor, batcher in zip(extractors, batchers, strict=True):
-                try:
-                    batcher.push(clip.clip_id, outcome.signals[extractor.sample_rate])
-                except ClipError as error:
-                    fail(extractor.name, clip.clip_id, error)
-        for batcher in batchers:
-            batcher.flush()
-    spent["total"] = time.perf_counter() - begin
-    written = sum(job.path(extractor.name).stat().st_size for extractor in extractors)
-    return Account(durations, tuple(failures), spent, written)
-
-
-def _hear_ahead(
-    clips: Sequence[Clip], rates: Sequence[int], request: Request
-) -> Iterator[tuple[Clip, Heard | ClipError]]:
-    """Each clip as heard, or why not; the next ones are decoded meanwhile."""
-
-    def outcome(clip: Clip) -> Heard | ClipError:
-        try:
-            return hear(clip, rates, request)
-        except ClipError as error:
-            return error
-
-    with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
-        rest = iter(clips)
-        waiting: deque[tuple[Clip, Future[Heard | ClipError]]] = deque(
-            (clip, pool.submit(outcome, clip)) for clip in islice(rest, _AHEAD)
+    if not job.folder.path.is_dir():
+        raise FeatregError(
+            f"{job.folder.path}: no such folder on {socket.gethostname()}; workers must see the "
+            "working folder, the audio and the weights under the same paths as this machine"
         )
-        while waiting:
-            clip, future = waiting.popleft()
-            yield clip, future.result()
-            waiting.extend(
-                (following, pool.submit(outcome, following)) for following in islice(rest, 1)
-            )
+    with _turn:
+        threads = job.threads or threads_here()
+        extractors = build_extractors(job.request, threads)
+        on_gpu = any(spec.device != "cpu" for spec in job.request.features)
+        # Decoding takes a fraction of what a network takes on CPU. A GPU waits for all cores.
+        decoders = decoders_here(threads if on_gpu else 1 + threads // 4, job.clip_timeout_s)
+        return _extract(job, extractors, decoders)
+
+
+def build_extractors(request: Request, threads: int = 1) -> list[Extractor]:
+    """The extractors of a request, built once in each process, for so many threads."""
+    for spec in request.features:
+        extractor_class(spec.name, spec.source)  # brings torch, where the feature needs it
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    return [spec.extractor() for spec in request.features]
+
+
+def _extract(job: ShardJob, extractors: Sequence[Extractor], decoders: Decoders) -> Account:
+    audio = {clip.clip_id: fingerprint(clip) for clip in job.clips}
+    outcomes: dict[str, Heard | ClipError] = {}
+    durations: dict[str, float] = {}
+    heard_s = 0.0
+    spent = dict.fromkeys(("read", "decode", "resample", "network", "write"), 0.0)
+    with ExitStack() as stack:
+        streams = [stack.enter_context(_open_stream(each, job, audio)) for each in extractors]
+        lacking = [clip for clip in job.clips if not all(stream.has(clip) for stream in streams)]
+        if job.careful:
+            outcomes.update(_try_alone(lacking, job))
+        to_hear = [clip for clip in lacking if clip.clip_id not in outcomes]
+        heard = decoders.hear_all(to_hear, _hearing(job.request, extractors))
+        stack.enter_context(closing(heard))
+        for clip in job.clips:
+            outcome = outcomes.get(clip.clip_id)
+            if outcome is None and clip in lacking:
+                _, outcome = next(heard)
+            if isinstance(outcome, Heard):
+                heard_s += outcome.duration_s
+                durations[clip.clip_id] = outcome.duration_s
+                for stage, seconds in outcome.seconds.items():
+                    spent[stage] += seconds
+            for stream in streams:
+                if stream.has(clip):
+                    durations[clip.clip_id] = stream.copy(clip)
+                elif isinstance(outcome, Heard):
+                    stream.add(clip, outcome)
+                elif outcome is not None:
+                    stream.fail(clip, outcome)
+        for stream in streams:
+            stream.finish()
+        begin = time.perf_counter()
+    spent["write"] = time.perf_counter() - begin + sum(stream.write_s for stream in streams)
+    spent["network"] = sum(stream.network_s for stream in streams)
+    return Account(
+        durations=durations,
+        failures=tuple(failure for stream in streams for failure in stream.failures),
+        heard_s=heard_s,
+        seconds=spent,
+        network={stream.name: stream.network_s for stream in streams},
+        rows={stream.name: stream.rows for stream in streams},
+        written={each.name: job.path(each.name).stat().st_size for each in extractors},
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        peak_bytes=peak_bytes() + decoders.peak_bytes,
+    )
+
+
+def _hearing(request: Request, extractors: Sequence[Extractor]) -> Hearing:
+    rates = tuple(sorted({extractor.sample_rate for extractor in extractors}))
+    return Hearing(rates, request.resampler, request.keep_silent)
+
+
+class _Stream:
+    """One feature's part of a shard: computes its rows and writes them.
+
+    Attributes
+    ----------
+    failures
+        Clips without rows.
+    network_s, write_s
+        Seconds that computing and writing took.
+    rows
+        Rows computed.
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        writer: NativeWriter,
+        files: Mapping[str, str],
+        kept: NativeShard | None,
+    ) -> None:
+        self.name = extractor.name
+        self._rate = extractor.sample_rate
+        self._batcher = Batcher(extractor, self._deliver)
+        self._writer = writer
+        self._files = files
+        self._kept = kept
+        self._durations: dict[str, float] = {}
+        self.failures: list[Failure] = []
+        self.network_s, self.write_s, self.rows = 0.0, 0.0, 0
+
+    def has(self, clip: Clip) -> bool:
+        """Whether the clip's rows are there already and are to be kept."""
+        return self._kept is not None and clip.clip_id in self._kept.durations
+
+    def copy(self, clip: Clip) -> float:
+        """Take over the rows that are there; return the clip's seconds."""
+        assert self._kept is not None
+        self.finish()  # clips keep their order
+        duration_s = self._kept.durations[clip.clip_id]
+        rows = self._kept.stored(clip.clip_id)
+        self._writer.append(clip.clip_id, rows, duration_s, self._files[clip.clip_id])
+        return duration_s
+
+    def add(self, clip: Clip, heard: Heard) -> None:
+        """Compute the clip's rows, and write those of all clips that are complete."""
+        self._durations[clip.clip_id] = heard.duration_s
+        try:
+            with self._computing():
+                self._batcher.push(clip.clip_id, heard.signals[self._rate])
+        except ClipError as error:
+            self.fail(clip, error)
+
+    def fail(self, clip: Clip, error: ClipError) -> None:
+        """Record that the clip has no rows."""
+        file = self._files[clip.clip_id]
+        self.failures.append(Failure(clip.clip_id, error.stage, error.reason, file))
+        self._writer.fail(self.failures[-1])
+
+    def finish(self) -> None:
+        """Compute and write what still waits for a full batch."""
+        with self._computing():
+            self._batcher.flush()
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        begin, written_s = time.perf_counter(), self.write_s
+        yield
+        self.network_s += time.perf_counter() - begin - (self.write_s - written_s)
+
+    def _deliver(self, clip_id: str, rows: Array) -> None:
+        begin = time.perf_counter()
+        self._writer.append(clip_id, rows, self._durations[clip_id], self._files[clip_id])
+        self.rows += len(rows)
+        self.write_s += time.perf_counter() - begin
+
+
+@contextmanager
+def _open_stream(
+    extractor: Extractor, job: ShardJob, audio: Mapping[str, str]
+) -> Iterator[_Stream]:
+    path = job.path(extractor.name)
+    files = {clip.clip_id: extractor.fingerprint(clip, audio[clip.clip_id]) for clip in job.clips}
+    header = header_of(extractor, job.folder.name, job.request)
+    with ExitStack() as stack:
+        kept = None
+        if extractor.name in job.keep:
+            kept = stack.enter_context(native_shard(path))
+        writer = stack.enter_context(native_writer(path, header))
+        yield _Stream(extractor, writer, files, kept)
+
+
+def _try_alone(clips: Sequence[Clip], job: ShardJob) -> dict[str, ClipError]:
+    """Clips that break a process, or raise an error: each is tried in one to throw away."""
+    # The network's time knows no limit: it grows with the clip.
+    alone = Throwaway(_extract_alone, timeout_s=float("inf"))
+    broken: dict[str, ClipError] = {}
+    with closing(alone):
+        for clip in clips:
+            try:
+                alone(clip, job.request, job.threads or threads_here())
+            except ChildDied as death:
+                reason = f"{clip.path}: no process survives it, alone in one: {death}"
+                broken[clip.clip_id] = ClipError("extract", reason)
+            except Exception as error:
+                reason = f"{clip.path}: {type(error).__name__}: {error}".splitlines()[0]
+                broken[clip.clip_id] = ClipError("extract", reason)
+    return broken
+
+
+def _extract_alone(clip: Clip, request: Request, threads: int) -> None:
+    """Compute every feature of one clip, and forget it."""
+    extractors = build_extractors(request, threads)
+    heard = hear(clip, _hearing(request, extractors))
+    if isinstance(heard, Heard):
+        for extractor in extractors:
+            extractor.extract(heard.signals[extractor.sample_rate])

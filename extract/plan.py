@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from featreg.datasets.audio import Resampler, fingerprint
-from featreg.datasets.base import Dataset, FeatregError
+from featreg.datasets.base import Clip, Dataset, FeatregError
 from featreg.datasets.native import Failure, NativeHeader, NativeShard, native_shard
 from featreg.datasets.workdir import DatasetDir, shard_name, splits_of
 
 from .features import FeatureSpec
+from .hearing import SILENCE
 from .stream import Extractor
 
-# Stage at which a clip of nothing but zeros fails.
-SILENCE = "silence"
+# Files looked at together: on a network file system each waits for an answer.
+_LOOKING = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,48 +59,78 @@ class ShardJob:
     Attributes
     ----------
     folder
-        The dataset's folder in the working folder; its clip list names the clips.
-    split, index, first, last
-        The shard's place: clips `first` to `last` of the split.
+        The dataset's folder in the working folder.
+    split, index
+        The shard's place.
+    clips
+        The clips, without labels.
     request
         What is asked for, reduced to the features that this shard lacks.
-    threads
-        For the network.
     reasons
         For each feature, why it has to be done.
+    keep
+        Features whose rows in the shard that is there are kept: only its failed clips
+        are done again.
+    threads
+        For the network; 0 for as many as the Dask worker has.
+    clip_timeout_s
+        Seconds after which the decoding of a clip is given up.
+    careful
+        Whether a worker broke on this shard, and each clip is to be tried alone first.
     """
 
     folder: DatasetDir
     split: str
     index: int
-    first: int
-    last: int
+    clips: tuple[Clip, ...]
     request: Request
-    threads: int = 1
     reasons: tuple[str, ...] = ()
+    keep: frozenset[str] = frozenset()
+    threads: int = 1
+    clip_timeout_s: float = 600.0
+    careful: bool = False
 
     def path(self, feature: str) -> Path:
         """Where the shard of `feature` lies."""
         return self.folder.native(feature) / shard_name(self.split, self.index)
 
-    @property
-    def clips(self) -> int:
-        """Clips in the shard."""
-        return self.last - self.first
+    def __str__(self) -> str:
+        return f"{self.split} shard {self.index}"
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
     """What became of a shard's clips.
 
-    `durations` gives the decoded seconds of each clip with rows, `failures` the
-    others, `seconds` the time that each stage took, `written` the bytes on disk.
+    Attributes
+    ----------
+    durations
+        Decoded seconds of each clip that could be decoded.
+    failures
+        Clips without rows of some feature, or of all.
+    heard_s
+        Seconds of audio that were decoded for it in this run.
+    seconds
+        Time that each stage took.
+    network
+        The part of it that the network of each feature took.
+    rows
+        Rows of each feature that were computed.
+    written
+        Bytes on disk, by feature.
+    worker, peak_bytes
+        Who did it, and the most memory that it had, its decoders included.
     """
 
     durations: dict[str, float]
     failures: tuple[Failure, ...]
+    heard_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
-    written: int = 0
+    network: dict[str, float] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    written: dict[str, int] = field(default_factory=dict)
+    worker: str = ""
+    peak_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +166,7 @@ def make_plan(
     request: Request,
     splits: Sequence[str] = (),
     limit: int | None = None,
+    retry_failed: bool = False,
 ) -> Plan:
     """The shards that `request` needs and `folder` lacks.
 
@@ -149,40 +182,84 @@ def make_plan(
         Only these, all if empty.
     limit
         At most so many clips of each split.
+    retry_failed
+        Whether clips that failed are tried again, though their files have not changed.
     """
     headers = {
         spec.name: header_of(spec.extractor(), dataset.name, request) for spec in request.features
     }
-    jobs: list[ShardJob] = []
-    done: list[Account] = []
-    for split, clips in splits_of(dataset.clips).items():
-        if splits and split not in splits:
-            continue
-        for index, first in enumerate(range(0, len(clips[:limit]), request.shard_clips)):
-            members = clips[:limit][first : first + request.shard_clips]
-            job = ShardJob(folder, split, index, first, first + len(members), request)
-            audio = {clip.clip_id: fingerprint(clip) for clip in members}
-            lacking = {}
-            for spec in request.features:
-                read = spec.extractor().fingerprint
-                files = {clip.clip_id: read(clip, audio[clip.clip_id]) for clip in members}
-                found = _read_account(job.path(spec.name), headers[spec.name], files, request)
-                if isinstance(found, Account):
-                    done.append(found)
-                else:
-                    lacking[spec] = found
-            if lacking:
-                reduced = replace(request, features=tuple(lacking))
-                jobs.append(replace(job, request=reduced, reasons=tuple(lacking.values())))
-    return Plan(tuple(jobs), tuple(done))
+    places = [
+        ShardJob(folder, split, index, _without_labels(clips[:limit][first:][:size]), request)
+        for split, clips in splits_of(dataset.clips).items()
+        if not splits or split in splits
+        for size in [request.shard_clips]
+        for index, first in enumerate(range(0, len(clips[:limit]), size))
+    ]
+
+    def judge(job: ShardJob) -> tuple[ShardJob | None, list[Account]]:
+        done, reasons, keep = [], {}, set()
+        there = [spec for spec in request.features if job.path(spec.name).exists()]
+        audio = {clip.clip_id: fingerprint(clip) for clip in job.clips} if there else {}
+        for spec in request.features:
+            if spec not in there:
+                reasons[spec] = "not extracted yet"
+                continue
+            read = spec.extractor().fingerprint
+            files = {clip.clip_id: read(clip, audio[clip.clip_id]) for clip in job.clips}
+            found = _read_account(job.path(spec.name), headers[spec.name], files, request)
+            if not isinstance(found, Account):
+                reasons[spec] = found
+            elif retry_failed and found.failures:
+                reasons[spec] = f"{len(found.failures)} failed clips are to be tried again"
+                keep.add(spec.name)
+            else:
+                done.append(found)
+        if not reasons:
+            return None, done
+        reduced = replace(request, features=tuple(reasons))
+        lacking = replace(
+            job, request=reduced, reasons=tuple(reasons.values()), keep=frozenset(keep)
+        )
+        return lacking, done
+
+    with ThreadPoolExecutor(_LOOKING) as pool:
+        judged = list(pool.map(judge, places))
+    return Plan(
+        tuple(job for job, _ in judged if job is not None),
+        tuple(account for _, accounts in judged for account in accounts),
+    )
+
+
+def describe(plan: Plan) -> str:
+    """What is done and what is to do, and why, a line for each feature and reason."""
+    shards: dict[tuple[str, str], list[ShardJob]] = {}
+    for job in plan.jobs:
+        for spec, reason in zip(job.request.features, job.reasons, strict=True):
+            shards.setdefault((spec.name, reason), []).append(job)
+    lines = [
+        f"{name}: {len(jobs)} shards to do ({jobs[0].path(name).name}"
+        f"{' and so on' if len(jobs) > 1 else ''}), "
+        f"{sum(len(job.clips) for job in jobs):,} clips: {reason}"
+        for (name, reason), jobs in shards.items()
+    ]
+    to_do = sum(map(len, shards.values()))
+    lines.append(f"{to_do} shards to do, {len(plan.done)} done")
+    return "\n".join(lines)
+
+
+def _without_labels(clips: Sequence[Clip]) -> tuple[Clip, ...]:
+    """Clips as they travel: paths that hold in any folder, no labels."""
+    nothing = np.empty(0, np.uint8)
+    return tuple(
+        replace(clip, path=clip.path.absolute(), label=nothing, label_mask=nothing)
+        for clip in clips
+    )
 
 
 def _read_account(
     path: Path, header: NativeHeader, files: dict[str, str], request: Request
 ) -> Account | str:
     """What the finished shard at `path` says of the clips in `files`, or why it is not done."""
-    if not path.exists():
-        return "not extracted yet"
     try:
         with native_shard(path) as shard:
             if reason := _why_stale(shard, header, files):

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
-from featreg.datasets.base import Dataset
+from featreg.datasets.base import Dataset, FeatregError
 from featreg.datasets.console import progress, say
 from featreg.datasets.native import Failure
 from featreg.datasets.workdir import DatasetDir
 
 from .cluster import Workers, run_jobs
+from .estimate import Rates
 from .pipeline import extract_shard
 from .plan import Account, Plan, ShardJob
+
+# Stage of the clips that their dataset knows to be unusable.
+KNOWN = "published"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,34 +32,54 @@ class Summary:
         Clips with rows of every feature, those of earlier runs included.
     failed
         Clips without rows of some feature, or of all.
-    new_clips, audio_s, wall_s, written
-        Of this run alone: clips, their seconds, seconds that passed, bytes.
+    known_bad
+        Clips that the dataset knows to be unusable, which were left out.
+    new_clips, heard_s, wall_s, written
+        Of this run alone: clips, seconds of audio, seconds that passed, bytes.
     stages
         Seconds that each stage took in this run, summed over workers.
+    peak_bytes
+        The most memory that each worker had, its decoders included.
     """
 
     clips: int
     failed: int
-    new_clips: int
-    audio_s: float
-    wall_s: float
-    written: int
-    stages: dict[str, float]
+    known_bad: int = 0
+    new_clips: int = 0
+    heard_s: float = 0.0
+    wall_s: float = 0.0
+    written: int = 0
+    stages: dict[str, float] = field(default_factory=dict)
+    peak_bytes: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        counts = f"{self.clips} clips extracted, {self.failed} failed"
+        total = self.clips + self.failed
+        lines = [f"{self.clips:,} clips extracted, {self.failed:,} failed, of {total:,}"]
+        if self.known_bad:
+            lines[0] += f"; {self.known_bad:,} more are known to be unusable as published"
         if not self.new_clips:
-            return f"{counts}; nothing new to do"
-        stages = ", ".join(f"{name} {spent:.1f} s" for name, spent in self.stages.items())
-        return (
-            f"{counts}; this run: {self.new_clips} clips, {self.audio_s / 3600:.2f} h of audio "
-            f"in {self.wall_s:.1f} s ({self.audio_s / self.wall_s:.0f} times real time), "
-            f"{self.written / 1e6:.1f} MB written; {stages}"
+            return f"{lines[0]}; nothing new to do"
+        speed = self.heard_s / self.wall_s
+        lines.append(
+            f"this run: {self.new_clips:,} clips, {self.heard_s / 3600:.2f} h of audio in "
+            f"{self.wall_s:.1f} s ({speed:.0f} times real time), {self.written / 1e6:,.1f} MB"
         )
+        stages = ", ".join(f"{name} {spent:.1f} s" for name, spent in self.stages.items())
+        peak = max(self.peak_bytes.values(), default=0)
+        lines.append(
+            f"stages, summed over {len(self.peak_bytes)} workers: {stages}; "
+            f"at most {peak / 1e6:,.0f} MB of memory a worker"
+        )
+        return "\n".join(lines)
 
 
 def run_extraction(
-    dataset: Dataset, folder: DatasetDir, features: Sequence[str], plan: Plan, workers: Workers
+    dataset: Dataset,
+    folder: DatasetDir,
+    features: Sequence[str],
+    plan: Plan,
+    workers: Workers,
+    clip_timeout_s: float = 600.0,
 ) -> Summary:
     """Do what a plan asks, and write the clip list and ``failures.csv``.
 
@@ -70,39 +95,112 @@ def run_extraction(
         What to do, and what is done.
     workers
         Who does it.
+    clip_timeout_s
+        Seconds after which the decoding of a clip is given up.
+
+    Raises
+    ------
+    FeatregError
+        If it cannot go on: the disk is full, the cluster is lost.
     """
     begin = time.perf_counter()
-    folder.write_dataset(dataset, features)
+    known = folder.read_durations()
+    folder.write_dataset(dataset, features, known)
+    jobs = [
+        replace(job, threads=workers.threads, clip_timeout_s=clip_timeout_s) for job in plan.jobs
+    ]
     accounts: list[Account] = []
-    total = sum(job.clips for job in plan.jobs)
-    with progress("extract", total) as advance:
-        for job, outcome in run_jobs(extract_shard, plan.jobs, workers):
-            account = _lost(job, folder, outcome) if isinstance(outcome, Exception) else outcome
-            accounts.append(account)
-            advance(job.clips)
+    try:
+        with progress("extract", sum(len(job.clips) for job in jobs)) as advance:
+            for job, account in _accounts(jobs, workers):
+                accounts.append(account)
+                advance(len(job.clips))
+    except BaseException:
+        # What is known so far is worth a line each, if a line can still be written.
+        with suppress(FeatregError):
+            _record(dataset, folder, features, [*plan.done, *accounts], known)
+        raise
+    failed = _record(dataset, folder, features, [*plan.done, *accounts], known)
     everything = [*plan.done, *accounts]
-    failures = [failure for account in everything for failure in account.failures]
-    failed = folder.write_failures(failures)
-    durations = {key: s for account in everything for key, s in account.durations.items()}
-    folder.write_dataset(dataset, features, durations)
-    stages: defaultdict[str, float] = defaultdict(float)
-    for account in accounts:
-        for stage, seconds in account.seconds.items():
-            stages[stage] += seconds
-    return Summary(
-        clips=len(durations.keys() - {failure.clip_id for failure in failures}),
-        failed=failed,
-        new_clips=total,
-        audio_s=sum(seconds for account in accounts for seconds in account.durations.values()),
-        wall_s=time.perf_counter() - begin,
-        written=sum(account.written for account in accounts),
-        stages=dict(stages),
+    heard = {key for account in everything for key in account.durations}
+    summary = _summarize(accounts, time.perf_counter() - begin)
+    if accounts:
+        Rates.of(folder).learn(plan.jobs, accounts, workers).write(folder)
+    return replace(
+        summary,
+        clips=len(heard - failed),
+        failed=len(failed),
+        known_bad=len(dataset.known_bad),
+        new_clips=sum(len(job.clips) for job in jobs),
     )
 
 
-def _lost(job: ShardJob, folder: DatasetDir, error: Exception) -> Account:
-    """The account of a shard whose job broke: none of its clips has rows."""
-    reason = f"the whole shard failed, {type(error).__name__}: {error}".splitlines()[0]
-    say(f"{job.split} shard {job.index}: {reason}")
-    clips = folder.read_clips(job.split, job.first, job.last)
-    return Account({}, tuple(Failure(clip.clip_id, "extract", reason, "") for clip in clips))
+def _accounts(jobs: Sequence[ShardJob], workers: Workers) -> Iterator[tuple[ShardJob, Account]]:
+    """The account of each job, also of those that broke.
+
+    Raises
+    ------
+    FeatregError
+        If a job met what every other one would meet too.
+    """
+
+    def again(job: ShardJob, error: Exception) -> ShardJob | None:
+        if isinstance(error, FeatregError) or job.careful:
+            return None
+        say(f"{job}: {_in_words(error)}; its clips are tried one by one")
+        return replace(job, careful=True)
+
+    for job, outcome in run_jobs(extract_shard, jobs, workers, again):
+        if isinstance(outcome, FeatregError):
+            raise outcome
+        if isinstance(outcome, Exception):
+            reason = f"the whole shard failed: {_in_words(outcome)}"
+            say(f"{job}: {reason}")
+            lost = tuple(Failure(clip.clip_id, "extract", reason, "") for clip in job.clips)
+            outcome = Account({}, lost)
+        yield job, outcome
+
+
+def _in_words(error: Exception) -> str:
+    if type(error).__name__ == "KilledWorker":
+        return "two workers died of it, or were killed"
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _record(
+    dataset: Dataset,
+    folder: DatasetDir,
+    features: Sequence[str],
+    accounts: Sequence[Account],
+    known: dict[str, float],
+) -> set[str]:
+    """Write what became of the clips; return those that failed."""
+    failures = [failure for account in accounts for failure in account.failures]
+    durations = {key: s for account in accounts for key, s in account.durations.items()}
+    failed = {failure.clip_id for failure in failures}
+    lines = [(each.clip_id, each.stage, each.reason) for each in failures]
+    lines += [
+        (clip_id, KNOWN, "known to be unusable as published") for clip_id in dataset.known_bad
+    ]
+    folder.write_failures(lines, judged=durations.keys() | failed)
+    folder.write_dataset(dataset, features, known | durations)
+    return failed
+
+
+def _summarize(accounts: Sequence[Account], wall_s: float) -> Summary:
+    stages: defaultdict[str, float] = defaultdict(float)
+    peaks: Counter[str] = Counter()
+    for account in accounts:
+        for stage, seconds in account.seconds.items():
+            stages[stage] += seconds
+        if account.worker:
+            peaks[account.worker] = max(peaks[account.worker], account.peak_bytes)
+    return Summary(
+        clips=0,
+        failed=0,
+        heard_s=sum(account.heard_s for account in accounts),
+        wall_s=wall_s,
+        written=sum(sum(account.written.values()) for account in accounts),
+        stages=dict(stages),
+        peak_bytes=dict(peaks),
+    )

@@ -49,7 +49,7 @@ def _stored_faults(file: h5py.File) -> Iterator[str]:
         infinite, rows = [], 0
         try:
             for block in _blocks(dataset):
-                digest.update(block)
+                digest.update(block.data)
                 if block.dtype.kind == "f":
                     finite = np.isfinite(block.reshape(len(block), -1)).all(axis=1)
                     infinite += [rows + row for row in np.flatnonzero(~finite).tolist()]

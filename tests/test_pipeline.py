@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from featreg.datasets.audio import decode, resample
 from featreg.datasets.base import Dataset, FeatregError, UsageError
 from featreg.datasets.native import native_shard
 from featreg.datasets.workdir import DatasetDir
-from featreg.extract import features
 from featreg.extract.cluster import Workers
 from featreg.extract.combine import align_shard, plan_alignment
 from featreg.extract.features import FeatureSpec
@@ -28,15 +26,8 @@ from featreg.extract.stream import Batcher
 from featreg.extract.waveform import Waveform, WaveformConfig
 
 AUDIO = FeatureSpec("audio", WaveformConfig())
-LOUDNESS = FeatureSpec("loudness", LoudnessConfig())
+LOUDNESS = FeatureSpec("loudness", LoudnessConfig(), source="loudness:Loudness")
 REQUEST = Request((AUDIO, LOUDNESS), shard_clips=3)
-
-
-@pytest.fixture(autouse=True)
-def _loudness(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(features.FEATURES, "loudness", ("loudness", "Loudness"))
-    features._build.cache_clear()
-    return
 
 
 @pytest.fixture
@@ -48,7 +39,7 @@ def extract(
     dataset: Dataset,
     work: Path,
     request: Request = REQUEST,
-    workers: int = 1,
+    workers: int = 0,
     limit: int | None = None,
 ) -> Summary:
     folder = DatasetDir(work / dataset.name)
@@ -162,9 +153,8 @@ def test_a_trial_run_does_not_undo_a_whole_one(dataset: Dataset, tmp_path: Path)
 
 
 def test_one_worker_or_many_give_equal_shards(tmp_path: Path) -> None:
-    # Features that only the test knows do not reach other processes: audio alone.
     dataset = make_dataset(tmp_path / "source", {"train": 5, "test": 2})
-    request = Request((AUDIO,), shard_clips=2)
+    request = replace(REQUEST, shard_clips=2)
     extract(dataset, tmp_path / "one", request)
     summary = extract(dataset, tmp_path / "two", request, workers=2)
     assert summary.clips == 7

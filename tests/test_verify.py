@@ -32,7 +32,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dataset = make_dataset(work / "source", {"train": 3})
     folder = DatasetDir(work / "tones")
     request = Request((FeatureSpec("audio", WaveformConfig()),))
-    run_extraction(dataset, folder, ["audio"], make_plan(dataset, folder, request), Workers(1, 1))
+    run_extraction(dataset, folder, ["audio"], make_plan(dataset, folder, request), Workers(0, 1))
     for job in plan_alignment(folder, ("audio",), 0.1, "area").jobs:
         align_shard(job)
     return work
