@@ -10,6 +10,7 @@ import click
 from featreg.datasets.completion import completion
 from featreg.datasets.console import Commands, group_options, say, work_option
 
+from . import cli_models
 from .cli_experiments import attach
 from .configure import alpha_option, config_options
 
@@ -80,4 +81,5 @@ def run_command(
 
 
 attach(train)
+cli_models.attach(train)
 train.add_command(completion(train))

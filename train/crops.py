@@ -139,9 +139,9 @@ class Cutter:
         first, last = self.reader.clips.rows[clip]
         total = int(last - first)
         audio = self.reader.audio(clip, 0, total * self.row_samples)
-        audio = np.pad(audio, (0, total * self.row_samples - len(audio)))
         values = self._values(clip, 0, total)
-        return np.resize(audio, self.samples), values[np.arange(self.rows) % total]
+        repetition = repeated(audio, self.samples, self.row_samples)
+        return repetition, values[np.arange(self.rows) % total]
 
     def _values(self, clip: int, row: int, count: int) -> Array:
         if not self._features:
@@ -161,6 +161,28 @@ class Cutter:
             torch.from_numpy(clips.label_mask[clip].astype(np.float32)),
             torch.tensor(clip),
         )
+
+
+def repeated(audio: Array, samples: int, row_samples: int) -> Array:
+    """A short clip as a piece: zeros up to a whole number of rows, and from its start again."""
+    whole = np.pad(audio, (0, -len(audio) % row_samples))
+    return np.resize(whole, samples)
+
+
+def chunk_starts(spare: int, row_samples: int, chunks: int) -> list[int]:
+    """First samples of evenly spaced pieces.
+
+    Parameters
+    ----------
+    spare
+        The last sample at which a piece can start: there the last one does.
+    row_samples
+        All others start at multiples of it.
+    chunks
+        Number of pieces.
+    """
+    rows = np.linspace(0, spare / row_samples, chunks)[:-1]
+    return [*(int(row) * row_samples for row in rows), spare]
 
 
 class Crops(Dataset[Batch]):
@@ -189,9 +211,7 @@ class Chunks(Dataset[Batch]):
 
     def starts(self, clip: int) -> list[int]:
         """First samples of a clip's pieces."""
-        spare, row_samples = self._cutter.spare(clip), self._cutter.row_samples
-        rows = np.linspace(0, spare / row_samples, self._chunks)[:-1]
-        return [*(int(row) * row_samples for row in rows), spare]
+        return chunk_starts(self._cutter.spare(clip), self._cutter.row_samples, self._chunks)
 
     def __getitem__(self, clip: int) -> Batch:
         cutter = self._cutter

@@ -14,6 +14,7 @@ from featreg.datasets.base import Task
 
 from .crops import Chunks, chunk_loader
 from .models.base import Tagger
+from .presets import Recipe
 
 
 class Predictions(NamedTuple):
@@ -29,6 +30,11 @@ class Predictions(NamedTuple):
 
     probability: npt.NDArray[np.float32]
     embedding: npt.NDArray[np.float32]
+
+
+def clips_together(recipe: Recipe) -> int:
+    """Clips whose chunks go through the network at once: two training batches of pieces."""
+    return max(1, recipe.batch_size * 2 // recipe.chunks)
 
 
 @torch.no_grad()
@@ -63,16 +69,21 @@ def predict(
         pieces = batch.audio.shape[:2]  # clips, chunks
         with fabric.autocast():
             output = tagger(batch.audio.flatten(0, 1), batch.features.flatten(0, 1))
-        logits = output.logits.float()
-        p = logits.sigmoid() if task == "multi-label" else logits.softmax(dim=1)
+        p = probabilities(output.logits, task)
         l = output.embedding.float().mean(dim=1)  # noqa: E741  the paper's name
         clips.append(batch.clip)
-        probability.append(p.unflatten(0, pieces).mean(dim=1))
+        probability.append(p.view(*pieces, -1).mean(dim=1))
         embedding.append(l.unflatten(0, pieces).mean(dim=1))
     order = torch.cat(clips)
     return Predictions(
         *(_gather(fabric, torch.cat(part), order, len(chunks)) for part in (probability, embedding))
     )
+
+
+def probabilities(logits: Tensor, task: Task) -> Tensor:
+    """Of shape (n, classes), float32: a sigmoid for ``multi-label``, else a softmax."""
+    logits = logits.float()
+    return logits.sigmoid() if task == "multi-label" else logits.softmax(dim=1)
 
 
 def _gather(fabric: Fabric, mine: Tensor, clips: Tensor, count: int) -> npt.NDArray[np.float32]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,11 +51,11 @@ class Card:
         Pieces of a clip, whose probabilities are averaged.
     resolution_s
         Seconds a row: pieces start at borders of rows, as in evaluation.
-    features
-        What the aligned shards say of each feature beside the audio that it needs;
-        empty for a model that hears audio alone.
     notes
         Sentences that must stand beside every result.
+    features
+        What the aligned shards say of each feature beside the audio that it needs;
+        empty, and not written, for a model that hears audio alone.
     """
 
     name: str
@@ -68,8 +68,8 @@ class Card:
     samples: int
     chunks: int
     resolution_s: float
-    features: Mapping[str, Mapping[str, Any]]
     notes: tuple[str, ...] = ()
+    features: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, name: str, config: Config, header: AlignedHeader) -> Card:
@@ -87,9 +87,23 @@ class Card:
             samples=options["samples"],
             chunks=config.recipe.chunks,
             resolution_s=header.resolution_s,
-            features={feature: dict(header.features[feature]) for feature in needed},
             notes=header.notes,
+            features={feature: dict(header.features[feature]) for feature in needed},
         )
+
+    def to_json(self) -> str:
+        """As JSON; `from_json` reads it back."""
+        values = dataclasses.asdict(self)
+        if not self.features:
+            del values["features"]
+        return json.dumps(values)
+
+    @classmethod
+    def from_json(cls, text: str) -> Card:
+        """The card that `to_json` wrote."""
+        values = json.loads(text)
+        values.update(classes=tuple(values["classes"]), notes=tuple(values["notes"]))
+        return cls(**values)
 
     def build(self) -> Tagger:
         """The model, with fresh weights."""
@@ -121,8 +135,7 @@ class Card:
 def write_model(path: Path, tagger: Tagger, card: Card) -> None:
     """Write weights and card, atomically."""
     weights = {name: values.contiguous().cpu() for name, values in tagger.state_dict().items()}
-    text = json.dumps(dataclasses.asdict(card))
-    metadata = {"format": FORMAT, "version": VERSION, "card": text}
+    metadata = {"format": FORMAT, "version": VERSION, "card": card.to_json()}
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(weights, metadata))  # save_file would let nobody else read it
 
@@ -149,9 +162,7 @@ def read_model(path: Path) -> tuple[Tagger, Card]:
             f"{path}: expected {FORMAT} version {VERSION}, found {found[0]} version {found[1]}; "
             "use the featreg that wrote it, or train again with --fresh"
         )
-    values = json.loads(metadata["card"])
-    values.update(classes=tuple(values["classes"]), notes=tuple(values["notes"]))
-    card = Card(**values)
+    card = Card.from_json(metadata["card"])
     tagger = card.build()
     try:
         tagger.load_state_dict(weights)

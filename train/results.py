@@ -58,17 +58,26 @@ def report(
     progress: Progress, clips: Clips, predictions: Predictions, classes: Sequence[str], task: Task
 ) -> dict[str, Any]:
     """``report.json``: what the best epoch is worth on the validation and the test split."""
-    arrays = (clips.label, predictions.probability, clips.label_mask)
-    test, intervals = evaluate(*arrays, classes, task), bootstrap(*arrays, task)
     best, mark = progress.history[progress.best_epoch - 1], "valid_"
     return {
         "best_epoch": progress.best_epoch,
         "valid": {name[len(mark) :]: best[name] for name in best if name.startswith(mark)},
+        **worth(clips, predictions, classes, task),
+        "seconds": sum(row["seconds"] for row in progress.history),
+    }
+
+
+def worth(
+    clips: Clips, predictions: Predictions, classes: Sequence[str], task: Task
+) -> dict[str, Any]:
+    """What predictions are worth: ``test`` (metrics), ``intervals``, ``classes``, ``undefined``."""
+    arrays = (clips.label, predictions.probability, clips.label_mask)
+    test, intervals = evaluate(*arrays, classes, task), bootstrap(*arrays, task)
+    return {
         "test": dict(test.values),
         "intervals": {name: list(ends) for name, ends in intervals.items()},
         "classes": [dataclasses.asdict(each) for each in test.classes],
-        "undefined": dict(test.undefined),
-        "seconds": sum(row["seconds"] for row in progress.history),
+        "undefined": {name: list(left) for name, left in test.undefined.items()},
     }
 
 

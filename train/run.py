@@ -20,7 +20,7 @@ from .checkpoint import Progress
 from .crops import Chunks, Crops, Cutter, EpochOrder, Scaling, crop_loader
 from .data import AlignedSet, ClipReader, Clips
 from .fit import Fit
-from .inference import Predictions, predict
+from .inference import Predictions, clips_together, predict
 from .journal import require_tensorboard
 from .metrics import evaluate
 from .model_file import Card, write_model
@@ -76,7 +76,7 @@ def run(
         require_tensorboard()
     aligned = AlignedSet(DatasetDir(work / config.dataset).aligned(config.aligned))
     folder = RunDir(work / "runs" / (name or config.run_name))
-    _deterministic()
+    deterministic()
     for part in ("fabric", "pytorch"):  # they would repeat the precision
         logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
     fabric = build_fabric(config, device)
@@ -107,7 +107,8 @@ def _ended_together(fabric: Fabric) -> Iterator[None]:
         raise
 
 
-def _deterministic() -> None:
+def deterministic() -> None:
+    """Make torch give equal numbers in equal runs, as far as it can."""
     # cuBLAS reads the variable when it starts; the value is the one it documents.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -202,8 +203,7 @@ class _Run:
         return Chunks(self._cutter(clips, features), self.config.recipe.chunks)
 
     def _predict(self, chunks: Chunks) -> Predictions:
-        recipe, objective = self.config.recipe, self.objective
-        together = max(1, recipe.batch_size * 2 // recipe.chunks)
+        together, objective = clips_together(self.config.recipe), self.objective
         return predict(
             self.fabric, objective.tagger, chunks, objective.task, together, self.workers
         )

@@ -24,6 +24,7 @@ from typing import Any
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.shards import atomic_path
+from featreg.datasets.workdir import choose
 
 from .presets import Config
 
@@ -119,6 +120,37 @@ def _differences(there: Mapping[str, Any], config: Mapping[str, Any], data: str)
     if there["data"]["fingerprint"] != data:
         different.append("data (the aligned shards have changed)")
     return ", ".join(different)
+
+
+def choose_run(work: Path, wanted: str | None) -> RunDir:
+    """The finished run that is meant.
+
+    Parameters
+    ----------
+    work
+        The working folder.
+    wanted
+        A name in WORK/runs, or a folder; None for the only finished run.
+
+    Raises
+    ------
+    FeatregError
+        If there is no finished run, or the one that is meant is not finished.
+    UsageError
+        If there is none of that name, or there are several to choose from.
+    """
+    runs = find_runs(work)
+    if wanted is None:
+        finished = [run.name for run in runs if run.finished]
+        empty = f"{work / 'runs'}: no finished run; run `train run` first"
+        return RunDir(work / "runs" / choose("run", "--run", finished, None, empty))
+    for path in (work / "runs" / wanted, Path(wanted)):
+        if (path / "config.json").is_file():
+            if not RunDir(path).finished:
+                raise FeatregError(f"{path}: not finished; `train run` goes on with it")
+            return RunDir(path)
+    there = ", ".join(run.name for run in runs) or "none"
+    raise UsageError(f"{wanted}: no such run; there is {there}")
 
 
 def find_runs(work: Path) -> list[RunDir]:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from featreg.datasets.base import UsageError
 
 from .base import Encoder
+from .sizes import at_least
 
 SAMPLE_RATE = 16000
 HOP = 256  # samples
@@ -177,8 +178,8 @@ class HarmonicCNN(Encoder):
 
     def forward(self, audio: Tensor) -> Tensor:
         """Embedding of shape (batch, T_E, 2 * width), not negative."""
-        if self.pad_to > audio.shape[-1]:
-            audio = F.pad(audio, (0, self.pad_to - audio.shape[-1]))
+        if self.pad_to:
+            audio = F.pad(audio, (0, at_least(self.pad_to - audio.shape[-1], 0)))
         spectrogram = self.front(audio).contiguous(memory_format=torch.channels_last)
         embedding: Tensor = self.blocks(spectrogram).flatten(2)  # one frequency is left
         return embedding.transpose(1, 2)

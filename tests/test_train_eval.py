@@ -1,0 +1,123 @@
+"""`train eval`: the report again, other shards, and what does not fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+import torch
+from synthetic import header, write_toy
+from toy_runs import CLASSES, CONCAT, CONREG, call
+
+from featreg.datasets.base import FeatregError, UsageError
+from featreg.train.evaluate_run import evaluate_run
+from featreg.train.run import run
+from featreg.train.runs import RunDir
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    write_toy(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(work: Path) -> RunDir:
+    return run(CONREG, work, "trained")
+
+
+@pytest.fixture(scope="module")
+def concat(work: Path) -> RunDir:
+    return run(CONCAT, work, "concat")
+
+
+@pytest.mark.parametrize("name", ["trained", "concat"])
+def test_testing_again_gives_the_report_to_the_digit(
+    work: Path, trained: RunDir, concat: RunDir, name: str
+) -> None:
+    report = RunDir(work / "runs" / name).read_json("report.json")
+    found = json.loads(call(work, "eval", name, "--format", "json").stdout)
+    assert found["metrics"] == report["test"]
+    for key in ("intervals", "classes", "undefined"):
+        assert found[key] == report[key]
+    assert found["clips"] == 9
+    valid = json.loads(call(work, "eval", name, "--split", "valid", "--format", "json").stdout)
+    assert valid["metrics"] == report["valid"]
+
+
+def test_the_evaluation_is_a_table(work: Path, trained: RunDir) -> None:
+    report = trained.read_json("report.json")
+    output = call(work, "eval", "trained").stdout
+    assert "9 test clips" in output
+    low, high = report["intervals"]["pr_auc"]
+    line = next(line for line in output.splitlines() if line.startswith("macro PR-AUC"))
+    assert line.split()[2:] == [
+        f"{report['test']['pr_auc']:.3f}",
+        f"{low:.3f}",
+        "to",
+        f"{high:.3f}",
+    ]
+    assert all(name in output for name in CLASSES)
+    assert "Tones, not music." in output
+
+
+def test_classes_without_positives_are_listed(tmp_path: Path, trained: RunDir) -> None:
+    folder = write_toy(tmp_path)
+    with h5py.File(folder / "test-00000.h5", "r+") as shard:
+        label = shard["label"][()]
+        label[:, 1] = 0
+        shard["label"][...] = label
+    result = call(tmp_path, "eval", trained.path)
+    assert result.exit_code == 0, result.output
+    assert "macro PR-AUC leaves out, having no score: middle" in result.stdout
+    assert "nan" not in result.stdout.lower()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"classes": ("low", "high", "middle")},
+            "classes is low, high, middle, but .* low, middle",
+        ),
+        ({"resolution_s": 0.2}, "resolution_s is 0.2, but the model of concat .* with 0.1"),
+        ({"audio_rate": 8000}, "audio_rate is 8000, but .* 16000"),
+        ({"task": "single-label"}, "task is single-label, but .* multi-label"),
+        (
+            {"dims": {"noise": 3}},
+            "holds no 'tones', only noise; the model of concat .*fusion concat",
+        ),
+        ({"dims": {"tones": 4, "noise": 2}}, "dim of noise is 2, but .* with 3"),
+    ],
+)
+def test_shards_that_do_not_fit_are_named(
+    work: Path, concat: RunDir, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    about = header(**changes)
+    write_toy(tmp_path, about=about)
+    with pytest.raises(FeatregError, match=message):
+        evaluate_run(concat, tmp_path)
+    result = call(tmp_path, "eval", concat.path)
+    assert result.exit_code == 1
+    assert len([line for line in result.stderr.splitlines() if "error:" in line]) == 1
+
+
+def test_other_shards_can_be_named(work: Path, trained: RunDir, tmp_path: Path) -> None:
+    write_toy(tmp_path, aligned="other", about=header(dims={"noise": 3}))
+    found = evaluate_run(trained, tmp_path, aligned="other")  # it needs no features
+    assert found["metrics"] == trained.read_json("report.json")["test"]
+    with pytest.raises(UsageError, match="--aligned nonsense: no such aligned set; there is other"):
+        evaluate_run(trained, tmp_path, aligned="nonsense")
