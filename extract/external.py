@@ -173,8 +173,9 @@ def load_class(source: str) -> type[Extractor]:
         if error.name != module_name.split(".")[0]:
             raise UsageError(f"{option}: the module needs another, {error.name}") from error
         raise UsageError(
-            f"{option}: no module {module_name} in {Path.cwd()} or on the Python path; expected "
-            "MODULE:CLASS, such as mine:Chroma for the class Chroma in mine.py"
+            f"{option}: no module {module_name} in {Path.cwd()} or on the Python path (the workers "
+            "of a cluster need it too); expected MODULE:CLASS, such as mine:Chroma for the class "
+            "Chroma in mine.py"
         ) from None
     except Exception as error:
         raise UsageError(f"{option}: {type(error).__name__} on import: {error}") from error

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -76,7 +75,8 @@ class FeatureSpec:
     name
         Of the feature.
     config
-        An instance of the extractor's `Config`.
+        An instance of the extractor's `Config`; the fields of one as pairs for a class of the
+        user's, which a Dask scheduler that passes it on need not know.
     weights
         Pairs of a weight's name and the safetensors file that holds it.
     device, precision
@@ -99,8 +99,10 @@ class FeatureSpec:
 
 @cache
 def _build(spec: FeatureSpec) -> Extractor:
-    found = extractor_class(spec.name, spec.source)
-    return found(spec.config, dict(spec.weights), spec.device, spec.precision)
+    found, config = extractor_class(spec.name, spec.source), spec.config
+    if isinstance(config, tuple):
+        config = found.Config(**dict(config))
+    return found(config, dict(spec.weights), spec.device, spec.precision)
 
 
 def make_specs(
@@ -153,6 +155,8 @@ def make_specs(
                 "features know the test clips; choose other weights with --set"
             )
         weights = tuple((key, locate(key, files)) for key in extractor.weight_names(config))
+        if ":" in source:
+            config = tuple((each.name, getattr(config, each.name)) for each in fields(config))
         specs.append(FeatureSpec(name, config, weights, device, precision, source))
         if source:
             from .external import check_complete
@@ -224,7 +228,7 @@ def make_config(
     """
     config = extractor_class(name, source).Config
     hints = get_type_hints(config)
-    keys = [field.name for field in dataclasses.fields(config)]
+    keys = [field.name for field in fields(config)]
     chosen: dict[str, Any] = {}
     for key, value in values.items():
         if key not in keys:
