@@ -214,20 +214,6 @@ def test_a_hop_that_skips_or_stands_still_is_refused(hop: float) -> None:
         OpenL3Config(hop=hop)
 
 
-@pytest.mark.parametrize("center", [True, False])
-@pytest.mark.parametrize("representation", ["mel256", "linear"])
-def test_a_click_moves_the_rows_whose_window_holds_it(center: bool, representation: str) -> None:
-    extractor = OpenL3(OpenL3Config(representation, center=center), {})  # type: ignore[arg-type]
-    samples = 3 * RATE
-    rows = extractor.rows(samples)
-    centers = extractor.clock.centers(rows)
-    for sample in (1200, 62500, samples - 1700):
-        clicked = np.zeros(samples, np.float32)
-        clicked[sample] = 1.0
-        moved = np.any(extractor.inputs(clicked, 0, rows) != 0, axis=(1, 2))  # silence is 0 dB
-        np.testing.assert_array_equal(moved, np.abs(centers - sample / RATE) < 0.5)
-
-
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
 @pytest.mark.parametrize("frontend", ["openl3-0.4", "trained"])
 def test_silence_is_0_db_everywhere(representation: Any, frontend: Any) -> None:

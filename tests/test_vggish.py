@@ -191,21 +191,6 @@ def test_a_short_clip_is_filled_up_with_zeros(vggish: Callable[..., Vggish]) -> 
     np.testing.assert_allclose(examples[0, 60:], np.log(0.01), rtol=1e-6)
 
 
-def test_a_click_moves_the_rows_whose_window_holds_it(vggish: Callable[..., Vggish]) -> None:
-    extractor = vggish()
-    quiet = np.zeros(16000 * 6, np.float32)
-    rows = extractor.rows(len(quiet))
-    centers = extractor.clock.centers(rows)
-    silence = extractor.inputs(quiet, 0, rows)
-    # Within a row; on the 15 ms that two rows share; in the part that no row sees.
-    for sample in (20000, 15360 + 120, 15360 * 3 + 50, 15360 * 4 + 300, 16000 * 6 - 10):
-        clicked = quiet.copy()
-        clicked[sample] = 1.0
-        moved = np.any(extractor.inputs(clicked, 0, rows) != silence, axis=(1, 2))
-        holds = np.abs(centers - sample / 16000) < extractor.clock.window_s / 2
-        np.testing.assert_array_equal(moved, holds)
-
-
 def test_inputs_of_some_rows_are_those_rows(
     vggish: Callable[..., Vggish], seeded: ModuleType
 ) -> None:
@@ -235,31 +220,6 @@ def test_a_row_has_the_same_bits_in_any_company(
     np.testing.assert_array_equal(raw.network(examples[30:20:-1].copy()), together[30:20:-1])
     threads(2)
     np.testing.assert_array_equal(raw.network(examples), together)
-
-
-def test_batch_size_changes_nothing(
-    vggish: Callable[..., Vggish], seeded: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    signal = seeded.signal(5.0, 16000, 3)
-    raw = vggish("raw")
-    expected = raw.extract(signal)
-    monkeypatch.setattr(raw, "batch_rows", 3)
-    np.testing.assert_array_equal(raw.extract(signal), expected)
-
-
-def test_ten_minutes_pass_in_batches(
-    weights: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    extractor = Vggish(VggishConfig("raw"), weights)
-    sizes = []
-
-    def network(inputs: Array) -> Array:
-        sizes.append(inputs.nbytes)
-        return np.zeros((len(inputs), 128), np.float32)
-
-    monkeypatch.setattr(extractor, "network", network)
-    assert extractor.extract(np.zeros(600 * 16000, np.float32)).shape == (624, 128)
-    assert max(sizes) == extractor.batch_rows * 96 * 64 * 4
 
 
 def test_the_network_is_loaded_when_it_is_needed(tmp_path: Path) -> None:
