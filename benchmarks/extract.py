@@ -34,7 +34,7 @@ WEIGHTS = ("vggish", "vggish_pca", "openl3-mel256-music")
 AUDIO = {
     "mp3": ("mp3", 8, 29, 44100, 2),
     "16k": ("wav", 4, 29, 16000, 1),
-    "48k": ("wav", 1, 10, 48000, 1),
+    "48k": ("wav", 1, 29, 48000, 1),
 }
 TASKS = tuple(dict.fromkeys(name.partition("/")[0] for name in CONTESTANTS))
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
+from featreg.datasets.allocator import keep_memory
 from featreg.datasets.audio import fingerprint
 from featreg.datasets.base import Clip, ClipError, FeatregError
 from featreg.datasets.native import Failure, NativeShard, NativeWriter, native_shard, native_writer
@@ -37,6 +38,7 @@ def extract_shard(job: ShardJob) -> Account:
             f"{job.folder.path}: no such folder on {socket.gethostname()}; workers must see the "
             "working folder, the audio and the weights under the same paths as this machine"
         )
+    keep_memory()
     with _turn:
         threads = job.threads or threads_here()
         extractors = build_extractors(job.request, threads)
