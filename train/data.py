@@ -170,7 +170,8 @@ class AlignedSet:
         Raises
         ------
         FeatregError
-            If it has none, or a clip of a single-label task has not exactly one class.
+            If it has none, or an annotated clip of a single-label task has not exactly
+            one class.
         """
         shards = self._shards
         everything = Clips(
@@ -189,8 +190,9 @@ class AlignedSet:
                 f"{self.folder}: no clip of the split {name!r}, only of "
                 f"{', '.join(np.unique(splits))}; training needs train, valid and test"
             )
-        if self.task == "single-label" and (clips.label.sum(axis=1) != 1).any():
-            first = clips.clip_id[clips.label.sum(axis=1) != 1][0]
+        wrong = clips.label_mask.any(axis=1) & (clips.label.sum(axis=1) != 1)
+        if self.task == "single-label" and wrong.any():
+            first = clips.clip_id[wrong][0]
             raise FeatregError(
                 f"{self.folder}: clip {first} should have exactly one class in a single-label task"
             )

@@ -26,7 +26,7 @@ class Objective(nn.Module):
     """A tagger with its losses, as one module: what the optimizer and DDP see.
 
     Multi-label: binary cross-entropy, mean over the annotated labels of the batch.
-    Single-label: cross-entropy, mean over the batch.
+    Single-label: cross-entropy, mean over the annotated clips of the batch.
 
     Parameters
     ----------
@@ -61,6 +61,8 @@ class Objective(nn.Module):
     def _task_loss(self, output: Output, batch: Batch) -> Tensor:
         logits = output.logits.float()
         if self.task == "single-label":
-            return F.cross_entropy(logits, batch.label.argmax(dim=1))
+            losses = F.cross_entropy(logits, batch.label.argmax(dim=1), reduction="none")
+            known = batch.label_mask.amax(dim=1)
+            return (losses * known).sum() / known.sum().clamp(min=1)
         losses = F.binary_cross_entropy_with_logits(logits, batch.label, reduction="none")
         return (losses * batch.label_mask).sum() / batch.label_mask.sum().clamp(min=1)
