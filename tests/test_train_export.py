@@ -23,7 +23,6 @@ from featreg.train.params import count
 from featreg.train.run import run
 from featreg.train.runs import RunDir
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # it still works
 
 
@@ -47,6 +46,14 @@ def trained(work: Path) -> RunDir:
     return run(CONREG, work, "trained")
 
 
+def require_onnx() -> None:
+    """The packages, and the torch that is known to export."""
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(name)
+    if tuple(map(int, torch.__version__.split("+")[0].split(".")[:2])) < (2, 13):
+        pytest.skip(f"torch {torch.__version__} may not export to ONNX")
+
+
 def original(trained: RunDir) -> AudioModel:
     return AudioModel(*read_model(trained.path / "model.safetensors")).eval()
 
@@ -54,8 +61,7 @@ def original(trained: RunDir) -> AudioModel:
 @pytest.fixture(scope="module", params=list(SUFFIXES))
 def exported(request: pytest.FixtureRequest, work: Path, trained: RunDir) -> Path:
     if request.param == "onnx":
-        pytest.importorskip("onnxruntime")
-        pytest.importorskip("onnxscript")
+        require_onnx()
     result = call(work, "export", "trained", "--format", request.param)
     assert result.exit_code == 0, result.output
     differences = [
@@ -146,6 +152,19 @@ def test_a_copy_that_differs_is_not_written(
     assert not path.exists()
 
 
+def test_a_failure_of_torch_is_one_line(
+    trained: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_onnx()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.onnx.OnnxExporterError("a page of text")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(FeatregError, match="cannot export mel_cnn to ONNX.*--format torchscript"):
+        export(trained.path / "model.safetensors", "onnx", tmp_path / "m.onnx")
+
+
 def test_missing_packages_are_named(
     trained: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,8 +175,7 @@ def test_missing_packages_are_named(
 
 def test_the_harmonic_cnn_leaves_home(tmp_path: Path) -> None:
     """With the padding of Speech Commands, which must not depend on the example's length."""
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
+    require_onnx()
     options = {"width": 2, "samples": RATE, "time_pools": [2, 1], "pad_to": 16128}
     card = Card("m", "harmonic_cnn", options, "none", CLASSES, "single-label", RATE, RATE, 3, 0.1)
     write_model(path := tmp_path / "model.safetensors", card.build(), card)

@@ -183,16 +183,22 @@ def _to_onnx(model: AudioModel, card: Card, path: Path) -> Runner:
     example = torch.zeros(2, card.samples)
     sizes = {0: torch.export.Dim("n"), 1: torch.export.Dim("samples", min=2)}
     with _quietly():
-        program: Any = torch.onnx.export(
-            model,
-            (example,),
-            dynamo=True,
-            dynamic_shapes=(sizes,),
-            input_names=["audio"],
-            output_names=["probability"],
-            optimize=False,  # which would melt batch norms into convolutions
-            verbose=False,
-        )
+        try:
+            program: Any = torch.onnx.export(
+                model,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=(sizes,),
+                input_names=["audio"],
+                output_names=["probability"],
+                optimize=False,  # which would melt batch norms into convolutions
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError:
+            raise FeatregError(
+                f"torch {torch.__version__} cannot export {card.encoder} to ONNX, torch 2.13 can; "
+                "or take --format torchscript"
+            ) from None
         onnxscript.optimizer.fold_constants(program.model)
         onnxscript.optimizer.remove_unused_nodes(program.model)
         program.model.metadata_props.update(
