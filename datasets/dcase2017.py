@@ -37,7 +37,7 @@ from .info import Archive, DatasetInfo, Remote
 from .published import check_complete, names_in, wrong_root
 from .tables import damaged, read_rows
 
-LONGEST_S = 10.0
+SHORTEST_S, LONGEST_S = 1.0, 10.0
 
 CLASSES = (
     "Train horn",
@@ -170,8 +170,9 @@ def _read_rows(path: Path, folder: str) -> list[_Row]:
         if not re.fullmatch(r"[\w-]{11}_\d+\.\d{3}_\d+\.\d{3}\.wav", file):
             raise damaged(path, line, "file", "a name like ID_30.000_40.000.wav", repr(file))
         seconds = _seconds(path, line, "end", end) - _seconds(path, line, "start", start)
-        if not 0 < seconds <= LONGEST_S:
-            raise damaged(path, line, "end", f"a time up to {LONGEST_S} s after the start", end)
+        if not SHORTEST_S <= seconds <= LONGEST_S:
+            expected = f"a time {SHORTEST_S:g} to {LONGEST_S:g} s after the start"
+            raise damaged(path, line, "end", expected, end)
         if label not in CLASSES:
             raise damaged(path, line, "label", "one of the 17 classes", repr(label))
         rows.append(_Row(folder, file, label))

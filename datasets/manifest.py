@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .base import SPLITS, Clip, Dataset, FeatregError, Split, Task, UsageError, label_vector
-from .published import few, names_in
+from .published import few, names_in, say_all
 from .tables import Row, damaged, read_rows
 
 COLUMNS = ("path", "clip_id", "split", "start_s", "duration_s", "labels")
@@ -111,6 +111,7 @@ def read(
             continue
         clips.append(Clip(row.clip_id, file, split, label, mask, row.start_s, row.duration_s))
 
+    say_all(f"{path.stem}: not found", missing)
     problems = [f"{len(missing):,} audio files not found ({few(missing)})"] if missing else []
     problems += _too_few(classes, clips)
     if problems and not (clips and allow_missing):

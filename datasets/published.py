@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -32,9 +33,15 @@ def wrong_root(info: DatasetInfo, root: Path, expected: str) -> FeatregError:
 
 
 def few(names: Sequence[str]) -> str:
-    """The first names and the number of the others."""
+    """The first names and the number of the others, which ``--verbose`` names."""
     shown = ", ".join(names[:5])
     return f"{shown} and {len(names) - 5:,} more" if len(names) > 5 else shown
+
+
+def say_all(what: str, names: Sequence[str]) -> None:
+    """With ``--verbose``, a line for each name of which `few` shows the first."""
+    for name in names:
+        logging.getLogger("featreg").debug("%s: %s", what, name)
 
 
 def check_complete(
@@ -73,6 +80,7 @@ def check_complete(
             f"published are {_counts(info.clips)}"
         )
     if missing:
+        say_all(f"{info.name}: no audio file", missing)
         sentences.append(f"{len(missing):,} without an audio file ({few(missing)})")
     sentences += also
     if not sentences:

@@ -48,13 +48,15 @@ def datasets(
 ) -> None:
     """List the known datasets, and what of them is here; or check one.
 
-    With NAME, its clips are read as `prep extract` reads them, and counted. With --check,
-    the files that cannot be decoded are named, and the exit status is 1 if there are any.
+    With NAME, its clips are read as `prep extract` reads them, and counted; `prep --verbose`
+    names every file that is missing. With --check, the files that cannot be decoded are
+    named, and the exit status is 1 if there are any.
 
     \b
     Example:
         prep datasets
         prep datasets mtat --check --root /data/mtat
+        prep --verbose datasets mtat --allow-missing
     """
     from featreg.datasets import registry
     from featreg.datasets.base import UsageError

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import re
 from pathlib import Path
@@ -52,6 +53,21 @@ def test_one_dataset_is_read_and_counted(tmp_path: Path) -> None:
     result = run("datasets", manifest(tmp_path), "--task", "single-label")
     assert result.exit_code == 0
     assert result.stdout == "mine: 1 train, 1 valid, 1 test clips, 1 classes, single-label\n"
+
+
+def test_every_missing_file_is_named_on_request(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("featreg"), "propagate", True)
+    rows = [f"{split}{n}.wav,{split},x" for split in ("train", "valid", "test") for n in range(3)]
+    (tmp_path / "mine.csv").write_text("\n".join(["path,split,labels", *rows]))
+    with caplog.at_level("DEBUG", "featreg"):
+        result = run("datasets", tmp_path / "mine.csv")
+    assert result.exit_code == 1
+    assert caplog.messages == [
+        f"mine: not found: {tmp_path / row.split(',')[0]} in line {line}"
+        for line, row in enumerate(rows, 2)
+    ]
 
 
 def test_files_are_found_where_the_environment_says(

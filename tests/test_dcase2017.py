@@ -104,8 +104,9 @@ def test_without_a_label_file_there_is_no_dataset(root: Path) -> None:
     [
         ("\t30.000\t", "\thalf past\t", "column start: expected a time in seconds, found 'half"),
         ("\t40.000\t", "\tnan\t", "column end: expected a time in seconds, found 'nan'"),
-        ("\t40.000\t", "\t30.000\t", "column end: expected a time up to 10.0 s after the start"),
-        ("\t40.000\t", "\t40.001\t", "column end: expected a time up to 10.0 s after the start"),
+        ("\t40.000\t", "\t30.000\t", "column end: expected a time 1 to 10 s after the start"),
+        ("\t40.000\t", "\t30.999\t", "column end: expected a time 1 to 10 s after the start"),
+        ("\t40.000\t", "\t40.001\t", "column end: expected a time 1 to 10 s after the start"),
         ("\tTrain\n", "\tTrian\n", "column label: expected one of the 17 classes, found 'Trian'"),
         ("\tTrain\n", "\n", "column 4: expected 4 columns, found 3"),
         ("\tTrain\n", "\tTrain\t1\n", "column 5: expected 4 columns, found 5"),
