@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from featreg.datasets.completion import completion
 from featreg.datasets.console import Commands, group_options, progress, say, warn, work_option
 
 from . import cli_datasets, cli_doctor, cli_weights
-from .cli_datasets import reading_options
+from .cli_datasets import complete_dataset, reading_options
 
 # What the options offer; the modules that give these words meaning bring torch and more.
 _DEVICES = click.Choice(["auto", "cpu", "cuda"])
@@ -20,6 +21,16 @@ _BACKENDS = click.Choice(["torch", "openl3"])
 _RESAMPLERS = click.Choice(["soxr_hq", "soxr_vhq", "kaiser_best"])
 _SPLITS = click.Choice(["train", "valid", "test"])
 _MODES = click.Choice(["repeat", "area", "linear"])
+
+
+def _complete_features(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """For the shell, the names that may stand behind the last comma."""
+    from .features import FEATURES
+
+    before, comma, last = incomplete.rpartition(",")
+    return [CompletionItem(f"{before}{comma}{name}") for name in FEATURES if name.startswith(last)]
 
 
 @click.group(cls=Commands, context_settings={"show_default": True})
@@ -35,11 +46,17 @@ def prep() -> None:
 
 
 @prep.command()
-@click.option("--dataset", required=True, help="Name of a dataset, or a manifest (a CSV file).")
+@click.option(
+    "--dataset",
+    required=True,
+    shell_complete=complete_dataset,
+    help="Name of a dataset, or a manifest (a CSV file).",
+)
 @reading_options
 @click.option(
     "--features",
     required=True,
+    shell_complete=_complete_features,
     help="Features, such as vggish,openl3; or your own: MODULE:CLASS, or a name for a folder.",
 )
 @click.option("--split", "splits", type=_SPLITS, multiple=True, help="Only this split; may repeat.")
@@ -206,13 +223,30 @@ def align(
 
 @prep.command()
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
-def inspect(path: Path) -> None:
-    """Print what a shard, or every shard in a folder, holds.
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Draw a clip to this PNG file: spectrogram, features and labels.",
+)
+@click.option("--clip", help="Clip to draw.  [default: the first]")
+def inspect(path: Path, plot: Path | None, clip: str | None) -> None:
+    """Print what a shard, or every shard in a folder, holds; or draw one of its clips.
 
     \b
     Example:
         prep inspect featreg-work/mtat/native/vggish
+        prep inspect featreg-work/mtat/aligned --clip 2 --plot clip.png
     """
+    if plot is not None:
+        from .plot import draw, read_scene
+
+        scene = read_scene(path, clip)
+        draw(scene, plot)
+        say(f"{scene.clip_id} drawn to {plot}")
+        return
+    if clip is not None:
+        raise click.UsageError("--clip says what --plot draws: give --plot FILE as well")
     from .inspect import describe
 
     click.echo(describe(path))

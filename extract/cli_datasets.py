@@ -8,10 +8,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from featreg.datasets.console import progress, say, warn, work_option
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def complete_dataset(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of known datasets for the shell; files, for a manifest, where none begins so."""
+    from featreg.datasets import registry
+
+    names = [name for name in registry.names() if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
+
 
 root_option = click.option(
     "--root",
@@ -39,7 +51,9 @@ def reading_options(command: _Command) -> _Command:
 
 
 @click.command()
-@click.argument("name", required=False, metavar="[NAME_OR_MANIFEST]")
+@click.argument(
+    "name", required=False, metavar="[NAME_OR_MANIFEST]", shell_complete=complete_dataset
+)
 @click.option("--check", is_flag=True, help="Decode the first block of every file of NAME.")
 @reading_options
 @work_option
@@ -120,7 +134,7 @@ def _count(dataset: Any) -> str:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_dataset)
 @root_option
 @work_option
 def download(name: str, root: Path | None, work: Path) -> None:
