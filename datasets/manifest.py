@@ -283,7 +283,10 @@ def _too_few(classes: Sequence[str], clips: Sequence[Clip]) -> list[str]:
             lacking.append(
                 f"'{name}' in {' and '.join(where)} only" if where else f"'{name}' nowhere"
             )
-    sentences = [f"no clips in {' and '.join(empty)}"] if empty else []
+    sentences = []
+    if empty:
+        named = " and ".join(empty)
+        sentences.append(f"no clips in {named} (a column split decides, or bring more clips)")
     if lacking:
         sentences.append(
             f"{len(lacking):,} classes without positive clips in train and another split "
