@@ -84,8 +84,9 @@ def points(groups: Sequence[Group]) -> pd.DataFrame:
                 "runs": " ".join(result.folder.name for result in each.results),
             }
         )
-    found: pd.DataFrame = pd.DataFrame(rows)
-    return found.sort_values("fraction", kind="stable", ignore_index=True)
+    found = pd.DataFrame(rows).sort_values("fraction", kind="stable", ignore_index=True)
+    ordered: pd.DataFrame = found
+    return ordered
 
 
 def band(group: Group) -> tuple[float, float, str]:

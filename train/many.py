@@ -6,18 +6,18 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from queue import SimpleQueue
 
-from featreg.datasets.base import FeatregError
+from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.console import progress, say
 from featreg.datasets.workdir import DatasetDir
 
 from .compare import Group, Result
+from .data import AlignedSet
 from .presets import Config
 from .runs import RunDir
 from .spelling import arguments
@@ -74,11 +74,11 @@ class Runner:
             If another run lies in the folder of one of these.
         """
         every = {config.run_name: config for config in configs}
-        todo = [config for config in every.values() if self._claim(config)]
+        todo = self._todo(every.values())
         say(f"{len(every)} runs: {len(every) - len(todo)} done already, {len(todo)} to do")
         if not todo:
             return
-        places = _places(self.device, todo[0].devices, self.jobs)
+        places = environments(self.device, todo[0].devices, self.jobs)
         make = _here if len(places) == 1 else _side_by_side
         failures = make(todo, self.work, self.device, places, self.workers)
         self.made.update(every.keys() - failures.keys())
@@ -89,10 +89,17 @@ class Runner:
                 "others, which are done:\n" + "\n".join(lines)
             )
 
-    def _claim(self, config: Config) -> bool:
-        aligned = DatasetDir(self.work / config.dataset).aligned(config.aligned)
-        fresh = self.fresh and config.run_name not in self.made
-        return _folder(config, self.work).claim(config, _fingerprint(aligned), fresh)
+    def _todo(self, configs: Iterable[Config]) -> list[Config]:
+        data: dict[Path, str] = {}
+        found = []
+        for config in configs:
+            aligned = DatasetDir(self.work / config.dataset).aligned(config.aligned)
+            if aligned not in data:
+                data[aligned] = AlignedSet(aligned).fingerprint
+            fresh = self.fresh and config.run_name not in self.made
+            if _folder(config, self.work).claim(config, data[aligned], fresh):
+                found.append(config)
+        return found
 
     def group(self, configs: Sequence[Config]) -> Group:
         """The finished runs of `configs`, which differ in their seeds alone."""
@@ -104,25 +111,42 @@ def _folder(config: Config, work: Path) -> RunDir:
     return RunDir(work / "runs" / config.run_name)
 
 
-@lru_cache(maxsize=8)
-def _fingerprint(aligned: Path) -> str:
-    from .data import AlignedSet
+def environments(device: str, devices: int, jobs: int | None) -> list[Mapping[str, str]]:
+    """The environment of each process: its GPUs and its share of the cores.
 
-    return AlignedSet(aligned).fingerprint
+    Parameters
+    ----------
+    device
+        ``cpu`` or ``cuda``.
+    devices
+        GPUs that a run trains on together.
+    jobs
+        Processes; where there are fewer GPUs, several share one. None: see `Runner`.
 
-
-def _places(device: str, devices: int, jobs: int | None) -> list[Mapping[str, str]]:
-    """The environment of each process: its GPUs and its share of the cores."""
-    cores = len(os.sched_getaffinity(0))
-    groups = [",".join(gpus) for gpus in _in_groups(_gpus(), devices)] if device == "cuda" else []
-    if jobs is None:
-        jobs = len(groups) if groups else cores // CORES_PER_RUN
-    jobs = max(1, jobs)
-    shared = {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
+    Raises
+    ------
+    UsageError
+        If a run asks for more GPUs than there are.
+    """
+    if device == "cpu":
+        jobs = jobs or max(1, cores() // CORES_PER_RUN)
+        return [{"OMP_NUM_THREADS": str(max(1, cores() // jobs))}] * jobs
+    gpus = _gpus()
+    groups = [
+        ",".join(gpus[start : start + devices])
+        for start in range(0, len(gpus) - devices + 1, devices)
+    ]
     if not groups:
-        return [shared] * jobs
+        raise UsageError(f"--devices {devices}: {len(gpus)} GPU here; ask for no more")
+    jobs = jobs or len(groups)
+    shared = {"OMP_NUM_THREADS": str(max(1, cores() // jobs))}
     chosen = itertools.islice(itertools.cycle(groups), jobs)
     return [{**shared, "CUDA_VISIBLE_DEVICES": group} for group in chosen]
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def _gpus() -> list[str]:
@@ -133,11 +157,6 @@ def _gpus() -> list[str]:
     if named:
         return named.split(",")
     return [str(number) for number in range(torch.cuda.device_count())]
-
-
-def _in_groups(gpus: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    for start in range(0, len(gpus) - size + 1, size):
-        yield gpus[start : start + size]
 
 
 def _here(

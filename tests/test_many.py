@@ -1,0 +1,120 @@
+"""Many runs: used where they are there, side by side, and what fails is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic import write_toy
+
+from featreg.datasets.base import FeatregError, UsageError
+from featreg.train import many
+from featreg.train.configure import configure
+from featreg.train.many import Runner, environments
+from featreg.train.presets import Config
+from featreg.train.runs import RunDir
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    write_toy(tmp_path)
+    return tmp_path
+
+
+def toy_config(work: Path, seed: int = 0, **recipe: object) -> Config:
+    small = {"width": 2, "crop_s": 2.1, "epochs": 1, "chunks": 2, "precision": "float32"}
+    nothing = dict.fromkeys(("dataset", "aligned", "preset", "features", "metric"))
+    asked = {"reg": "none", "fusion": "none", "fraction": 1.0, "seed": seed, "devices": 1}
+    return configure(work, "cpu", {**nothing, **asked, **small, **recipe})
+
+
+def test_what_is_done_is_not_repeated(work: Path) -> None:
+    runner = Runner(work)
+    config = toy_config(work)
+    runner.run([config, config])
+    path = work / "runs" / config.run_name / "report.json"
+    before = path.stat().st_mtime_ns
+    runner.run([config])
+    Runner(work).run([config])
+    assert path.stat().st_mtime_ns == before
+    fresh = Runner(work, fresh=True)
+    fresh.run([config])
+    once = path.stat().st_mtime_ns
+    assert once > before
+    fresh.run([config])  # it made this one itself
+    assert path.stat().st_mtime_ns == once
+
+
+def test_another_run_of_that_name_is_named_before_any_is_made(work: Path) -> None:
+    config, first = toy_config(work), toy_config(work, seed=1)
+    Runner(work).run([config])
+    for shard in (work / "toy" / "aligned" / "tones+noise-0.1s").glob("valid*"):
+        shard.rename(shard.with_name("valid-00007.h5"))
+    with pytest.raises(UsageError, match="the aligned shards have changed"):
+        Runner(work).run([first, config])
+    assert not (work / "runs" / first.run_name).exists()
+
+
+def test_a_failure_keeps_no_other_run_from_being_made(work: Path) -> None:
+    good, bad = toy_config(work), toy_config(work, seed=1, crop_s=0.1)
+    with pytest.raises(FeatregError, match="1 of 2 runs failed") as raised:
+        Runner(work).run([bad, good])
+    assert f"{bad.run_name}: " in str(raised.value)
+    assert "longer crops" in str(raised.value)
+    assert RunDir(work / "runs" / good.run_name).finished
+
+
+def test_processes_make_the_same_runs_and_say_why_one_fails(work: Path) -> None:
+    good, bad = toy_config(work), toy_config(work, seed=2, crop_s=0.1)
+    with pytest.raises(FeatregError, match="1 of 2 runs failed") as raised:
+        Runner(work, jobs=2).run([good, bad])
+    log = work / "runs" / bad.run_name / many.LOG
+    assert f"(exit status 2; {log})" in str(raised.value)
+    assert "longer crops" in str(raised.value)
+    about = RunDir(work / "runs" / good.run_name).read_json("config.json")
+    assert about["command"].startswith("train run --dataset toy ")
+    assert about["machine"]["threads"] == max(1, many.cores() // 2)
+
+    [apart] = Runner(work).group([good]).results
+    value, embedding = apart.report["test"]["pr_auc"], apart.embeddings()["embedding"]
+    Runner(work, jobs=1, fresh=True).run([good])
+    [here] = Runner(work).group([good]).results
+    assert here.report["test"]["pr_auc"] == pytest.approx(value)
+    # Another number of threads adds in another order.
+    np.testing.assert_allclose(here.embeddings()["embedding"], embedding, atol=1e-3)
+
+
+def test_every_gpu_has_a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(many, "_gpus", lambda: ["0", "1", "3", "5"])
+    monkeypatch.setattr(many, "cores", lambda: 16)
+
+    def gpus(devices: int, jobs: int | None = None) -> list[str]:
+        return [place["CUDA_VISIBLE_DEVICES"] for place in environments("cuda", devices, jobs)]
+
+    assert gpus(1) == ["0", "1", "3", "5"]
+    assert gpus(2) == ["0,1", "3,5"]
+    assert gpus(3) == ["0,1,3"]
+    assert gpus(1, jobs=2) == ["0", "1"]
+    assert gpus(2, jobs=3) == ["0,1", "3,5", "0,1"]
+    assert {place["OMP_NUM_THREADS"] for place in environments("cuda", 1, None)} == {"4"}
+
+
+def test_more_devices_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(many, "_gpus", lambda: ["0"])
+    with pytest.raises(UsageError, match="--devices 2: 1 GPU here"):
+        environments("cuda", 2, None)
+
+
+def test_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(many, "cores", lambda: 8)
+    assert environments("cpu", 1, None) == [{"OMP_NUM_THREADS": "4"}] * 2
+    assert environments("cpu", 1, 3) == [{"OMP_NUM_THREADS": "2"}] * 3
+    assert environments("cpu", 1, 9) == [{"OMP_NUM_THREADS": "1"}] * 9
+    monkeypatch.setattr(many, "cores", lambda: 2)
+    assert len(environments("cpu", 1, None)) == 1  # one after another
+
+
+def test_the_gpus_that_are_visible_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-abc")
+    assert many._gpus() == ["2", "GPU-abc"]

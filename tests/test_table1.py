@@ -1,0 +1,200 @@
+"""Table I: what is run, which alpha is taken, what stands in the table."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from made_up import CONREG, made_up_run
+from synthetic import header, write_toy
+
+from featreg.datasets.base import FeatregError, UsageError
+from featreg.train import table1
+from featreg.train.choose_alpha import Choice, read_alphas
+from featreg.train.cli import train
+from featreg.train.many import Runner
+from featreg.train.params import METHODS
+from featreg.train.runs import RunDir, find_runs
+from featreg.train.table1 import Cell
+
+QUICK = "--preset default --width 2 --crop 2.1 --epochs 1 --chunks 2 --precision float32"
+
+
+def made_up_cell(work: Path, method: str, values: dict[float, Any], **changes: Any) -> Cell:
+    """A cell whose runs are there: alpha -> (test, validation) of each seed."""
+    candidates = [
+        [
+            made_up_run(work, seed, test, valid, **{**changes, "alpha": alpha}).config()
+            for seed, (test, valid) in enumerate(found)
+        ]
+        for alpha, found in values.items()
+    ]
+    return Cell(method, candidates)
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> list[Cell]:
+    # Alpha 1 is better on validation, alpha 5 on the test split.
+    regularized = {1.0: [(0.5, 0.7), (0.7, 0.9)], 5.0: [(0.9, 0.6), (0.9, 0.6)]}
+    return [
+        made_up_cell(tmp_path, "baseline", {0.0: [(0.4, 0.5), (0.6, 0.5)]}),
+        made_up_cell(tmp_path, "Con-Reg", regularized, **CONREG),
+    ]
+
+
+def test_alpha_is_chosen_on_validation_whatever_the_test_split_says(
+    tmp_path: Path, cells: list[Cell]
+) -> None:
+    baseline, regularized = table1.rows(cells, Runner(tmp_path), {})
+    assert (baseline.mean, regularized.mean) == (pytest.approx(0.5), pytest.approx(0.6))
+    assert regularized.spread == pytest.approx(0.2 / math.sqrt(2))
+    assert regularized.alpha == 1.0
+    assert regularized.valid == pytest.approx(0.8)
+    assert regularized.note == (
+        "alpha 1 of Con-Reg (musicnn) on demo was chosen on the validation split, by macro "
+        "PR-AUC, from 1 (0.800 ± 0.141), 5 (0.600 ± 0.000)."
+    )
+    assert regularized.runs == "demo-conreg-musicnn-s0 demo-conreg-musicnn-s1".replace(
+        "musicnn", "musicnn-a1"
+    )
+    assert math.isnan(baseline.alpha)
+
+
+def test_between_equal_alphas_the_first_stays(tmp_path: Path) -> None:
+    cell = made_up_cell(tmp_path, "Con-Reg", {3.0: [(0.5, 0.5)], 1.0: [(0.5, 0.5)]}, **CONREG)
+    runner = Runner(tmp_path)
+    assert Choice([runner.group(configs) for configs in cell.candidates]).alpha == 3.0
+
+
+def test_the_table_in_words(tmp_path: Path, cells: list[Cell]) -> None:
+    printed = {("demo", "Con-Reg", "musicnn"): "0.61"}
+    rows = table1.rows(cells, Runner(tmp_path), printed)
+    text = table1.markdown(rows, table1.notes(rows))
+    assert text.splitlines()[:4] == [
+        "| method | features | demo: macro PR-AUC | demo: paper |",
+        "| --- | --- | --- | --- |",
+        "| baseline | – | 0.500 ± 0.141 | – |",
+        "| Con-Reg | musicnn | 0.600 ± 0.141 | 0.61 |",
+    ]
+    assert "- Mean ± sample standard deviation over 2 seeds" in text
+    assert "– where it is not known to featreg" in text
+
+
+def test_a_method_without_a_number_on_a_dataset_has_a_dash(tmp_path: Path) -> None:
+    rows = table1.rows(
+        [
+            made_up_cell(tmp_path, "baseline", {0.0: [(0.4, 0.5)]}),
+            made_up_cell(tmp_path, "baseline", {0.0: [(0.3, 0.5)]}, dataset="mtat", preset="mtat"),
+            made_up_cell(tmp_path, "Con-Reg", {1.0: [(0.5, 0.5)]}, **CONREG),
+        ],
+        Runner(tmp_path),
+        {},
+    )
+    shown = table1.wide(rows)
+    assert shown["mtat: macro PR-AUC"].tolist() == ["0.300", "–"]
+    assert "One seed each" in table1.notes(rows)[0]
+    assert (
+        table1.notes(rows)[-1] == "alpha of Con-Reg (musicnn) on demo is 1; none other was tried."
+    )
+
+
+def test_what_is_written_is_read_back(tmp_path: Path, cells: list[Cell]) -> None:
+    rows = table1.rows(cells, Runner(tmp_path), {})
+    table1.write(rows, ["Said."], tmp_path)
+    back = table1.read(tmp_path)
+    assert repr(back) == repr(rows)  # repr: a NaN is not equal to itself
+    assert (tmp_path / "table1.md").read_text().endswith("\n- Said.\n")
+    assert table1.read(tmp_path / "nowhere") == []
+
+
+def test_the_known_printed_numbers_fit_the_table() -> None:
+    for (dataset, method, features), value in table1.read_printed().items():
+        assert dataset in ("mtat", "dcase2017")
+        assert method in ("baseline", *METHODS)
+        assert set(features.split("+")) <= {"vggish", "openl3", ""}
+        assert 0 < float(value) < 1
+
+
+def test_printed_numbers_of_another_form_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("dataset,method,number\n")
+    with pytest.raises(UsageError, match=r"mine\.csv: no column features, value"):
+        table1.read_printed(path)
+
+
+@pytest.mark.parametrize("text", ["1,two", "-1", "nan", "inf", "1,,2", "1,1.0"])
+def test_impossible_alphas_are_named(text: str) -> None:
+    with pytest.raises(UsageError, match=f"--alphas {text}"):
+        read_alphas(text)
+
+
+def test_alphas_may_be_left_out() -> None:
+    assert read_alphas(None) == []
+    assert read_alphas("0,0.3,5") == [0, 0.3, 5]
+
+
+def test_nothing_aligned_names_the_step(tmp_path: Path) -> None:
+    with pytest.raises(FeatregError, match="prep align"):
+        table1.datasets_with_shards(tmp_path)
+
+
+def call(work: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(train, [*arguments, *QUICK.split(), "--work", str(work)])
+
+
+def times(work: Path) -> dict[str, int]:
+    return {run.name: (run.path / "report.json").stat().st_mtime_ns for run in find_runs(work)}
+
+
+def test_every_method_is_run_once_and_the_figure_shares_its_runs(tmp_path: Path) -> None:
+    write_toy(tmp_path)
+    asked = ["table1", "--seeds", "2", "--alphas", "0,0.5", "--features", "tones"]
+    done = call(tmp_path, *asked)
+    assert done.exit_code == 0, done.output
+    found = pd.read_csv(tmp_path / "reports" / "table1.csv")
+    assert found["method"].tolist() == ["baseline", *METHODS]
+    for row in found.itertuples():
+        reports = [
+            RunDir(tmp_path / "runs" / name).read_json("report.json") for name in row.runs.split()
+        ]
+        values = [report["test"]["pr_auc"] for report in reports]
+        assert row.mean == pytest.approx(sum(values) / 2)
+        assert row.spread == pytest.approx(abs(values[0] - values[1]) / math.sqrt(2))
+    page = (tmp_path / "reports" / "table1.html").read_text()
+    assert "0.5 (" in page
+    assert "toy: 16 training" in page
+    # Of every method 2 seeds, of the regularized ones 2 alphas.
+    before = times(tmp_path)
+    assert len(before) == 2 * (4 + 2 * 2)
+
+    again = call(tmp_path, *asked)
+    assert "16 runs: 16 done already, 0 to do" in again.output
+    figure = call(tmp_path, "ablate", *asked[1:], "--fractions", "50,100")
+    assert figure.exit_code == 0, figure.output
+    assert "8 runs: 4 done already, 4 to do" in figure.output
+    assert "was chosen on the validation split" in figure.output
+    assert {name: times(tmp_path)[name] for name in before} == before
+
+    report = CliRunner().invoke(train, ["compare", "--work", str(tmp_path)])
+    assert report.exit_code == 0, report.output
+    page = (tmp_path / "reports" / "toy.html").read_text()
+    assert "Methods and features (Table I)" in page
+    assert "Fewer training clips: Con-Reg, tones (Figure 2)" in page
+
+
+def test_every_dataset_has_its_own_features(tmp_path: Path) -> None:
+    write_toy(tmp_path)
+    write_toy(tmp_path, about=header(dataset="bare", dims={"tones": 4}), aligned="tones-0.1s")
+    assert table1.datasets_with_shards(tmp_path) == ["bare", "toy"]
+    options = dict.fromkeys(("aligned", "preset", "metric"))
+    cells = table1.plan(
+        tmp_path, "cpu", {**options, "seed": 3, "devices": 1}, ["bare", "toy"], None, 2, []
+    )
+    features = ["+".join(cell.candidates[0][0].features) for cell in cells]
+    assert features[:6] == ["", *["tones"] * 5]
+    assert features[6:] == ["", *["tones", "noise", "tones+noise"] * 5]
+    assert [config.seed for config in cells[0].candidates[0]] == [3, 4]
