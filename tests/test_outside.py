@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from featreg.datasets.base import ClipError, UsageError
 from featreg.datasets.clock import Clock
 from featreg.datasets.manifest import read
 from featreg.datasets.native import native_shard
-from featreg.extract import features
+from featreg.extract import external, features
 from featreg.extract.cli import prep
 from featreg.extract.external import WholeClip, load_class
 from featreg.extract.folder import FolderConfig, complete, folder_class
@@ -222,6 +223,18 @@ def test_settings_of_a_class_are_its_config(
     assert b"mine\n" not in pickle.dumps(spec, protocol=0)
     with pytest.raises(UsageError, match=r"level.tone: no such setting; level has gain, mode"):
         level("level.tone=2")
+
+
+def test_the_example_of_the_module_works_as_it_stands(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    example = str(external.__doc__).partition("::\n\n")[2].partition("\n\nor any other")[0]
+    (tmp_path / "mine.py").write_text(textwrap.dedent(example))
+    _, spec = features.make_specs(read(manifest), "mine:Chroma", (), (), "cpu", "float32")
+    rows = spec.extractor().extract(tone(1.0, 22050)[:, 0])
+    assert rows.shape == (1 + 22050 // 512, 12)
+    assert rows.mean(axis=0).argmax() == 9  # 220 Hz is an A, nine semitones above C
 
 
 class Promise(WholeClip):
