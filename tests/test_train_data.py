@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning.fabric import Fabric
 from synthetic import RATE, header, write_shard, write_toy
+from toy_runs import CONREG, RECIPE
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.train import data as train_data
 from featreg.train.crops import Chunks, Crops, Cutter, EpochOrder, Scaling, crop_loader
 from featreg.train.data import AlignedSet, ClipReader
+from featreg.train.run import _Run
+from featreg.train.runs import RunDir
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +66,35 @@ def test_a_crop_depends_on_seed_epoch_and_clip_alone(toy: AlignedSet) -> None:
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_workers_give_the_same_batches(toy: AlignedSet, context: str) -> None:
+def test_workers_give_the_same_batches(
+    toy: AlignedSet, context: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_data, "IN_MEMORY_BYTES", 0)  # from files, open before the fork
     crops = Crops(cutter(toy), seed=0)
     order = EpochOrder(16, 5, seed=0, rank=0, world=1)
     alone = list(crop_loader(crops, order, workers=0))
-    loader = crop_loader(crops, order, workers=2)
+    loader = crop_loader(crops, order, workers=4)
     loader.multiprocessing_context = context
     for mine, theirs in zip(alone, loader, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+def test_memory_stays_flat_over_20000_reads(
+    toy: AlignedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_data, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(train_data, "OPEN_SHARDS", 1)  # which closes and opens files as well
+    reader = ClipReader(toy.split("train"), ("tones", "noise"), 7)
+
+    def read(times: int) -> int:
+        for k in range(times):
+            reader.audio(k // 50 % 16, 0, RATE)
+            reader.rows(k // 50 % 16, 0, 10)
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    settled = read(2_000)
+    # 1 MiB: 55 bytes a read; a handle or an array kept by each would take far more.
+    assert read(18_000) - settled < 1 << 20
 
 
 @pytest.mark.parametrize("in_memory", [0, 1 << 30])
@@ -145,6 +172,31 @@ def test_every_clip_comes_once_an_epoch_in_even_batches() -> None:
     assert list(order) != first
 
 
+@pytest.mark.parametrize(
+    ("clips", "batch_size", "world"), [(3, 2, 1), (2, 16, 1), (17, 16, 1), (9, 2, 2), (13, 3, 3)]
+)
+def test_no_device_is_left_with_a_single_clip(clips: int, batch_size: int, world: int) -> None:
+    """Batch normalisation has no variance of one."""
+    orders = [EpochOrder(clips, batch_size, 0, rank, world) for rank in range(world)]
+    batches = [batch for order in orders for batch in order]
+    assert sorted(clip for batch in batches for _, clip in batch) == list(range(clips))
+    assert min(map(len, batches)) >= 2
+    assert max(map(len, batches)) <= batch_size + 1
+    assert all(len(list(order)) == len(order) for order in orders)
+
+
+def test_too_few_clips_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"3 training clips for 2 devices.*--fraction"):
+        EpochOrder(3, 16, 0, 0, 2)
+
+
+def test_an_interrupted_epoch_goes_on_where_it_was() -> None:
+    order = EpochOrder(20, 6, seed=0, rank=0, world=1)
+    whole = list(order)
+    order.done = 2
+    assert list(order) == whole[2:]
+
+
 def test_devices_share_each_batch() -> None:
     whole = list(EpochOrder(20, 6, seed=0, rank=0, world=1))
     halves = [list(EpochOrder(20, 3, seed=0, rank=rank, world=2)) for rank in range(2)]
@@ -196,6 +248,18 @@ def test_scaling_makes_mean_zero_and_deviation_one(toy: AlignedSet) -> None:
     scaled = Crops(cutter(toy, scaling=scaling), seed=0)[0, 0].features.numpy()
     plain = Crops(cutter(toy), seed=0)[0, 0].features.numpy()
     np.testing.assert_allclose(scaled * scaling.std + scaling.mean, plain, atol=1e-5)
+
+
+def test_scaling_knows_the_training_clips_alone(tmp_path: Path) -> None:
+    """Rows count up from 0, so that longer clips of other splits would move the mean."""
+    write_shard(tmp_path / "train-00000.h5", "train", [1.0] * 4, header())
+    write_shard(tmp_path / "valid-00000.h5", "valid", [9.0] * 6, header())
+    write_shard(tmp_path / "test-00000.h5", "test", [9.0] * 6, header())
+    recipe = dataclasses.replace(RECIPE, standardize=True)
+    config = dataclasses.replace(CONREG, recipe=recipe, fraction=0.5)
+    it = _Run(config, AlignedSet(tmp_path), RunDir(tmp_path), Fabric(), 0, 60.0, False)
+    assert it.scaling is not None
+    assert it.scaling.mean[0] == pytest.approx(4.5)  # rows 0 to 9
 
 
 def test_a_constant_column_is_not_divided_by_zero(tmp_path: Path) -> None:

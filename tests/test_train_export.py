@@ -161,7 +161,7 @@ def test_a_failure_of_torch_is_one_line(
         raise torch.onnx.OnnxExporterError("a page of text")
 
     monkeypatch.setattr(torch.onnx, "export", fail)
-    with pytest.raises(FeatregError, match="cannot export mel_cnn to ONNX.*--format torchscript"):
+    with pytest.raises(FeatregError, match=r"cannot export mel_cnn to ONNX.*--format"):
         export(trained.path / "model.safetensors", "onnx", tmp_path / "m.onnx")
 
 

@@ -15,6 +15,7 @@ from synthetic import write_toy
 
 from featreg.datasets.base import FeatregError
 from featreg.train.checkpoint import Progress
+from featreg.train.evaluate_run import evaluate_run
 from featreg.train.presets import Config, Recipe
 from featreg.train.run import run
 from featreg.train.runs import RunDir
@@ -201,3 +202,8 @@ def test_two_devices_go_on_as_one_does(work: Path) -> None:
     assert codes == [0, 0]
     assert_equal(RunDir(work / "runs/two"), RunDir(work / "runs/two-killed"))
     assert len(pd.read_csv(work / "runs/two/metrics.csv")) == EPOCHS
+    # Both devices tested one model: a single device finds what they found.
+    folder = RunDir(work / "runs/two")
+    found = evaluate_run(folder, work)
+    expected = folder.read_json("report.json")["test"]
+    assert found["metrics"] == pytest.approx(expected, abs=1e-6)

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.utilities import rank_zero_only
 
+from featreg.datasets.base import FeatregError
 from featreg.datasets.console import say
 from featreg.datasets.workdir import DatasetDir
 
@@ -83,7 +85,7 @@ def run(
     # What does not fit is found here, before the processes of other devices start.
     it = _Run(config, aligned, folder, fabric, workers, save_every, tensorboard)
     first = getattr(rank_zero_only, "rank", 0) == 0
-    todo = first and folder.claim(config, aligned.fingerprint, fresh)
+    todo = first and folder.claim(config, aligned.fingerprint, fresh, aligned.header)
     if not first:
         logging.getLogger("featreg").setLevel(logging.WARNING)
     fabric.launch()
@@ -138,6 +140,8 @@ class _Run:
         self.objective = build_objective(config, aligned)
         self._order(0, config.devices)
         self._cutter(self.train, config.features)
+        for name, clips in (("valid", self.valid), ("test", self.test)):
+            self._require_metrics(name, clips)
         reader = ClipReader(self.train, config.features, aligned.dim(config.features))
         if workers is None:
             workers = 0 if reader.in_memory else min(8, os.cpu_count() or 1)
@@ -207,6 +211,15 @@ class _Run:
         return predict(
             self.fabric, objective.tagger, chunks, objective.task, together, self.workers
         )
+
+    def _require_metrics(self, split: str, clips: Clips) -> None:
+        """See that every metric exists on a split, whatever will be predicted."""
+        classes, task = self.aligned.header.classes, self.aligned.task
+        nothing = np.zeros(clips.label.shape, np.float32)
+        try:
+            evaluate(clips.label, nothing, clips.label_mask, classes, task)
+        except FeatregError as error:
+            raise FeatregError(f"{self.aligned.folder}, split {split}: {error}") from None
 
     def _metrics(self, clips: Clips, found: Predictions) -> Mapping[str, float]:
         classes, task = self.aligned.header.classes, self.aligned.task

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from featreg.datasets.aligned import AlignedHeader
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.shards import atomic_path
 from featreg.datasets.workdir import choose
@@ -76,7 +78,9 @@ class RunDir:
         """The run's configuration."""
         return Config.from_json(self.read_json("config.json")["config"])
 
-    def claim(self, config: Config, data: str, fresh: bool) -> bool:
+    def claim(
+        self, config: Config, data: str, fresh: bool, header: AlignedHeader | None = None
+    ) -> bool:
         """Make the folder this run's own; whether there is anything left to do.
 
         Parameters
@@ -87,6 +91,8 @@ class RunDir:
             Fingerprint of the shards.
         fresh
             Forget what is there.
+        header
+            Of the shards: says what changed if they did.
 
         Raises
         ------
@@ -103,13 +109,15 @@ class RunDir:
         if there["fingerprint"] != config.fingerprint(data):
             raise UsageError(
                 f"{self.path} holds a run with another "
-                f"{_differences(there, config.to_json(), data)}; "
+                f"{_differences(there, config.to_json(), data, header)}; "
                 "choose another name with --run-name, or replace it with --fresh"
             )
         return not self.finished
 
 
-def _differences(there: Mapping[str, Any], config: Mapping[str, Any], data: str) -> str:
+def _differences(
+    there: Mapping[str, Any], config: Mapping[str, Any], data: str, header: AlignedHeader | None
+) -> str:
     found = {**there["config"], **there["config"]["recipe"]}
     wanted = {**config, **config["recipe"]}
     different = [
@@ -118,7 +126,13 @@ def _differences(there: Mapping[str, Any], config: Mapping[str, Any], data: str)
         if key != "recipe" and found.get(key) != wanted[key]
     ]
     if there["data"]["fingerprint"] != data:
-        different.append("data (the aligned shards have changed)")
+        about = {} if header is None else json.loads(json.dumps(dataclasses.asdict(header)))
+        changed = [
+            f"{key} ({there['data'][key]}, not {about[key]})"
+            for key in ("classes", "task", "resolution_s", "mode", "audio_rate")
+            if key in about and there["data"].get(key) != about[key]
+        ]
+        different += changed or ["data (the aligned shards have changed)"]
     return ", ".join(different)
 
 
