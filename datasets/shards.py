@@ -17,10 +17,13 @@ import json
 import os
 import re
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import h5py
@@ -76,6 +79,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except (OSError, RuntimeError) as error:
         if (reason := _no_place(error)) is None:
             raise
+        _expect_more_of_it()
         raise DiskError(
             f"{path}: {reason} ({free_bytes(path) / 1e9:.2f} GB free there); mend that, or work "
             "in another folder (--work), and run the same command again: what is finished stays"
@@ -86,13 +90,31 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _no_place(error: Exception) -> str | None:
+def _no_place(error: BaseException) -> str | None:
     """What keeps the place from being written to; None if it is something else."""
     number = getattr(error, "errno", None)
     if number is None:  # HDF5 has it in the text alone
         found = re.search(r"errno = (\d+)", str(error))
         number = int(found[1]) if found else 0
     return _NO_PLACE.get(number)
+
+
+@cache
+def _expect_more_of_it() -> None:
+    """Let HDF5 be quiet: freed, its objects try once more to write what they could not."""
+    show, ignore = sys.excepthook, sys.unraisablehook
+
+    def excepthook(
+        kind: type[BaseException], value: BaseException, trace: TracebackType | None
+    ) -> None:
+        if _no_place(value) is None:
+            show(kind, value, trace)
+
+    def unraisablehook(what: sys.UnraisableHookArgs) -> None:
+        if what.exc_value is None or _no_place(what.exc_value) is None:
+            ignore(what)
+
+    sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
 
 
 def free_bytes(path: Path) -> int:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dask.system import CPU_COUNT
@@ -33,6 +34,9 @@ _WINDOW = 4096
 
 # Seconds in which the first worker of a cluster has to appear.
 _PATIENCE_S = 60
+
+# How often the start of a local cluster is tried.
+_STARTS = 3
 
 _SETTINGS = {
     # A job whose worker died is given to one other worker, not to four: a clip that kills
@@ -202,8 +206,7 @@ def _connect(workers: Workers) -> Iterator[Client]:
     import dask
     from distributed import Client
 
-    # What a lost connection makes Dask say, over several screens, is said here in a line.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    _hush()
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(_SETTINGS))
         address = workers.scheduler or stack.enter_context(_local_cluster(workers))
@@ -223,8 +226,25 @@ def _connect(workers: Workers) -> Iterator[Client]:
         yield client
 
 
+def _hush() -> None:
+    """What a lost process makes Dask say, over several screens, is said by us in a line."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 def _local_cluster(workers: Workers) -> SpecCluster:
-    """A scheduler and workers on this machine, one job at a time each, one GPU each."""
+    """A scheduler and workers on this machine; started again if a process dies meanwhile."""
+    for _ in range(_STARTS):
+        try:
+            return _start_cluster(workers)
+        except RuntimeError as error:
+            reason = error
+    raise FeatregError(f"no workers could be started: {reason}")
+
+
+def _start_cluster(workers: Workers) -> SpecCluster:
+    """A scheduler and workers, one job at a time each, one GPU each."""
     from distributed import Nanny, Scheduler, SpecCluster
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -243,7 +263,9 @@ def _local_cluster(workers: Workers) -> SpecCluster:
         }
 
     # Ctrl-C reaches every process of the terminal. What starts in here never hears of it:
-    # this process decides, and ends the others.
+    # this process decides, and ends the others. (multiprocessing's tracker, as it starts,
+    # would let the signal through again.)
+    resource_tracker.ensure_running()
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return SpecCluster(

@@ -95,6 +95,7 @@ def _extract(job: ShardJob, extractors: Sequence[Extractor], decoders: Decoders)
     return Account(
         durations=durations,
         failures=tuple(failure for stream in streams for failure in stream.failures),
+        tried=len(lacking),
         heard_s=heard_s,
         seconds=spent,
         network={stream.name: stream.network_s for stream in streams},

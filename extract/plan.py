@@ -108,8 +108,8 @@ class Account:
         Decoded seconds of each clip that could be decoded.
     failures
         Clips without rows of some feature, or of all.
-    heard_s
-        Seconds of audio that were decoded for it in this run.
+    tried, heard_s
+        Clips that this run tried, and seconds of audio that it decoded.
     seconds
         Time that each stage took.
     network
@@ -124,6 +124,7 @@ class Account:
 
     durations: dict[str, float]
     failures: tuple[Failure, ...]
+    tried: int = 0
     heard_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
     network: dict[str, float] = field(default_factory=dict)

@@ -131,7 +131,6 @@ def run_extraction(
         clips=len(heard - failed),
         failed=len(failed),
         known_bad=len(dataset.known_bad),
-        new_clips=sum(len(job.clips) for job in jobs),
     )
 
 
@@ -157,7 +156,7 @@ def _accounts(jobs: Sequence[ShardJob], workers: Workers) -> Iterator[tuple[Shar
             reason = f"the whole shard failed: {_in_words(outcome)}"
             say(f"{job}: {reason}")
             lost = tuple(Failure(clip.clip_id, "extract", reason, "") for clip in job.clips)
-            outcome = Account({}, lost)
+            outcome = Account({}, lost, tried=len(lost))
         yield job, outcome
 
 
@@ -198,6 +197,7 @@ def _summarize(accounts: Sequence[Account], wall_s: float) -> Summary:
     return Summary(
         clips=0,
         failed=0,
+        new_clips=sum(account.tried for account in accounts),
         heard_s=sum(account.heard_s for account in accounts),
         wall_s=wall_s,
         written=sum(sum(account.written.values()) for account in accounts),

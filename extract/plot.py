@@ -1,0 +1,228 @@
+"""A clip as a picture: what is heard, its features and its labels on one time axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from featreg.datasets import aligned, native
+from featreg.datasets.base import FeatregError
+from featreg.datasets.shards import atomic_path
+from featreg.datasets.workdir import DatasetDir
+
+from .features import AUDIO
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Of the spectrogram: samples of a window, and from one to the next at least.
+_WINDOW = 1024
+_HOP = 256
+
+# Columns of the picture beyond which nothing more can be seen.
+_COLUMNS = 2000
+
+_FLOOR_DB = -80.0
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Rows of a feature, shape (rows, dim); seconds where the first begins and the last ends."""
+
+    rows: npt.NDArray[Any]
+    begin_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What there is to draw of a clip.
+
+    Attributes
+    ----------
+    clip_id
+        Its name.
+    duration_s
+        Its length.
+    audio, rate
+        Shape (samples,), int16, and samples a second; None where there is no audio.
+    tracks
+        Its features, in order.
+    labels
+        For each class 1 (present), 0 (absent) or None (not annotated); None if unknown.
+    """
+
+    clip_id: str
+    duration_s: float
+    audio: npt.NDArray[np.int16] | None
+    rate: int
+    tracks: Mapping[str, Track]
+    labels: Mapping[str, int | None] | None
+
+
+def read_scene(path: Path, clip_id: str | None = None) -> Scene:
+    """A clip of a shard, or of the first shard in a folder that has it.
+
+    Parameters
+    ----------
+    path
+        Shard, native or aligned, or a folder of them.
+    clip_id
+        Which; None for the first.
+
+    Raises
+    ------
+    FeatregError
+        If there is no such clip.
+    """
+    paths = [path] if path.is_file() else sorted(path.rglob("*.h5"))
+    for shard in paths:
+        with h5py.File(shard, "r", locking=False) as file:
+            read = _read_aligned if file.attrs.get("format") == aligned.FORMAT else _read_native
+        if (scene := read(shard, clip_id)) is not None:
+            return scene
+    wanted = "no clip with rows" if clip_id is None else f"no clip {clip_id!r}"
+    raise FeatregError(f"{path}: {wanted} in {len(paths)} shards; `prep inspect {path}` lists them")
+
+
+def _read_aligned(path: Path, clip_id: str | None) -> Scene | None:
+    index = aligned.read_index(path)
+    k = index.clip_id.index(clip_id) if clip_id in index.clip_id else 0
+    if clip_id is not None and clip_id not in index.clip_id:
+        return None
+    rows = slice(*index.offset[k : k + 2].tolist())
+    samples = slice(*index.audio_offset[k : k + 2].tolist())
+    end_s = (rows.stop - rows.start) * index.header.resolution_s
+    with h5py.File(path, "r", locking=False) as file:
+        return Scene(
+            index.clip_id[k],
+            float(index.duration_s[k]),
+            file["audio"][samples],
+            index.header.audio_rate,
+            {
+                name: Track(file[f"features/{name}"][rows], 0.0, end_s)
+                for name in index.header.features
+            },
+            {
+                name: int(label) if mask else None
+                for name, label, mask in zip(
+                    index.header.classes, index.label[k], index.label_mask[k], strict=True
+                )
+            },
+        )
+
+
+def _read_native(path: Path, clip_id: str | None) -> Scene | None:
+    with native.native_shard(path) as shard:
+        if not shard.clip_ids or (clip_id is not None and clip_id not in shard.clip_ids):
+            return None
+        found = clip_id or shard.clip_ids[0]
+        clock, tracks = shard.header.clock, {}
+        if shard.header.feature != AUDIO:
+            rows = shard.values(found)
+            begin_s = clock.first_center_s - clock.hop_s / 2
+            end_s = begin_s + len(rows) * clock.hop_s
+            tracks[shard.header.feature] = Track(rows, begin_s, end_s)
+        duration_s = shard.durations[found]
+    # WORK/DATASET/native/FEATURE/SHARD: the audio of the same clips, and their labels.
+    folder = DatasetDir(path.absolute().parents[2])
+    audio, rate = None, 1
+    if (beside := folder.native(AUDIO) / path.name).is_file():
+        with native.native_shard(beside) as shard:
+            if found in shard.clip_ids:
+                audio = shard.stored(found)[:, 0]
+                rate = shard.header.sample_rate
+    labels = None
+    if folder.clips_csv.is_file():
+        dataset = folder.read_dataset()
+        for clip in (clip for clip in dataset.clips if clip.clip_id == found):
+            annotated = zip(dataset.classes, clip.label, clip.label_mask, strict=True)
+            labels = {name: int(label) if mask else None for name, label, mask in annotated}
+    return Scene(found, duration_s, audio, rate, tracks, labels)
+
+
+def draw(scene: Scene, target: Path) -> None:
+    """Write the picture of a clip to a PNG file."""
+    from matplotlib.figure import Figure
+
+    present = [name for name, label in (scene.labels or {}).items() if label]
+    heights = [1.6] * ((scene.audio is not None) + len(scene.tracks))
+    if scene.labels is not None:
+        heights.append(0.3 + 0.2 * max(1, len(present)))
+    figure = Figure(figsize=(10, 0.9 + sum(heights)), layout="constrained", dpi=110)
+    axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    rest = iter(axes)
+    if scene.audio is not None:
+        _draw_spectrogram(next(rest), scene)
+    for name, track in scene.tracks.items():
+        _draw_track(next(rest), name, track)
+    if scene.labels is not None:
+        _draw_labels(next(rest), scene, present)
+    axes[0].set_title(f"{scene.clip_id}, {scene.duration_s:.2f} s")
+    axes[-1].set_xlabel("time (s)")
+    axes[-1].set_xlim(0, scene.duration_s)
+    with atomic_path(target) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _draw_spectrogram(axis: Axes, scene: Scene) -> None:
+    """Levels below the loudest, in dB."""
+    assert scene.audio is not None
+    signal = np.pad(scene.audio.astype(np.float32), (0, max(0, _WINDOW - len(scene.audio))))
+    hop = max(_HOP, len(signal) // _COLUMNS)
+    frames = np.lib.stride_tricks.sliding_window_view(signal, _WINDOW)[::hop]
+    power = np.square(np.abs(np.fft.rfft(frames * np.hanning(_WINDOW))))
+    level = 10 * np.log10(np.maximum(power, 1e-10) / max(float(power.max()), 1e-10))
+    # Each column is drawn around the middle of its window.
+    begin_s = (_WINDOW - hop) / 2 / scene.rate
+    extent = (begin_s, begin_s + len(level) * hop / scene.rate, 0.0, scene.rate / 2000)
+    image = axis.imshow(
+        level.T, origin="lower", aspect="auto", extent=extent, vmin=_FLOOR_DB, vmax=0, cmap="magma"
+    )
+    axis.set_ylabel("kHz")
+    axis.figure.colorbar(image, ax=axis, label="dB", pad=0.01)
+
+
+def _draw_track(axis: Axes, name: str, track: Track) -> None:
+    """Values as they are; the colours span all but the outermost hundredth on either side."""
+    low, high = np.percentile(track.rows, [1, 99])
+    step = max(1, len(track.rows) // _COLUMNS)
+    image = axis.imshow(
+        track.rows[::step].T.astype(np.float32),
+        origin="lower",
+        aspect="auto",
+        extent=(track.begin_s, track.end_s, 0, track.rows.shape[1]),
+        vmin=low,
+        vmax=max(high, low + 1e-6),
+        cmap="viridis",
+        interpolation="nearest",
+    )
+    axis.set_ylabel(name)
+    axis.figure.colorbar(image, ax=axis, pad=0.01)
+
+
+def _draw_labels(axis: Axes, scene: Scene, present: list[str]) -> None:
+    """A bar for each class that is present; labels hold for the whole clip."""
+    assert scene.labels is not None
+    unknown = sum(label is None for label in scene.labels.values())
+    for k, name in enumerate(present):
+        axis.barh(k, scene.duration_s, height=0.8, color="tab:blue", alpha=0.6)
+        axis.text(scene.duration_s / 2, k, name, ha="center", va="center", fontsize=8)
+    words = f"{len(present)} of {len(scene.labels)} classes"
+    axis.set_ylabel("labels")
+    axis.set_yticks([])
+    axis.set_ylim(len(present) - 0.5 if present else 0.5, -0.5)
+    axis.text(
+        1.01,
+        0.5,
+        words + (f",\n{unknown} not annotated" if unknown else ""),
+        transform=axis.transAxes,
+        va="center",
+        fontsize=7,
+    )

@@ -1,0 +1,227 @@
+"""Whatever breaks, nothing is lost: the rerun gives the shards of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from kit import tone, write
+from runs import Run, contents, prep
+
+CLIPS = 24
+FEATURES = "loudness:Loudness"
+
+
+def make_manifest(folder: Path, names: list[str]) -> Path:
+    """Clips of these names, tones all; and the manifest that lists them."""
+    lines = ["path,labels,split"]
+    for k, name in enumerate(names):
+        write(folder / f"{name}.wav", tone(0.8 + 0.05 * k, 22050, 1 + k % 2, seed=k), 22050)
+        lines.append(f"{name}.wav,{'low' if k % 2 else 'high'},train")
+    path = folder / "tones.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_manifest(tmp_path_factory.mktemp("source"), [f"{k:02d}" for k in range(CLIPS)])
+
+
+def extract(manifest: Path, workers: int = 2) -> list[object]:
+    return ["extract", "--dataset", manifest, "--allow-missing", "--features", FEATURES,
+            "--shard-clips", 2, "--workers", workers, "--device", "cpu"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    work = tmp_path_factory.mktemp("undisturbed") / "work"
+    run = prep(work, *extract(manifest))
+    assert run.wait() == 0, run.output
+    assert f"{CLIPS} clips extracted, 0 failed, of {CLIPS}" in run.output
+    return contents(work)
+
+
+def disturb(work: Path, manifest: Path, victim: str, chance: random.Random) -> None:
+    """Kill a process of a run at some moment, then let a run come to its end."""
+    run = Run(work, *extract(manifest))
+    if chance.random() < 0.7:
+        run.wait_for_shards(chance.randrange(CLIPS))
+        time.sleep(chance.random() * 0.2)
+    else:
+        time.sleep(chance.random() * 4)
+    run.kill(victim)
+    status = run.wait()
+    assert "Traceback" not in run.output, run.output
+    if victim == "main":
+        assert status in (0, -signal.SIGKILL)
+    else:
+        assert status == 0, run.output
+    run.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("victim", ["main", "worker", "decoder"])
+def test_a_killed_process_loses_nothing(
+    victim: str, manifest: Path, undisturbed: dict[str, object], tmp_path: Path
+) -> None:
+    disturb(tmp_path / "work", manifest, victim, random.Random(victim))
+    run = prep(tmp_path / "work", *extract(manifest))
+    assert run.wait() == 0, run.output
+    assert contents(tmp_path / "work") == undisturbed
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(40))
+def test_processes_killed_at_any_moment_lose_nothing(
+    seed: int, manifest: Path, undisturbed: dict[str, object], tmp_path: Path
+) -> None:
+    chance = random.Random(seed)
+    for _ in range(3):
+        disturb(tmp_path / "work", manifest, chance.choice(["main", "worker", "decoder"]), chance)
+    assert prep(tmp_path / "work", *extract(manifest)).wait() == 0
+    assert contents(tmp_path / "work") == undisturbed
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_says_how_to_go_on_and_leaves_no_process(
+    number: signal.Signals,
+    status: int,
+    manifest: Path,
+    undisturbed: dict[str, object],
+    tmp_path: Path,
+) -> None:
+    run = Run(tmp_path / "work", *extract(manifest))
+    run.wait_for_shards(3)
+    # The terminal sends Ctrl-C to everyone, a batch system its signal to the one it started.
+    if number == signal.SIGINT:
+        os.killpg(run.process.pid, number)
+    else:
+        run.process.send_signal(number)
+    assert run.wait() == status, run.output
+    run.assert_nothing_is_left()
+    assert "the same command goes on from there" in run.output
+    assert "Traceback" not in run.output
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert 0 < len(contents(tmp_path / "work")) < len(undisturbed)
+    assert prep(tmp_path / "work", *extract(manifest)).wait() == 0
+    assert contents(tmp_path / "work") == undisturbed
+
+
+def test_files_that_crash_or_hang_the_decoder_are_set_aside_and_can_be_tried_again(
+    tmp_path: Path,
+) -> None:
+    names = ["00", "01-crash", "02", "03-hang", "04", "05"]
+    manifest = make_manifest(tmp_path / "source", names)
+    work = tmp_path / "work"
+    command = extract(manifest, workers=1)
+    begin = time.monotonic()
+    run = prep(work, *command, "--clip-timeout", 2, traps=tmp_path)
+    assert run.wait() == 1
+    assert time.monotonic() - begin < 60
+    assert "4 clips extracted, 2 failed, of 6" in run.output
+    assert "Traceback" not in run.output
+    failures = pd.read_csv(work / "tones" / "failures.csv", index_col="clip_id")
+    assert list(failures.index) == ["01-crash.wav", "03-hang.wav"]
+    assert list(failures["stage"]) == ["decode", "decode"]
+    assert "SIGSEGV" in failures.loc["01-crash.wav", "reason"]
+    assert "no answer within 2 s" in failures.loc["03-hang.wav", "reason"]
+    run.assert_nothing_is_left()
+    # With a decoder that can do it: the failed clips alone, and the shards are as they would
+    # have been.
+    run = prep(work, *command, "--retry-failed")
+    assert run.wait() == 0, run.output
+    assert "this run: 2 clips" in run.output
+    assert prep(tmp_path / "other", *command).wait() == 0
+    assert contents(work) == contents(tmp_path / "other")
+    assert len(pd.read_csv(work / "tones" / "failures.csv")) == 0
+
+
+def test_a_clip_that_kills_the_network_s_process_is_found_among_others(tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path / "source", ["00", "01", "02", "03", "04", "05"])
+    square = np.sign(tone(1.0, 22050)[:, :1]).astype(np.float32)
+    write(tmp_path / "source" / "03.wav", square, 22050)
+    work = tmp_path / "work"
+    command = ["extract", "--dataset", manifest, "--features", "deadly:Deadly", "--workers", 2,
+               "--shard-clips", 6, "--allow-missing", "--device", "cpu"]  # fmt: skip
+    run = prep(work, *command)
+    assert run.wait() == 1
+    assert "5 clips extracted, 1 failed, of 6" in run.output
+    assert "tried one by one" in run.output
+    failures = pd.read_csv(work / "tones" / "failures.csv", dtype=str)
+    assert list(failures["clip_id"]) == ["03.wav"]
+    assert "SIGKILL, as happens when memory runs out" in failures["reason"][0]
+    run = prep(work, *command, "--max-failures", 1)
+    assert run.wait() == 0
+    assert "nothing new to do" in run.output
+
+
+def test_a_full_disk_ends_the_run_with_a_line_that_names_the_file(
+    manifest: Path, undisturbed: dict[str, object], tmp_path: Path
+) -> None:
+    def little() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    run = prep(tmp_path / "work", *extract(manifest), before=little)
+    assert run.wait() == 1
+    (error,) = [line for line in run.output.splitlines() if line.startswith("error:")]
+    assert "train-000" in error
+    assert "GB free there" in error
+    assert "the same command again" in error
+    assert "Traceback" not in run.output
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert prep(tmp_path / "work", *extract(manifest)).wait() == 0
+    assert contents(tmp_path / "work") == undisturbed
+
+
+def test_a_scheduler_elsewhere_does_the_same_and_its_loss_is_survived(
+    manifest: Path, undisturbed: dict[str, object], tmp_path: Path
+) -> None:
+    def start() -> tuple[list[subprocess.Popen[bytes]], str]:
+        file = tmp_path / "scheduler.json"
+        file.unlink(missing_ok=True)
+        env = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+        dask = [sys.executable, "-m", "dask"]
+        options = ["--scheduler-file", str(file)]
+        started = [
+            subprocess.Popen(
+                [*dask, *words, *options], env=env, stderr=subprocess.DEVNULL, cwd=tmp_path
+            )
+            for words in (
+                ["scheduler", "--no-dashboard", "--port", "0"],
+                ["worker", "--no-dashboard", "--nthreads", "2"],
+            )
+        ]
+        while not file.exists():
+            time.sleep(0.05)
+        return started, pd.read_json(file, typ="series")["address"]
+
+    command = ["extract", "--dataset", manifest, "--features", FEATURES, "--shard-clips", 2,
+               "--allow-missing"]  # fmt: skip
+    processes, address = start()
+    try:
+        run = Run(tmp_path / "work", *command, "--scheduler", address)
+        run.wait_for_shards(3)
+        processes[0].kill()
+        assert run.wait() == 1, run.output
+        assert "the Dask scheduler is gone" in run.output
+        assert "Traceback" not in run.output
+        for process in processes:
+            process.kill()
+        processes, address = start()
+        run = prep(tmp_path / "work", *command, "--scheduler", address)
+        assert run.wait() == 0, run.output
+        assert contents(tmp_path / "work") == undisturbed
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
