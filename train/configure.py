@@ -21,7 +21,7 @@ _ALPHA = click.option(
     "--alpha",
     type=click.FloatRange(0),
     show_default="the preset's, else the paper's",
-    help="Weight of the regularizer.",
+    help="Weight of the regularizer; `train choose-alpha` tries several.",
 )
 _WHERE = (
     click.option("--dataset", help="Dataset in the working folder.  [default: the only one]"),

@@ -133,8 +133,9 @@ def embedding_map(groups: Sequence[Group]) -> Figure:
     first = groups[0].results[0]
     classes = first.about["data"]["classes"]
     chosen = [classes.index(name) for name in first.classes["pr_auc"].nlargest(_MAP_CLASSES).index]
-    side = (_WIDTH - 0.3) / len(maps)
-    figure = Figure(figsize=(_WIDTH, side * len(chosen) + 0.4), layout="constrained")
+    side = min(2.0, (_WIDTH - 0.3) / len(maps))
+    size = (side * len(maps) + 0.3, side * len(chosen) + 0.4)
+    figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(len(chosen), len(maps), squeeze=False, sharex=True, sharey=True)
     for column, (each, found) in enumerate(zip(groups, maps, strict=True)):
         for row, number in enumerate(chosen):
