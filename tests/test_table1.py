@@ -197,4 +197,6 @@ def test_every_dataset_has_its_own_features(tmp_path: Path) -> None:
     features = ["+".join(cell.candidates[0][0].features) for cell in cells]
     assert features[:6] == ["", *["tones"] * 5]
     assert features[6:] == ["", *["tones", "noise", "tones+noise"] * 5]
+    for cell in cells:  # Table II and runs call a method by one name
+        assert cell.candidates[0][0].method_title == cell.method
     assert [config.seed for config in cells[0].candidates[0]] == [3, 4]

@@ -187,6 +187,7 @@ def _side_by_side(
     workers: int | None,
 ) -> dict[str, str]:
     """A process for each run, one at a time in each place; why runs failed, by name."""
+    say(f"{len(places)} side by side; what they say is in {work / 'runs'}/RUN/{LOG}")
     free: SimpleQueue[Mapping[str, str]] = SimpleQueue()
     for place in places:
         free.put(place)
