@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,7 @@ from featreg.datasets.base import FeatregError
 from featreg.train.checkpoint import Progress
 from featreg.train.evaluate_run import evaluate_run
 from featreg.train.presets import Config, Recipe
-from featreg.train.run import run
+from featreg.train.run import _ended_together, run
 from featreg.train.runs import RunDir
 
 KILLED = -9
@@ -207,3 +210,21 @@ def test_two_devices_go_on_as_one_does(work: Path) -> None:
     found = evaluate_run(folder, work)
     expected = folder.read_json("report.json")["test"]
     assert found["metrics"] == pytest.approx(expected, abs=1e-6)
+
+
+def _fabric_with(process: subprocess.Popen[bytes]) -> Any:
+    return SimpleNamespace(strategy=SimpleNamespace(launcher=SimpleNamespace(procs=[process])))
+
+
+def test_an_error_here_ends_the_processes_of_other_devices() -> None:
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    with pytest.raises(ValueError, match="here"), _ended_together(_fabric_with(sleeper)):
+        raise ValueError("here")
+    assert sleeper.wait(30) == KILLED
+
+
+def test_an_error_of_another_device_is_not_repeated_as_a_lost_connection() -> None:
+    failed = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    message = "another device ended with status 3; what it said stands above"
+    with pytest.raises(FeatregError, match=message), _ended_together(_fabric_with(failed)):
+        raise RuntimeError("connection closed by peer")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,13 +101,34 @@ def run(
 
 @contextmanager
 def _ended_together(fabric: Fabric) -> Iterator[None]:
-    """End the processes that this one started, should it fail: they would wait for it."""
+    """End the processes that this one started, should it fail: they would wait for it.
+
+    Raises
+    ------
+    FeatregError
+        If it fails because one of them did.
+    """
     try:
         yield
-    except BaseException:
-        for process in getattr(fabric.strategy.launcher, "procs", ()):
+    except BaseException as error:
+        others = getattr(fabric.strategy.launcher, "procs", ())
+        failed = isinstance(error, RuntimeError) and [each for each in others if _failed(each)]
+        for process in others:
             process.kill()
+        if failed:
+            raise FeatregError(
+                f"the process of another device ended with status {failed[0].returncode}; what it "
+                "said stands above"
+            ) from error
         raise
+
+
+def _failed(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it ended badly, or does so within a moment of closing its connections."""
+    try:
+        return process.wait(timeout=5) != 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def deterministic() -> None:
