@@ -1,4 +1,4 @@
-"""A feature as its user would write it: librosa's chroma, found by its name in this folder."""
+"""A feature as its user would write it, in a module of theirs: librosa's chroma."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -88,10 +89,11 @@ def test_a_class_and_a_folder_of_its_arrays_go_all_the_way_and_agree(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arrays = write_arrays(manifest, tmp_path / "arrays")
-    monkeypatch.chdir(HERE)  # where the user's module lies
-    # Two workers are processes of their own, which must find the module as well.
+    # Two workers are processes of their own, and must find the module in this folder as well.
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(HERE / "outside_features.py", tmp_path / "mine.py")
     one = run(tmp_path / "one", f"prep extract --dataset {manifest} --workers 2 --shard-clips 4",
-              "--features", "outside_features:Chroma")  # fmt: skip
+              "--features", "mine:Chroma")  # fmt: skip
     assert one.exit_code == 0, one.output
     hop = 1024 / 22050
     two = run(tmp_path / "two", f"prep extract --dataset {manifest} --workers 1",
