@@ -15,6 +15,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.utilities import rank_zero_only
 
 from featreg.datasets.base import FeatregError
+from featreg.datasets.allocator import keep_memory
 from featreg.datasets.console import say
 from featreg.datasets.workdir import DatasetDir
 
@@ -79,6 +80,7 @@ def run(
         require_tensorboard()
     aligned = AlignedSet(DatasetDir(work / config.dataset).aligned(config.aligned))
     folder = RunDir(work / "runs" / (name or config.run_name))
+    keep_memory()
     deterministic()
     for part in ("fabric", "pytorch"):  # they would repeat the precision
         logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
