@@ -14,8 +14,8 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.utilities import rank_zero_only
 
-from featreg.datasets.base import FeatregError
 from featreg.datasets.allocator import keep_memory
+from featreg.datasets.base import FeatregError
 from featreg.datasets.console import say
 from featreg.datasets.workdir import DatasetDir
 
