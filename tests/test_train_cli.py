@@ -87,6 +87,8 @@ def test_a_preset_is_found_by_the_name_of_the_dataset(tmp_path: Path) -> None:
         ("--features tones", 2, "baseline uses none"),
         ("--alpha 2", 2, "choose one with --reg"),
         ("--fraction 0", 2, "--fraction 0"),
+        ("--fraction 0.01", 2, "training clips: 1, devices: 1; batch normalisation needs"),
+        ("--devices 9 --device cpu", 2, "training clips: 16, devices: 9;"),
         ("--crop 2.15", 2, "no whole number of the rows"),
         ("--crop 0.1", 2, "longer crops"),
         ("--metric auc", 2, "--metric auc: no metric of a multi-label task; choose from pr_auc"),

@@ -186,7 +186,7 @@ def test_no_device_is_left_with_a_single_clip(clips: int, batch_size: int, world
 
 
 def test_too_few_clips_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"3 training clips for 2 devices.*--fraction"):
+    with pytest.raises(UsageError, match=r"training clips: 3, devices: 2;.*--fraction"):
         EpochOrder(3, 16, 0, 0, 2)
 
 

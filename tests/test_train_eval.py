@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,10 +45,12 @@ def concat(work: Path) -> RunDir:
     return run(CONCAT, work, "concat")
 
 
-@pytest.mark.parametrize("name", ["trained", "concat"])
+@pytest.mark.parametrize("name", ["trained", "concat", "features"])
 def test_testing_again_gives_the_report_to_the_digit(
     work: Path, trained: RunDir, concat: RunDir, name: str
 ) -> None:
+    if name == "features":
+        run(dataclasses.replace(CONCAT, fusion="features"), work, name)
     report = RunDir(work / "runs" / name).read_json("report.json")
     found = json.loads(call(work, "eval", name, "--format", "json").stdout)
     assert found["metrics"] == report["test"]

@@ -256,8 +256,8 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
     def __init__(self, clips: int, batch_size: int, seed: int, rank: int, world: int) -> None:
         if clips < 2 * world:
             raise UsageError(
-                f"{clips} training clips for {world} devices: batch normalisation needs at least 2 "
-                "on each; take a larger --fraction or fewer --devices"
+                f"training clips: {clips}, devices: {world}; batch normalisation needs at least 2 "
+                "clips on each device; take a larger --fraction or fewer --devices"
             )
         self._clips, self._seed = clips, seed
         self._batches = min(-(-clips // (batch_size * world)), clips // (2 * world))

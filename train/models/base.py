@@ -3,7 +3,8 @@
 Another architecture is one file in this folder: a subclass of `Encoder` with the three
 attributes below, built from keyword arguments that all have defaults, and its name in
 ``registry.ENCODERS``. Decoder, fusion, regularizers, training and export take it from
-there; nothing of them knows the harmonic CNN.
+there; nothing of them knows the harmonic CNN. An exported model takes audio of any length:
+where the length decides something, `sizes.at_least` keeps the decision open.
 """
 
 from __future__ import annotations
