@@ -2,25 +2,19 @@
 
     python contestants.py NAME FOLDER THREADS
 
-A contestant gets ready, answers "ready" (or why it cannot take part), and then does its work
-once for each line that it reads, answering with the seconds it took. Nothing but its own
-package is imported, so that any Python that has that package can run it.
+Nothing but its own package is imported, so that any Python that has that package can run it.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-# Does the work once. What it returns, if anything, is kept as FOLDER/NAME.npy.
-Work = Callable[[], Any]
+from turns import Work, serve
 
 
 def _featreg(feature: str, precision: str, folder: Path, **settings: str) -> Any:
@@ -189,33 +183,5 @@ for _precision in ("float32", "bfloat16"):
     }
 
 
-def main() -> None:
-    name, folder, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    if hasattr(os, "sched_setaffinity"):  # a package may start more threads than it is told to
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    # Answers go where standard output went; what packages print does not.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    try:
-        import torch
-
-        torch.set_num_threads(threads)
-    except ImportError:
-        pass
-    try:
-        work = CONTESTANTS[name](folder, threads)
-    except ImportError as error:
-        print(error, file=answers)
-        return
-    rows = work()  # unmeasured: whatever is made once is made now
-    if rows is not None:
-        np.save(folder / f"{name.replace('/', '-')}.npy", rows)
-    print("ready", file=answers)
-    for _ in sys.stdin:
-        begin = time.perf_counter()
-        work()
-        print(time.perf_counter() - begin, file=answers)
-
-
 if __name__ == "__main__":
-    main()
+    serve(CONTESTANTS)

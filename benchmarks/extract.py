@@ -3,8 +3,8 @@
     python benchmarks/extract.py --python openl3=other-env/bin/python
 
 Every contestant (`contestants.py`) waits in a process of its own, on the same cores with the
-same number of threads. They take turns, round after round, so that what else the machine
-does hits all of them; a ratio is the median over rounds of the ratio within a round.
+same number of threads, for its turns (`turns.py`); a ratio is the median over rounds of the
+ratio within a round.
 Weights are drawn at random, which changes no speed. Packages that are not installed are
 named and left out.
 """
@@ -12,10 +12,9 @@ named and left out.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -23,6 +22,7 @@ import numpy as np
 import soundfile
 from contestants import BATCH, CONTESTANTS, MATMUL
 from safetensors.numpy import save_file
+from turns import Contestant, race
 
 from featreg.extract.layouts import layout
 
@@ -66,53 +66,6 @@ def write_weights(folder: Path) -> None:
         save_file(arrays, folder / f"{name}.safetensors")
 
 
-class Contestant:
-    """One process that works when told to.
-
-    Attributes
-    ----------
-    name
-        As in `CONTESTANTS`.
-    absent
-        Why it cannot take part; empty if it can.
-    seconds
-        What each turn took.
-    """
-
-    def __init__(self, name: str, python: str, folder: Path, threads: int) -> None:
-        self.name = name
-        self.seconds: list[float] = []
-        limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-        self._process = subprocess.Popen(
-            [python, str(Path(__file__).parent / "contestants.py"), name, folder, str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | dict.fromkeys(limits, str(threads)),
-        )
-        answer = self._answer()
-        self.absent = "" if answer == "ready" else answer
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        if line := self._process.stdout.readline().strip():
-            return line
-        assert self._process.stderr is not None
-        return "".join(self._process.stderr.readlines()[-1:]).strip() or "gave no answer"
-
-    def turn(self) -> None:
-        """Let it work once."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        self.seconds.append(float(self._answer()))
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.communicate()
-
-
 def cosine(folder: Path, task: str) -> float:
     """The smallest cosine between a row in float32 and in bfloat16."""
     a, b = (
@@ -147,6 +100,11 @@ def report(contestants: Sequence[Contestant]) -> None:
         click.echo(f"  {name:18} {speed.max():8.2f} {unit}   {beside}")
 
 
+def python_of(name: str, where: Mapping[str, str]) -> str:
+    """The Python that runs a contestant."""
+    return where.get(name.partition("/")[2], sys.executable)
+
+
 @click.command(context_settings={"show_default": True})
 @click.option("--rounds", default=5, help="Turns that each contestant has.")
 @click.option("--threads", default=os.cpu_count() or 1, help="Threads, and cores, of each.")
@@ -158,26 +116,20 @@ def main(rounds: int, threads: int, pythons: Sequence[str], tasks: Sequence[str]
     Example: python benchmarks/extract.py --python openl3=other-env/bin/python
     """
     where = dict(python.split("=", 1) for python in pythons)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         write_audio(folder)
         write_weights(folder)
         for task in tasks or TASKS:
             click.echo(f"{task}, {threads} threads")
-            contestants = []
-            for one in (each for each in CONTESTANTS if each.startswith(f"{task}/")):
-                who = one.partition("/")[2]
-                contestant = Contestant(one, where.get(who, sys.executable), folder, threads)
-                if contestant.absent:
-                    click.echo(f"  {who} left out: {contestant.absent}")
-                    contestant.close()
-                else:
-                    contestants.append(contestant)
-            for _ in range(rounds):
-                for contestant in contestants:
-                    contestant.turn()
-            for contestant in contestants:
-                contestant.close()
+            contestants = race(
+                (
+                    Contestant("contestants.py", name, python_of(name, where), folder, threads)
+                    for name in CONTESTANTS
+                    if name.startswith(f"{task}/")
+                ),
+                rounds,
+            )
             report(contestants)
             if (folder / f"{task}-featreg-bfloat16.npy").exists():
                 click.echo(f"  smallest cosine of bfloat16 to float32: {cosine(folder, task):.5f}")
