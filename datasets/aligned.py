@@ -18,7 +18,7 @@ The root attributes are the fields of `AlignedHeader`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,9 +132,22 @@ class AlignedWriter:
         duration_s: float,
     ) -> None:
         """Add a clip: every feature of shape (rows, dim), audio of shape (samples,)."""
-        for name, rows in features.items():
-            self._features[name].append(rows)
-        self._audio.append(audio)
+        whole = {name: (rows,) for name, rows in features.items()}
+        self.append_parts(clip, whole, (audio,), duration_s)
+
+    def append_parts(
+        self,
+        clip: Clip,
+        features: Mapping[str, Iterable[npt.NDArray[np.float32]]],
+        audio: Iterable[npt.NDArray[np.int16]],
+        duration_s: float,
+    ) -> None:
+        """Add a clip whose features and audio come in parts, one after another."""
+        for name, parts in features.items():
+            for rows in parts:
+                self._features[name].append(rows)
+        for samples in audio:
+            self._audio.append(samples)
         self._clips.append((clip, duration_s))
         rows_now = {appender.rows for appender in self._features.values()}
         if len(rows_now) != 1:

@@ -214,14 +214,26 @@ class NativeShard:
     def _index(self) -> dict[str, int]:
         return {clip_id: k for k, clip_id in enumerate(self.clip_ids)}
 
-    def stored(self, clip_id: str) -> Array:
-        """A clip's rows as they are stored, shape (rows, dim)."""
+    def rows(self, clip_id: str) -> int:
+        """Number of a clip's rows."""
         k = self._index[clip_id]
-        return self._file["frames"][self._offsets[k] : self._offsets[k + 1]]  # type: ignore[no-any-return]
+        return int(self._offsets[k + 1] - self._offsets[k])
 
-    def values(self, clip_id: str) -> npt.NDArray[np.float32]:
-        """A clip's rows as the values that they stand for, float32 of shape (rows, dim)."""
-        values: npt.NDArray[np.float32] = self.stored(clip_id).astype(np.float32)
+    def stored(self, clip_id: str, first: int = 0, last: int | None = None) -> Array:
+        """A clip's rows as they are stored, from `first` to before `last`; shape (rows, dim)."""
+        k = self._index[clip_id]
+        start, stop = self._offsets[k : k + 2].tolist()
+        if last is not None:
+            stop = min(stop, start + last)
+        return self._file["frames"][start + first : stop]  # type: ignore[no-any-return]
+
+    def values(
+        self, clip_id: str, first: int = 0, last: int | None = None
+    ) -> npt.NDArray[np.float32]:
+        """The same rows as the values that they stand for, float32."""
+        values: npt.NDArray[np.float32] = self.stored(clip_id, first, last).astype(
+            np.float32, copy=False
+        )
         if (self.header.scale, self.header.offset) != (1.0, 0.0):
             values = values * np.float32(self.header.scale) + np.float32(self.header.offset)
         return values

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -28,6 +29,7 @@ Mode = Literal["repeat", "area", "linear"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 Rows = npt.NDArray[np.floating[Any]]
+Indices = npt.NDArray[np.intp]
 
 
 def target_rows(duration_s: float, resolution_s: float) -> int:
@@ -65,57 +67,119 @@ def align(
     ValueError
         If there is no row, or resolution or duration is not above 0.
     """
-    if not len(rows):
+    wanted = target_rows(duration_s, resolution_s) if resolution_s > 0 and duration_s > 0 else 0
+    return align_span(
+        lambda first, last: rows[first:last],
+        len(rows),
+        clock,
+        resolution_s,
+        duration_s,
+        mode,
+        range(wanted),
+    )
+
+
+def align_span(
+    read: Callable[[int, int], Rows],
+    total: int,
+    clock: Clock,
+    resolution_s: float,
+    duration_s: float,
+    mode: Mode,
+    span: range,
+) -> npt.NDArray[np.float32]:
+    """Some of the rows that `align` gives, from the source rows that they need and no others.
+
+    Parameters
+    ----------
+    read
+        The source rows from a first to before a last, shape (last - first, dim).
+    total
+        Source rows that there are.
+    clock, resolution_s, duration_s, mode
+        As for `align`.
+    span
+        Target rows, without gaps.
+
+    Returns
+    -------
+    float32 of shape (len(span), dim).
+
+    Raises
+    ------
+    ValueError
+        As `align` does.
+    """
+    if not total:
         raise ValueError("cannot align a stream without rows")
     if not (resolution_s > 0 and duration_s > 0):
         raise ValueError(
             f"resolution and duration must be above 0 s, got {resolution_s} and {duration_s}"
         )
-    aligned = _MODES[mode](rows, clock, resolution_s, duration_s)
+    source = _Source(read, total, clock)
+    aligned = _MODES[mode](source, resolution_s, duration_s, np.arange(span.start, span.stop))
     return np.ascontiguousarray(aligned, dtype=np.float32)
 
 
-def _repeat(rows: Rows, clock: Clock, r: float, duration_s: float) -> Rows:
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Rows that are read as they are needed."""
+
+    read: Callable[[int, int], Rows]
+    total: int
+    clock: Clock
+
+
+def _repeat(source: _Source, r: float, duration_s: float, targets: Indices) -> Rows:
     """Repeat round(hop / r) times, or average round(r / hop) rows; then cut, or hold the last."""
-    wanted = target_rows(duration_s, r)
-    if clock.hop_s >= r:
-        source = np.arange(wanted) // round(clock.hop_s / r)
-        return rows[np.minimum(source, len(rows) - 1)]
-    together = round(r / clock.hop_s)
-    starts = np.arange(0, len(rows), together)[:wanted]
+    hop_s, total = source.clock.hop_s, source.total
+    if hop_s >= r:
+        wanted = np.minimum(targets // round(hop_s / r), total - 1)
+        first = int(wanted[0])
+        return source.read(first, int(wanted[-1]) + 1)[wanted - first]
+    together = round(r / hop_s)
+    wanted = np.minimum(targets, (total - 1) // together)  # groups of rows, the last one shorter
+    first, last = int(wanted[0]), int(wanted[-1]) + 1
+    rows = source.read(first * together, min(last * together, total))
+    starts = np.arange(0, len(rows), together)
     counts = np.minimum(starts + together, len(rows)) - starts
-    sums = np.add.reduceat(rows[: starts[-1] + together], starts, axis=0, dtype=np.float64)
-    means = sums / counts[:, None]
-    return means[np.minimum(np.arange(wanted), len(means) - 1)]
+    means = np.add.reduceat(rows, starts, axis=0, dtype=np.float64) / counts[:, None]
+    held: Rows = means[wanted - first]
+    return held
 
 
-def _area(rows: Rows, clock: Clock, r: float, duration_s: float) -> Rows:
+def _area(source: _Source, r: float, duration_s: float, targets: Indices) -> Rows:
     """Mean over each target row of the piecewise constant signal that the cells make."""
-    centers = clock.centers(len(rows))
+    centers = source.clock.centers(source.total)
     # Cells meet halfway between centres; the first and last reach to the clip's ends.
     inner = np.clip((centers[:-1] + centers[1:]) / 2, 0.0, duration_s)
     edges = np.concatenate([[0.0], inner, [duration_s]])
+    bounds = np.minimum(np.append(targets, targets[-1] + 1) * r, duration_s)
+    cell = np.clip(np.searchsorted(edges, bounds, side="right") - 1, 0, source.total - 1)
+    first, last = int(cell[0]), int(cell[-1]) + 1
+    rows, cell, edges = source.read(first, last), cell - first, edges[first : last + 1]
     integral = np.zeros((len(edges), rows.shape[1]))
     np.cumsum(rows * np.diff(edges)[:, None], axis=0, out=integral[1:])
-    bounds = np.minimum(np.arange(target_rows(duration_s, r) + 1) * r, duration_s)
-    cell = np.clip(np.searchsorted(edges, bounds, side="right") - 1, 0, len(rows) - 1)
     upto = integral[cell] + rows[cell] * (bounds - edges[cell])[:, None]
     means: Rows = np.diff(upto, axis=0) / np.diff(bounds)[:, None]
     return means
 
 
-def _linear(rows: Rows, clock: Clock, r: float, duration_s: float) -> Rows:
+def _linear(source: _Source, r: float, duration_s: float, targets: Indices) -> Rows:
     """Interpolate at the middle of each target row; hold the ends."""
-    middles = (np.arange(target_rows(duration_s, r)) + 0.5) * r
-    position = np.clip((middles - clock.first_center_s) / clock.hop_s, 0, len(rows) - 1)
-    left = np.minimum(position.astype(np.intp), max(0, len(rows) - 2))
-    right = np.minimum(left + 1, len(rows) - 1)
+    clock, total = source.clock, source.total
+    middles = (targets + 0.5) * r
+    position = np.clip((middles - clock.first_center_s) / clock.hop_s, 0, total - 1)
+    left = np.minimum(position.astype(np.intp), max(0, total - 2))
+    right = np.minimum(left + 1, total - 1)
     weight = (position - left)[:, None]
-    mixed: Rows = rows[left] * (1 - weight) + rows[right] * weight
+    first = int(left[0])
+    rows = source.read(first, int(right[-1]) + 1)
+    mixed: Rows = rows[left - first] * (1 - weight) + rows[right - first] * weight
     return mixed
 
 
-_MODES: dict[Mode, Callable[[Rows, Clock, float, float], Rows]] = {
+_MODES: dict[Mode, Callable[[_Source, float, float, Indices], Rows]] = {
     "repeat": _repeat,
     "area": _area,
     "linear": _linear,

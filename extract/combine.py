@@ -5,21 +5,27 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from featreg.datasets.aligned import AlignedHeader, aligned_writer, read_index
 from featreg.datasets.base import Clip, Dataset, FeatregError, UsageError
 from featreg.datasets.native import NativeHeader, NativeShard, native_shard
 from featreg.datasets.workdir import DatasetDir, shard_name, splits_of
 
-from .align import Mode, align
+from .align import Mode, align_span, target_rows
 from .features import AUDIO
+
+# Target rows, and samples of audio, that are held at a time: about 10 MB of each feature.
+_ROWS = 4096
+_SAMPLES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,9 +236,11 @@ def _is_done(job: AlignJob) -> bool:
 
 
 def align_shard(job: AlignJob) -> int:
-    """Write one aligned shard, a clip at a time; return its bytes on disk."""
+    """Write one aligned shard; return its bytes on disk.
+
+    However long a clip is, only so many of its rows are in memory at a time.
+    """
     header = job.header
-    mode: Mode = header.mode  # type: ignore[assignment]  # checked when the header was made
     with ExitStack() as stack:
         shards: dict[str, dict[str, NativeShard]] = {}
         for name, paths in job.sources.items():
@@ -242,13 +250,33 @@ def align_shard(job: AlignJob) -> int:
         for clip in job.clips:
             heard = shards[AUDIO][clip.clip_id]
             duration_s = heard.durations[clip.clip_id]
-            features = {}
-            for name in header.features:
-                shard = shards[name][clip.clip_id]
-                rows = shard.values(clip.clip_id)
-                features[name] = align(
-                    rows, shard.header.clock, header.resolution_s, duration_s, mode
-                )
-            audio = heard.stored(clip.clip_id)[:, 0].astype(np.int16, copy=False)
-            writer.append(clip, features, audio, duration_s)
+            features = {
+                name: _aligned_parts(shards[name][clip.clip_id], clip.clip_id, header, duration_s)
+                for name in header.features
+            }
+            writer.append_parts(clip, features, _audio_parts(heard, clip.clip_id), duration_s)
     return job.target.stat().st_size
+
+
+def _aligned_parts(
+    shard: NativeShard, clip_id: str, header: AlignedHeader, duration_s: float
+) -> Iterator[npt.NDArray[np.float32]]:
+    """A clip's rows on the target clock."""
+    mode: Mode = header.mode  # type: ignore[assignment]  # checked when the header was made
+    wanted = target_rows(duration_s, header.resolution_s)
+    for start in range(0, wanted, _ROWS):
+        yield align_span(
+            partial(shard.values, clip_id),
+            shard.rows(clip_id),
+            shard.header.clock,
+            header.resolution_s,
+            duration_s,
+            mode,
+            range(start, min(wanted, start + _ROWS)),
+        )
+
+
+def _audio_parts(shard: NativeShard, clip_id: str) -> Iterator[npt.NDArray[np.int16]]:
+    """A clip's samples."""
+    for start in range(0, shard.rows(clip_id), _SAMPLES):
+        yield shard.stored(clip_id, start, start + _SAMPLES)[:, 0].astype(np.int16, copy=False)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featreg.datasets.clock import Clock
-from featreg.extract.align import MODES, Mode, align, target_rows
+from featreg.extract.align import MODES, Mode, align, align_span, target_rows
 
 VGGISH = Clock(hop_s=0.96, window_s=0.975, first_center_s=0.4875)
 OPENL3 = Clock(hop_s=0.1, window_s=1.0, first_center_s=0.0)
@@ -103,6 +103,65 @@ def test_time_never_runs_backwards(
 ) -> None:
     aligned = align(ramp(rows), clock, resolution_s, duration_s, mode)
     assert (np.diff(aligned[:, 0]) >= -1e-4).all()
+
+
+@settings(deadline=None)
+@given(
+    clocks,
+    durations,
+    resolutions,
+    st.sampled_from(MODES),
+    st.integers(1, 60),
+    st.integers(1, 50),
+)
+def test_piece_by_piece_is_the_same_as_at_once(
+    clock: Clock, duration_s: float, resolution_s: float, mode: Mode, rows: int, piece: int
+) -> None:
+    values = np.random.default_rng(rows).standard_normal((rows, 2)).astype(np.float32)
+    wanted = target_rows(duration_s, resolution_s)
+
+    def read(first: int, last: int) -> npt.NDArray[np.float32]:
+        assert 0 <= first < last <= rows
+        return values[first:last]
+
+    parts = [
+        align_span(
+            read,
+            rows,
+            clock,
+            resolution_s,
+            duration_s,
+            mode,
+            range(start, min(wanted, start + piece)),
+        )
+        for start in range(0, wanted, piece)
+    ]
+    whole = align(values, clock, resolution_s, duration_s, mode)
+    # `area` sums up from the first row of a piece: another rounding of float64, divided by
+    # what is left of the last row.
+    rest = duration_s / resolution_s % 1
+    tolerance = 1e-6 if rest == 0 or rest > 1e-3 else 1e-2
+    np.testing.assert_allclose(np.concatenate(parts), whole, atol=tolerance)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("clock", [VGGISH, OPENL3], ids=["vggish", "openl3"])
+@pytest.mark.parametrize("resolution_s", [0.1, 2.0])
+def test_a_piece_of_an_hour_reads_no_more_rows_than_it_needs(
+    mode: Mode, clock: Clock, resolution_s: float
+) -> None:
+    rows = round(3600 / clock.hop_s)
+    read = []
+
+    def note(first: int, last: int) -> npt.NDArray[np.float32]:
+        read.append(last - first)
+        return np.zeros((last - first, 1), np.float32)
+
+    for start in (0, 700, round(3600 / resolution_s) - 100):
+        span = range(start, start + 100)
+        assert len(align_span(note, rows, clock, resolution_s, 3600.0, mode, span)) == 100
+    # The rows of a hundred target rows, and one on either side.
+    assert max(read) <= 100 * resolution_s / clock.hop_s + 3
 
 
 def slow_area(

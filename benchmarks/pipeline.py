@@ -1,0 +1,278 @@
+"""Whole extractions, as ratios within one run: what the pipeline loses, and where.
+
+    python benchmarks/pipeline.py
+    python benchmarks/pipeline.py --task memory
+
+end-to-end   VGGish from mp3 to shards, beside its network alone on the same cores
+workers      two workers beside one, one thread each
+memory       the most memory of a worker, early and late in a run over 10,000 clips
+align        `prep align` for VGGish and OpenL3 at 0.1 s, per core; and what it writes a
+             second, beside the disk's own rate
+
+Weights are drawn at random, which changes no speed. Each task takes turns with what it is
+compared to, round after round; a ratio is the median over rounds of that within a round.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+import soundfile
+
+from extract import write_weights
+from featreg.datasets.base import Clip, Dataset
+from featreg.datasets.clock import Clock
+from featreg.datasets.native import NativeHeader, native_writer
+from featreg.datasets.workdir import DatasetDir, shard_name
+from featreg.extract.cluster import Workers, run_jobs
+from featreg.extract.combine import align_shard, plan_alignment
+from featreg.extract.features import FeatureSpec, extractor_class, make_config
+from featreg.extract.pipeline import build_extractors, extract_shard
+from featreg.extract.plan import Account, Request, ShardJob, make_plan
+from featreg.extract.stream import Array, Extractor
+
+SECONDS = 29.1
+CORES = len(os.sched_getaffinity(0))
+NOTHING = np.zeros(50, np.uint8)
+
+
+# Rate and channels of the mp3s: of MagnaTagATune's, and of most others.
+FORMATS = {"16 kHz mono": (16000, 1), "44.1 kHz stereo": (44100, 2)}
+
+
+def write_audio(folder: Path, rate: int, channels: int, seconds: float, suffix: str) -> list[Path]:
+    """Files of chords with noise."""
+    folder.mkdir()
+    paths = []
+    t = np.arange(round(seconds * rate))[:, None] / rate
+    for k in range(8):
+        rng = np.random.default_rng(k)
+        chord = np.sin(2 * np.pi * t * rng.uniform(100, 2000, 8)).mean(1, keepdims=True)
+        noise = rng.standard_normal((len(t), channels))
+        paths.append(folder / f"{k}.{suffix}")
+        soundfile.write(paths[-1], 0.5 * chord + 0.02 * noise, rate)
+    return paths
+
+
+def make_dataset(paths: list[Path], count: int) -> Dataset:
+    """`count` clips of these files, in turn."""
+    clips = tuple(
+        Clip(f"{k:05d}", paths[k % len(paths)], "train", NOTHING, NOTHING) for k in range(count)
+    )
+    return Dataset("benchmark", tuple(f"class {k}" for k in range(len(NOTHING))), clips)
+
+
+def make_spec(name: str, weights: Path | None = None) -> FeatureSpec:
+    """A feature as by default, on CPU."""
+    config = make_config(name, {})
+    names = extractor_class(name).weight_names(config)
+    files = [(each, weights / f"{each}.safetensors") for each in names] if weights else []
+    return FeatureSpec(name, config, tuple(files))
+
+
+class Extraction:
+    """Extracts the same clips again and again; accounts of the last time are in `accounts`."""
+
+    def __init__(
+        self,
+        paths: list[Path],
+        clips: int,
+        shard_clips: int,
+        workers: Workers,
+        weights: Path,
+    ) -> None:
+        self.dataset = make_dataset(paths, clips)
+        self.seconds = soundfile.info(paths[0]).duration
+        self.folder = DatasetDir(Path(tempfile.mkdtemp(dir=weights)) / "benchmark")
+        self.workers = workers
+        features = (make_spec("audio"), make_spec("vggish", weights))
+        self.request = Request(features, shard_clips=shard_clips)
+        self.accounts: list[Account] = []
+
+    def __call__(self) -> float:
+        """Times real time, the first shard of each worker left out: it loads the network."""
+        shutil.rmtree(self.folder.path, ignore_errors=True)
+        self.folder.path.mkdir(parents=True)
+        jobs = [
+            replace(job, threads=self.workers.threads)
+            for job in make_plan(self.dataset, self.folder, self.request).jobs
+        ]
+        self.accounts = []
+        shards = []
+        for _, outcome in run_jobs(timed, jobs, self.workers):
+            if isinstance(outcome, Exception):
+                raise outcome
+            account, begin, end = outcome
+            self.accounts.append(account)
+            shards.append((account.worker, begin, end, account.heard_s))
+        first = {worker: begin for worker, begin, _, _ in sorted(shards, reverse=True)}
+        later = [shard for shard in shards if shard[1] > first[shard[0]]]
+        took = max(end for _, _, end, _ in later) - min(begin for _, begin, _, _ in later)
+        return sum(heard_s for *_, heard_s in later) / took
+
+
+def timed(job: ShardJob) -> tuple[Account, float, float]:
+    """`extract_shard`, and when it began and ended."""
+    begin = time.time()
+    account = extract_shard(job)
+    return account, begin, time.time()
+
+
+def end_to_end(folder: Path, rounds: int, clips: int) -> None:
+    """All cores in one worker: files to shards, and batches to rows."""
+    for name, (rate, channels) in FORMATS.items():
+        paths = write_audio(folder / f"{rate}", rate, channels, SECONDS, "mp3")
+        extraction = Extraction(paths, clips, 64, Workers(0, CORES), folder)
+        _, vggish = build_extractors(extraction.request, CORES)
+        noise = np.random.default_rng(0).standard_normal(1 << 21).astype(np.float32)
+        batch = np.resize(vggish.inputs(noise, 0, 16), (vggish.batch_rows, 96, 64))
+
+        def network(vggish: Extractor = vggish, batch: Array = batch) -> float:
+            turns = round((clips - 64) * 30 / len(batch))
+            begin = time.perf_counter()
+            for _ in range(turns):
+                vggish.network(batch)
+            return turns * len(batch) * vggish.clock.hop_s / (time.perf_counter() - begin)
+
+        network()
+        ratio, whole, alone = compare(rounds, extraction, network)
+        click.echo(f"  mp3 of {name}: {whole:.0f} times real time, network alone {alone:.0f}")
+        click.echo(f"  ratio {ratio:.2f} (target 0.80); {stages(extraction.accounts)}")
+
+
+def stages(accounts: list[Account]) -> str:
+    """Share of each stage in the time of all."""
+    spent = {stage: sum(each.seconds[stage] for each in accounts) for stage in accounts[0].seconds}
+    return ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in spent.items())
+
+
+def compare(
+    rounds: int, one: Callable[[], float], other: Callable[[], float]
+) -> tuple[float, float, float]:
+    """Median of one / other within a round, and of each."""
+    pairs = [(one(), other()) for _ in range(rounds)]
+    return (
+        statistics.median(a / b for a, b in pairs),
+        statistics.median(a for a, _ in pairs),
+        statistics.median(b for _, b in pairs),
+    )
+
+
+def two_workers(folder: Path, rounds: int, clips: int) -> None:
+    """Two processes of one thread each, beside one."""
+    if CORES < 2:
+        click.echo("  left out: one core")
+        return
+    paths = write_audio(folder / "workers", 16000, 1, SECONDS, "mp3")
+    one = Extraction(paths, clips, 16, Workers(1, 1), folder)
+    two = Extraction(paths, clips, 16, Workers(2, 1), folder)
+    ratio, fast, slow = compare(rounds, two, one)
+    click.echo(f"  two workers {fast:.0f} times real time, one {slow:.0f}")
+    click.echo(f"  ratio {ratio:.2f} (target 1.8)")
+
+
+def memory(folder: Path, rounds: int, clips: int) -> None:
+    """One worker, many short clips: its peak after a tenth of them and after all."""
+    paths = write_audio(folder / "short", 16000, 1, 1.0, "wav")
+    extraction = Extraction(paths, clips, max(8, clips // 100), Workers(1, 1), folder)
+    extraction()
+    peaks = [account.peak_bytes / 1e6 for account in extraction.accounts]
+    tenth = peaks[len(peaks) // 10]
+    click.echo(f"  after {clips // 10} clips {tenth:.0f} MB, after {clips} {peaks[-1]:.0f} MB")
+    click.echo(f"  ratio {peaks[-1] / tenth:.3f} (target 1: flat)")
+
+
+def write_native(folder: DatasetDir, clips: int) -> None:
+    """Native shards as VGGish, OpenL3 and the audio give them, of random numbers."""
+    rng = np.random.default_rng(0)
+    steps = {"scale": 4 / 255, "offset": -2.0}
+    streams = {
+        "audio": (1, "int16", 1 / 32767, 0.0, Clock(1 / 16000, 1 / 16000, 0.0)),
+        "vggish": (128, "uint8", steps["scale"], steps["offset"], Clock(0.96, 0.975, 0.4875)),
+        "openl3": (512, "float32", 1.0, 0.0, Clock(0.1, 1.0, 0.0)),
+    }
+    folder.write_dataset(make_dataset([folder.path], clips), ["vggish", "openl3"])
+    for name, (dim, dtype, scale, offset, clock) in streams.items():
+        header = NativeHeader("benchmark", name, dim, dtype, scale, offset, clock, 16000, "", {})
+        rows = rng.standard_normal((round(SECONDS / clock.hop_s), dim)) * (3000 if dim == 1 else 30)
+        rows = rows.astype(dtype)
+        for first in range(0, clips, 64):
+            with native_writer(
+                folder.native(name) / shard_name("train", first // 64), header
+            ) as file:
+                for k in range(first, min(clips, first + 64)):
+                    file.append(f"{k:05d}", rows, SECONDS, "")
+
+
+def disk_rate(folder: Path, size: int) -> float:
+    """Bytes a second that one file of this size takes, synced."""
+    block = os.urandom(1 << 22)
+    begin = time.perf_counter()
+    with (folder / "plain").open("wb") as file:
+        for _ in range(max(1, size // len(block))):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    return size / (time.perf_counter() - begin)
+
+
+def aligned(folder: Path, rounds: int, clips: int) -> None:
+    """Reading native shards, aligning, and writing: on one core, and on all."""
+    place = DatasetDir(folder / "work" / "aligning" / "benchmark")
+    write_native(place, clips)
+    for mode in ("repeat", "area", "linear"):
+        plan = plan_alignment(place, ["vggish", "openl3"], 0.1, mode)  # type: ignore[arg-type]
+        begin = time.process_time()
+        for job in plan.jobs:
+            align_shard(job)
+        core_s = time.process_time() - begin
+        speed = clips * SECONDS / core_s
+        click.echo(f"  {mode:6} {speed:6.0f} times real time per core (target 2000)")
+        shutil.rmtree(plan.target)
+    # What a clip weighs in memory: audio, and two features at 0.1 s.
+    size = clips * (round(SECONDS * 16000) * 2 + 291 * (128 + 512) * 4)
+
+    def write() -> float:
+        shutil.rmtree(plan.target, ignore_errors=True)
+        begin = time.perf_counter()
+        workers = Workers(CORES if CORES > 1 else 0, 1)
+        ends = [time.time() for _ in run_jobs(align_shard, plan.jobs, workers)]
+        return size / (time.perf_counter() - begin) if len(ends) else 0.0
+
+    ratio, ours, disk = compare(rounds, write, lambda: disk_rate(folder, size))
+    click.echo(f"  aligned shards {ours / 1e6:.0f} MB/s on {CORES} cores, starting them included")
+    click.echo(f"  disk {disk / 1e6:.0f} MB/s; ratio {ratio:.2f} (target: 200 MB/s, or 1)")
+
+
+TASKS = {"end-to-end": end_to_end, "workers": two_workers, "memory": memory, "align": aligned}
+CLIPS = {"end-to-end": 192, "workers": 96, "memory": 10000, "align": 384}
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--rounds", default=3, help="Turns that each side has.")
+@click.option("--task", "tasks", multiple=True, type=click.Choice(list(TASKS)), help="Only these.")
+@click.option("--clips", type=click.IntRange(96), help="Clips.  [default: by task]")
+def main(rounds: int, tasks: tuple[str, ...], clips: int | None) -> None:
+    """Time whole extractions and alignments.
+
+    Example: python benchmarks/pipeline.py --task end-to-end
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_weights(folder)
+        for task in tasks or TASKS:
+            click.echo(f"{task}, {CORES} cores")
+            TASKS[task](folder, rounds, clips or CLIPS[task])
+
+
+if __name__ == "__main__":
+    main()

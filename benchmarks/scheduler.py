@@ -1,0 +1,81 @@
+"""What the scheduler bears: shards that take no time, sent as a run sends them.
+
+    python benchmarks/scheduler.py --shards 100000
+
+Each job names 64 clips, travels to a worker, and comes back with the account of as many, as
+in `prep extract`; only the work in between is left out. So this is the most shards a second
+that one scheduler hands out, and the memory that it and the process which submits take.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+
+from featreg.datasets.base import Clip
+from featreg.datasets.workdir import DatasetDir
+from featreg.extract.cluster import Workers, pack, run_jobs
+from featreg.extract.features import FeatureSpec, make_config
+from featreg.extract.pipeline import extract_shard
+from featreg.extract.plan import Account, Request, ShardJob
+from featreg.extract.throwaway import peak_bytes
+
+CLIPS = 64
+NOTHING = np.empty(0, np.uint8)
+
+
+def make_jobs(shards: int) -> Iterator[ShardJob]:
+    """Shards of clips that are called as AudioSet's are: by eleven characters of YouTube's."""
+    request = Request(
+        tuple(FeatureSpec(name, make_config(name, {})) for name in ("audio", "vggish"))
+    )
+    folder = DatasetDir(Path("/shared/featreg-work/audioset"))
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"))
+    rng = np.random.default_rng(0)
+    for index in range(shards):
+        names = ["".join(row) for row in letters[rng.integers(0, 64, (CLIPS, 11))]]
+        clips = tuple(
+            Clip(name, Path(f"/shared/audioset/audio/{name}.mp3"), "train", NOTHING, NOTHING)
+            for name in names
+        )
+        yield ShardJob(folder, "train", index, clips, request, ("not extracted yet",) * 2)
+
+
+def account(job: ShardJob) -> Account:
+    """What a worker gives back, without the work."""
+    return Account({clip.clip_id: 10.0 for clip in job.clips}, (), len(job.clips), 640.0)
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--shards", default=10_000, help="Of 64 clips each.")
+@click.option("--workers", default=os.cpu_count() or 1, help="Processes.")
+def main(shards: int, workers: int) -> None:
+    """Send shards that take no time to workers, and count.
+
+    Example: python benchmarks/scheduler.py --shards 100000
+    """
+    sizes = [len(pack(extract_shard, job)) for job in make_jobs(-(-25_000 // CLIPS))]
+    click.echo(f"25,000 clips travel as {len(sizes)} jobs of {np.mean(sizes):.0f} bytes, "
+               f"{sum(sizes) / 1e6:.2f} MB in all")  # fmt: skip
+    before = peak_bytes()
+    done_jobs = run_jobs(account, make_jobs(shards), Workers(workers, 1))
+    next(done_jobs)  # the cluster has started
+    begin = time.perf_counter()
+    for done, (_, outcome) in enumerate(done_jobs, 2):
+        assert isinstance(outcome, Account)
+        if done * 10 % shards < 10:
+            took = time.perf_counter() - begin
+            click.echo(
+                f"  {done:7,} shards, {(done - 1) / took:5.0f} a second; scheduler and submitter "
+                f"{peak_bytes() / 1e6:.0f} MB ({(peak_bytes() - before) / 1e6:.0f} MB more than "
+                "before)"
+            )
+
+
+if __name__ == "__main__":
+    main()
