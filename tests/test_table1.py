@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from click.testing import Result as Outcome
 from made_up import CONREG, made_up_run
 from synthetic import header, write_toy
 
@@ -16,8 +17,10 @@ from featreg.datasets.base import FeatregError, UsageError
 from featreg.train import table1
 from featreg.train.choose_alpha import Choice, read_alphas
 from featreg.train.cli import train
+from featreg.train.compare import Result, group
 from featreg.train.many import Runner
 from featreg.train.params import METHODS
+from featreg.train.report import write_table_one
 from featreg.train.runs import RunDir, find_runs
 from featreg.train.table1 import Cell
 
@@ -102,6 +105,21 @@ def test_a_method_without_a_number_on_a_dataset_has_a_dash(tmp_path: Path) -> No
     )
 
 
+def test_a_page_of_two_datasets_says_which_is_meant(tmp_path: Path) -> None:
+    made = [
+        made_up_cell(tmp_path, method, {alpha: [(value, value)]}, **names, **changes)
+        for names in ({}, {"dataset": "mtat", "preset": "mtat"})
+        for method, alpha, value, changes in (("baseline", 0, 0.5, {}), ("Con-Reg", 1, 0.6, CONREG))
+    ]
+    rows = table1.rows(made, Runner(tmp_path), {})
+    results = [Result(run) for run in find_runs(tmp_path)]
+    write_table_one(tmp_path / "page.html", rows, group(results))
+    page = (tmp_path / "page.html").read_text()
+    for dataset in ("demo", "mtat"):
+        assert f"<dt>{dataset}: Con-Reg (musicnn, alpha 1" in page
+        assert f"is 0.100 better than {dataset}: baseline" in page
+
+
 def test_what_is_written_is_read_back(tmp_path: Path, cells: list[Cell]) -> None:
     rows = table1.rows(cells, Runner(tmp_path), {})
     table1.write(rows, ["Said."], tmp_path)
@@ -142,7 +160,7 @@ def test_nothing_aligned_names_the_step(tmp_path: Path) -> None:
         table1.datasets_with_shards(tmp_path)
 
 
-def call(work: Path, *arguments: str) -> Result:
+def call(work: Path, *arguments: str) -> Outcome:
     return CliRunner().invoke(train, [*arguments, *QUICK.split(), "--work", str(work)])
 
 

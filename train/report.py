@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,8 @@ def write_report(path: Path, groups: Sequence[Group], reports: Path | None = Non
 
 def write_table_one(path: Path, rows: Sequence[table1.Row], groups: Sequence[Group]) -> None:
     """Write Table I with where its numbers come from, atomically."""
+    if len(_by_dataset(groups)) > 1:
+        groups = [replace(each, label=f"{each.config.dataset}: {each.label}") for each in groups]
     title = "Methods, features, datasets"
     section = Section(title, (), table1.wide(rows), points=table1.notes(rows))
     differ = Section("Against the baseline", points=differences(groups))
