@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,19 @@ def test_a_step_that_was_saved_is_not_taken_again(work: Path) -> None:
 def test_saving_waits_for_its_time(work: Path) -> None:
     lives(work, "patient", [("step", 3, 1e9)])
     assert not (work / "runs/patient/state.pt").exists()
+
+
+def test_killed_while_an_old_run_is_removed(
+    work: Path, unbroken: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lives(work, "fresh", [("step", 6, 0.0)])
+    other = dataclasses.replace(CONFIG, seed=4)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda path: (path / "config.json").unlink())
+        patch.setattr("featreg.train.run._Run.go", lambda self: None)
+        run(other, work, name="fresh", fresh=True)
+    lives(work, "fresh", [("", 0, 1e9)])  # starts anew, not from the state of before
+    assert_equal(unbroken, RunDir(work / "runs/fresh"))
 
 
 def test_a_state_of_another_version_names_both(work: Path) -> None:

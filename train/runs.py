@@ -100,6 +100,9 @@ class RunDir:
             If another run lies in the folder.
         """
         if fresh and self.path.exists():
+            # First what would be gone on with, or pass for done, were this killed in between.
+            for name in ("report.json", "state.pt"):
+                (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.path)
         if not (self.path / "config.json").is_file():
             return True
