@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +87,29 @@ def test_processes_make_the_same_runs_and_say_why_one_fails(work: Path) -> None:
     assert here.report["test"]["pr_auc"] == pytest.approx(value)
     # Another number of threads adds in another order.
     np.testing.assert_allclose(here.embeddings()["embedding"], embedding, atol=1e-3)
+
+
+def test_no_process_outlives_an_interruption(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pids = work / "pids"
+    pids.mkdir()
+    sleeper = f"import os, pathlib, time; pathlib.Path({str(pids)!r}, str(os.getpid())).touch(); "
+
+    def interrupted(waiting: Sequence[object]) -> None:
+        while len(list(pids.iterdir())) < 2:
+            time.sleep(0.02)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(
+        many, "_command", lambda *_: [sys.executable, "-c", sleeper + "time.sleep(600)"]
+    )
+    monkeypatch.setattr(many, "as_completed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Runner(work, jobs=2).run([toy_config(work, seed) for seed in range(4)])
+    started = list(pids.iterdir())
+    assert len(started) == 2  # the other two were never begun
+    for pid in started:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid.name), 0)
 
 
 def test_every_gpu_has_a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,6 +217,11 @@ def _side_by_side(
     return failures
 
 
+def _command(config: Config, device: str, workers: int | None) -> list[str]:
+    command = [sys.executable, "-m", "featreg.train", "run", *arguments(config)]
+    return command + ["--device", device] + ([] if workers is None else ["--workers", str(workers)])
+
+
 def _process(
     config: Config,
     work: Path,
@@ -226,13 +231,11 @@ def _process(
     running: set[subprocess.Popen[bytes]],
 ) -> str | None:
     """``train run`` in a process of its own; None, or why it failed."""
-    command = [sys.executable, "-m", "featreg.train", "run", *arguments(config)]
-    command += ["--device", device] + ([] if workers is None else ["--workers", str(workers)])
     log = _folder(config, work).path / LOG
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command,
+            _command(config, device, workers),
             env={**os.environ, **place, "FEATREG_WORK": str(work)},
             stdin=subprocess.DEVNULL,
             stdout=output,
