@@ -111,12 +111,14 @@ def _read_mono(file: soundfile.SoundFile, frames: int) -> npt.NDArray[np.float32
 
 def _downmix(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The mean over channels of a block of shape (frames, channels)."""
+    mono: npt.NDArray[np.float32]
     if block.shape[1] == 1:
-        return block[:, 0]
-    if block.shape[1] == 2:  # the same bits as the mean, in a fifth of its time
-        return (block[:, 0] + block[:, 1]) * np.float32(0.5)
-    mean: npt.NDArray[np.float32] = block.mean(axis=1)
-    return mean
+        mono = block[:, 0]
+    elif block.shape[1] == 2:  # the same bits as the mean, in a fifth of its time
+        mono = (block[:, 0] + block[:, 1]) * np.float32(0.5)
+    else:
+        mono = block.mean(axis=1)
+    return mono
 
 
 def resample(

@@ -136,7 +136,8 @@ def _repeat(source: _Source, r: float, duration_s: float, targets: Indices) -> R
     if hop_s >= r:
         wanted = np.minimum(targets // round(hop_s / r), total - 1)
         first = int(wanted[0])
-        return source.read(first, int(wanted[-1]) + 1)[wanted - first]
+        repeated: Rows = source.read(first, int(wanted[-1]) + 1)[wanted - first]
+        return repeated
     together = round(r / hop_s)
     wanted = np.minimum(targets, (total - 1) // together)  # groups of rows, the last one shorter
     first, last = int(wanted[0]), int(wanted[-1]) + 1

@@ -35,6 +35,9 @@ _WINDOW = 4096
 # Seconds in which the first worker of a cluster has to appear.
 _PATIENCE_S = 60
 
+# Seconds in which a scheduler has to answer.
+_CONNECT_S = 10.0
+
 # How often the start of a local cluster is tried.
 _STARTS = 3
 
@@ -211,7 +214,7 @@ def _connect(workers: Workers) -> Iterator[Client]:
         stack.enter_context(dask.config.set(_SETTINGS))
         address = workers.scheduler or stack.enter_context(_local_cluster(workers))
         try:
-            client = stack.enter_context(Client(address, timeout=10))
+            client = stack.enter_context(Client(address, timeout=_CONNECT_S))
         except (OSError, ValueError) as error:
             raise FeatregError(
                 f"--scheduler {address}: no Dask scheduler answers ({error})"

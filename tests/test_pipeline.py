@@ -19,8 +19,10 @@ from featreg.datasets.native import native_shard
 from featreg.datasets.workdir import DatasetDir
 from featreg.extract.cluster import Workers
 from featreg.extract.combine import align_shard, plan_alignment
+from featreg.extract.estimate import check_space, estimate
 from featreg.extract.features import FeatureSpec
-from featreg.extract.plan import Request, make_plan
+from featreg.extract.pipeline import extract_shard
+from featreg.extract.plan import Request, describe, make_plan
 from featreg.extract.run import Summary, run_extraction
 from featreg.extract.stream import Batcher
 from featreg.extract.waveform import Waveform, WaveformConfig
@@ -267,3 +269,89 @@ def test_the_waveform_is_16_bit_and_clipped() -> None:
     signal = np.array([0.0, 1.0, -1.0, 1.5, 0.5 / 32767, 1.6 / 32767], np.float32)
     stored = Waveform(WaveformConfig(), {}).extract(signal)[:, 0]
     np.testing.assert_array_equal(stored, [0, 32767, -32767, 32767, 0, 2])
+
+
+def test_clips_that_their_dataset_knows_to_be_bad_are_counted_apart(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    known = replace(dataset, known_bad=("35644", "55753"))
+    summary = extract(known, tmp_path)
+    assert (summary.clips, summary.failed, summary.known_bad) == (12, 0, 2)
+    assert "12 clips extracted, 0 failed, of 12; 2 more are known to be unusable" in str(summary)
+    listed = pd.read_csv(tmp_path / "tones" / "failures.csv", dtype=str)
+    assert set(listed.stage) == {"published"}
+    assert set(listed.clip_id) == {"35644", "55753"}
+
+
+def test_a_trial_run_forgets_neither_failures_nor_lengths(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "source", {"train": 4})
+    dataset.clips[3].path.unlink()
+    assert extract(dataset, tmp_path).failed == 1
+    folder = DatasetDir(tmp_path / "tones")
+    lengths = folder.read_durations()
+    assert set(lengths) == {"train-0", "train-1", "train-2"}
+    assert extract(dataset, tmp_path, limit=2).failed == 0
+    assert list(pd.read_csv(folder.failures_csv).clip_id) == ["train-3"]
+    assert folder.read_durations() == lengths
+
+
+def test_the_accounts_say_where_the_time_went(dataset: Dataset, tmp_path: Path) -> None:
+    summary = extract(dataset, tmp_path)
+    assert list(summary.stages) == ["read", "decode", "resample", "network", "write"]
+    assert all(seconds > 0 for seconds in summary.stages.values())
+    seconds = sum(1.3 + 0.1 * k for count in (7, 2, 3) for k in range(count))
+    assert summary.heard_s == pytest.approx(seconds, abs=1e-2)
+    held = [path.stat().st_size for path in (tmp_path / "tones").rglob("*.h5")]
+    assert summary.written == sum(held)
+    # No Python with numpy is smaller, and no test machine's larger.
+    assert all(3e7 < peak < 1e11 for peak in summary.peak_bytes.values())
+
+
+def test_what_a_run_took_is_what_the_next_one_expects(dataset: Dataset, tmp_path: Path) -> None:
+    folder = DatasetDir(tmp_path / "tones")
+    plan = make_plan(dataset, folder, REQUEST)
+    before = estimate(dataset, folder, plan)
+    assert not before.learnt
+    # No length is known: half a minute a clip. 16 kHz audio of 2 bytes, and 8 bytes a half second.
+    assert before.bytes == 12 * 30 * (32000 + 16)
+    summary = extract(dataset, tmp_path)
+    after = estimate(dataset, folder, plan)
+    assert after.learnt
+    assert after.audio_h * 3600 == pytest.approx(summary.heard_s, rel=1e-3)
+    assert after.bytes == pytest.approx(summary.written, rel=0.03)
+    spent = sum(seconds for stage, seconds in summary.stages.items() if stage != "write")
+    # A clip of 1.3 s has two whole rows of half a second, not 2.6.
+    assert after.core_h * 3600 == pytest.approx(spent, rel=0.4)
+    nothing = estimate(dataset, folder, make_plan(dataset, folder, REQUEST))
+    assert (nothing.bytes, nothing.core_h) == (0, 0)
+
+
+def test_a_run_that_the_disk_cannot_hold_does_not_start(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = DatasetDir(tmp_path / "tones")
+    needed = estimate(dataset, folder, make_plan(dataset, folder, REQUEST))
+    check_space(folder, needed)
+    monkeypatch.setattr("featreg.extract.estimate.free_bytes", lambda path: needed.bytes // 3)
+    with pytest.raises(FeatregError, match=r"GB are needed and .* GB free; free some"):
+        check_space(folder, needed)
+
+
+def test_a_release_that_changes_numbers_redoes_what_it_touches(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(dataset, tmp_path)
+    monkeypatch.setattr(type(LOUDNESS.extractor()), "revision", 2)
+    plan = make_plan(dataset, DatasetDir(tmp_path / "tones"), REQUEST)
+    assert {spec.name for job in plan.jobs for spec in job.request.features} == {"loudness"}
+    assert describe(plan).splitlines() == [
+        "loudness: 5 shards to do (train-00000.h5 and so on), 12 clips: revision was 1, now 2",
+        "5 shards to do, 5 done",
+    ]
+
+
+def test_a_folder_that_a_worker_does_not_see_ends_the_run(dataset: Dataset, tmp_path: Path) -> None:
+    folder = DatasetDir(tmp_path / "tones")
+    (job, *_) = make_plan(dataset, folder, REQUEST).jobs
+    with pytest.raises(FeatregError, match="no such folder on .* under the same paths"):
+        extract_shard(job)

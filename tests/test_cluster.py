@@ -1,0 +1,137 @@
+"""Workers: how many, what reaches them, and what they build once."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kit import make_dataset
+from loudness import LoudnessConfig
+
+from featreg.datasets.base import Clip, Dataset, FeatregError, UsageError
+from featreg.datasets.workdir import DatasetDir
+from featreg.extract import cluster
+from featreg.extract.cluster import Workers, pack, plan_workers, run_jobs
+from featreg.extract.features import FeatureSpec, make_config
+from featreg.extract.musicnn import Musicnn
+from featreg.extract.pipeline import extract_shard
+from featreg.extract.plan import Request, ShardJob, make_plan
+from featreg.extract.weights import locate
+
+WEIGHTS = tuple((name, locate(name, {})) for name in Musicnn.weight_names(Musicnn.Config()))
+FEATURES = (
+    FeatureSpec("audio", make_config("audio", {})),
+    FeatureSpec("musicnn", make_config("musicnn", {}), WEIGHTS),
+)
+MTAT = "f/american_baroque-dances_and_suites_of_rameau_and_couperin-{:02d}-le_rossignol-{}-{}.mp3"
+
+
+@pytest.mark.parametrize("cores", [1, 2, 7, 64])
+@pytest.mark.parametrize("asked", [None, 1, 3, 100])
+@pytest.mark.parametrize("gpus", [0, 1, 4])
+def test_workers_times_threads_never_exceed_the_cores(
+    cores: int, asked: int | None, gpus: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "CPU_COUNT", cores)
+    team = plan_workers(50, asked, None, gpus)
+    assert team.threads >= 1
+    if asked is None:
+        assert team.count == min(gpus or cores, 50)  # one a GPU
+    if team.count <= cores:
+        assert team.count * team.threads <= cores
+
+
+def test_what_cannot_be_asked_for_is_refused() -> None:
+    with pytest.raises(UsageError, match="a cluster brings its own workers"):
+        plan_workers(1, 2, "tcp://somewhere:8786")
+    with pytest.raises(UsageError, match="--workers 0: expected at least 1"):
+        plan_workers(1, 0, None)
+
+
+def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_CONNECT_S", 0.5)
+    team = Workers(0, 0, "tcp://127.0.0.1:9")
+    with pytest.raises(FeatregError, match=r"--scheduler tcp://127\.0\.0\.1:9: no Dask scheduler"):
+        list(run_jobs(str, [1], team))
+
+
+def test_25_000_clips_travel_in_less_than_a_megabyte(tmp_path: Path) -> None:
+    nothing = np.empty(0, np.uint8)
+    clips = tuple(
+        Clip(
+            f"{k + 2}",
+            Path("/data/magnatagatune") / MTAT.format(k % 19 + 1, 29 * k % 600, 29 * k % 600 + 29),
+            "train",
+            nothing,
+            nothing,
+        )
+        for k in range(25_000)
+    )
+    folder = DatasetDir(tmp_path / "mtat")
+    jobs = make_plan(Dataset("mtat", ("guitar",), clips), folder, Request(FEATURES)).jobs
+    assert sum(len(job.clips) for job in jobs) == 25_000
+    assert sum(len(pack(extract_shard, job)) for job in jobs) < 1e6
+
+
+def where(job: int) -> tuple[int, str]:
+    time.sleep(0.2)
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+
+
+def test_each_gpu_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of the GPUs that this process may see, each worker sees one.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    outcomes = dict(outcome for _, outcome in run_jobs(where, range(8), Workers(2, 1, gpus=2)))
+    assert sorted(outcomes.values()) == ["5", "7"]
+
+
+def build(job: ShardJob) -> tuple[int, int, int, set[int]]:
+    """Do a shard; say where, how many shards were done there, and which objects did it."""
+    extract_shard(job)
+    _done.append(job.index)
+    extractor = job.request.features[1].extractor()
+    assert isinstance(extractor, Musicnn)
+    _networks.add(id(extractor._network))
+    return os.getpid(), len(_done), id(extractor), _networks
+
+
+_done: list[int] = []
+_networks: set[int] = set()
+
+
+def test_the_network_is_built_once_in_each_worker(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "source", {"train": 6})
+    request = Request(FEATURES, shard_clips=1)
+    jobs = make_plan(dataset, DatasetDir(tmp_path / "tones"), request).jobs
+    jobs[0].folder.path.mkdir(parents=True, exist_ok=True)
+    outcomes = [outcome for _, outcome in run_jobs(build, jobs, Workers(1, 1))]
+    assert sorted(done for _, done, _, _ in outcomes) == [1, 2, 3, 4, 5, 6]
+    assert len({pid for pid, _, _, _ in outcomes}) == 1
+    assert len({extractor for _, _, extractor, _ in outcomes}) == 1
+    assert {len(networks) for _, _, _, networks in outcomes} == {1}
+
+
+def fail_unless_careful(job: ShardJob) -> bool:
+    if not job.careful:
+        raise ValueError("not this way")
+    return job.careful
+
+
+def test_a_job_that_fails_is_done_once_more_in_another_way(tmp_path: Path) -> None:
+    request = Request((FeatureSpec("loudness", LoudnessConfig(), source="loudness:Loudness"),))
+    jobs = [ShardJob(DatasetDir(tmp_path), "train", k, (), request) for k in range(3)]
+
+    def again(job: ShardJob, error: Exception) -> ShardJob | None:
+        assert str(error) == "not this way"
+        return replace(job, careful=True) if job.index else None
+
+    outcomes = {
+        job.index: outcome
+        for job, outcome in run_jobs(fail_unless_careful, jobs, Workers(0, 1), again)
+    }
+    assert isinstance(outcomes[0], ValueError)
+    assert (outcomes[1], outcomes[2]) == (True, True)
