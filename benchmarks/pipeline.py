@@ -26,6 +26,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import psutil
 import soundfile
 
 from extract import write_weights
