@@ -204,6 +204,12 @@ def test_every_method_is_run_once_and_the_figure_shares_its_runs(tmp_path: Path)
     assert "Fewer training clips: Con-Reg, tones (Figure 2)" in page
 
 
+def test_one_alpha_or_several(tmp_path: Path) -> None:
+    done = call(tmp_path, "ablate", "--alpha", "1", "--alphas", "1,5")
+    assert done.exit_code == 2
+    assert "give one of the two" in done.output
+
+
 def test_every_dataset_has_its_own_features(tmp_path: Path) -> None:
     write_toy(tmp_path)
     write_toy(tmp_path, about=header(dataset="bare", dims={"tones": 4}), aligned="tones-0.1s")

@@ -188,6 +188,8 @@ def ablate_command(
     Example:
         train ablate --fractions 10,30,50,70,90,100 --seeds 3
     """
+    from featreg.datasets.base import UsageError
+
     from . import ablate
     from .build import resolve_device
     from .choose_alpha import read_alphas
@@ -200,6 +202,8 @@ def ablate_command(
         ablate.read_fractions(fractions),
         read_alphas(alphas),
     )
+    if weights and options["alpha"] is not None:
+        raise UsageError(f"--alpha {options['alpha']:g} --alphas {alphas}: give one of the two")
     every = {**options, "fraction": 1.0, "fusion": "none"}
     config = configure(work, where, {**every, "reg": reg, "features": features})
     plain = {"reg": "none", "features": None, "alpha": None}
