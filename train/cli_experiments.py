@@ -197,11 +197,8 @@ def ablate_command(
     from .configure import configure
     from .many import Runner
 
-    where, shares, weights = (
-        resolve_device(device),
-        ablate.read_fractions(fractions),
-        read_alphas(alphas),
-    )
+    where = resolve_device(device)
+    shares, weights = ablate.read_fractions(fractions), read_alphas(alphas)
     if weights and options["alpha"] is not None:
         raise UsageError(f"--alpha {options['alpha']:g} --alphas {alphas}: give one of the two")
     every = {**options, "fraction": 1.0, "fusion": "none"}
