@@ -3,6 +3,7 @@
     python benchmarks/pipeline.py
     python benchmarks/pipeline.py --task memory
 
+rates        core seconds and bytes for an hour of audio, by feature
 end-to-end   VGGish from mp3 to shards, beside its network alone on the same cores
 workers      two workers beside one, one thread each
 memory       the most memory of a worker, early and late in a run over 10,000 clips
@@ -40,6 +41,7 @@ from featreg.extract.features import FeatureSpec, extractor_class, make_config
 from featreg.extract.pipeline import build_extractors, extract_shard
 from featreg.extract.plan import Account, Request, ShardJob, make_plan
 from featreg.extract.stream import Array, Extractor
+from featreg.extract.weights import locate
 
 SECONDS = 29.1
 CORES = len(os.sched_getaffinity(0))
@@ -76,7 +78,9 @@ def make_spec(name: str, weights: Path | None = None) -> FeatureSpec:
     """A feature as by default, on CPU."""
     config = make_config(name, {})
     names = extractor_class(name).weight_names(config)
-    files = [(each, weights / f"{each}.safetensors") for each in names] if weights else []
+    files = [
+        (each, weights / f"{each}.safetensors" if weights else locate(each, {})) for each in names
+    ]
     return FeatureSpec(name, config, tuple(files))
 
 
@@ -90,13 +94,14 @@ class Extraction:
         shard_clips: int,
         workers: Workers,
         weights: Path,
+        features: tuple[FeatureSpec, ...] | None = None,
     ) -> None:
         self.dataset = make_dataset(paths, clips)
         self.seconds = soundfile.info(paths[0]).duration
         self.folder = DatasetDir(Path(tempfile.mkdtemp(dir=weights)) / "benchmark")
         self.workers = workers
-        features = (make_spec("audio"), make_spec("vggish", weights))
-        self.request = Request(features, shard_clips=shard_clips)
+        usual = (make_spec("audio"), make_spec("vggish", weights))
+        self.request = Request(features or usual, shard_clips=shard_clips)
         self.accounts: list[Account] = []
 
     def __call__(self) -> float:
@@ -181,6 +186,31 @@ def compare(
         statistics.median(a for a, _ in pairs),
         statistics.median(b for _, b in pairs),
     )
+
+
+def rates(folder: Path, rounds: int, clips: int) -> None:
+    """Core seconds and bytes for an hour of audio, feature by feature: what docs/costs.md uses."""
+    lengths = {
+        "audio": (32, SECONDS),
+        "vggish": (16, SECONDS),
+        "musicnn": (8, SECONDS),
+        "openl3": (1, 10.0),
+    }
+    for name, (count, seconds) in lengths.items():
+        paths = write_audio(folder / f"{name}-mp3", 44100, 2, seconds, "mp3")
+        weights = None if name == "musicnn" else folder
+        features = (make_spec(name, weights),)
+        extraction = Extraction(paths, 2 * count, count, Workers(0, 1), folder, features)
+        extraction()  # loads what is loaded once
+        begin = core_seconds()
+        extraction()
+        took = core_seconds() - begin
+        hours = 2 * count * seconds / 3600
+        size = sum(account.written[name] for account in extraction.accounts)
+        click.echo(
+            f"  {name:8} {took / hours:7.1f} core seconds an hour of audio "
+            f"({hours * 3600 / took:6.1f} times real time per core), {size / hours / 1e6:6.1f} MB"
+        )
 
 
 def two_workers(folder: Path, rounds: int, clips: int) -> None:
@@ -269,8 +299,14 @@ def aligned(folder: Path, rounds: int, clips: int) -> None:
     click.echo(f"  disk {disk / 1e6:.0f} MB/s; ratio {ratio:.2f} (target: 200 MB/s, or 1)")
 
 
-TASKS = {"end-to-end": end_to_end, "workers": two_workers, "memory": memory, "align": aligned}
-CLIPS = {"end-to-end": 192, "workers": 96, "memory": 10000, "align": 384}
+TASKS = {
+    "rates": rates,
+    "end-to-end": end_to_end,
+    "workers": two_workers,
+    "memory": memory,
+    "align": aligned,
+}
+CLIPS = {"rates": 0, "end-to-end": 192, "workers": 96, "memory": 10000, "align": 384}
 
 
 @click.command(context_settings={"show_default": True})

@@ -79,9 +79,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except (OSError, RuntimeError) as error:
         if (reason := _no_place(error)) is None:
             raise
-        _expect_more_of_it()
         raise DiskError(
-            f"{path}: {reason} ({free_bytes(path) / 1e9:.2f} GB free there); mend that, or work "
+            f"{path}: {reason} ({free_bytes(path) / 1e6:,.1f} MB free there); mend that, or work "
             "in another folder (--work), and run the same command again: what is finished stays"
         ) from None
     finally:
@@ -100,8 +99,12 @@ def _no_place(error: BaseException) -> str | None:
 
 
 @cache
-def _expect_more_of_it() -> None:
-    """Let HDF5 be quiet: freed, its objects try once more to write what they could not."""
+def hush_full_disks() -> None:
+    """Keep this process from saying on its own what `DiskError` says.
+
+    HDF5's objects, when they are freed, try once more to write what they could not, and
+    h5py prints that they could not.
+    """
     show, ignore = sys.excepthook, sys.unraisablehook
 
     def excepthook(

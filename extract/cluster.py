@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dask.system import CPU_COUNT
 
 from featreg.datasets.base import FeatregError, UsageError
+from featreg.datasets.shards import hush_full_disks
 
 if TYPE_CHECKING:
     from distributed import Client, SpecCluster
@@ -199,6 +200,7 @@ def pack(function: Callable[[Job], Account], job: Job) -> bytes:
 
 def _work(packed: bytes) -> Any:
     """Do a job, on a worker."""
+    hush_full_disks()
     function, job = pickle.loads(zlib.decompress(packed))
     return function(job)
 

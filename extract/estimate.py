@@ -10,6 +10,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from featreg.datasets.base import Dataset, FeatregError
@@ -19,7 +20,9 @@ from featreg.datasets.workdir import DatasetDir
 
 from .cluster import Workers
 from .features import FeatureSpec
+from .hearing import length_s
 from .plan import Account, Plan, ShardJob
+from .throwaway import ChildDied, Throwaway
 
 # Core seconds for a second of audio: to read, decode and resample it (mp3, 44.1 kHz stereo).
 _HEARING = 0.004
@@ -30,7 +33,8 @@ _NETWORK = {"audio": 3e-8, "vggish": 0.012, "openl3": 0.16, "musicnn": 0.04}
 # Of the bytes that rows have in memory, those that they take on disk.
 _PACKED = {"audio": 1.0, "musicnn": 0.5}
 
-# Seconds of a clip of which nothing is known.
+# Files that are looked at where no length is known, and seconds where none can be read.
+_SAMPLE = 20
 _CLIP_S = 30.0
 
 
@@ -123,7 +127,7 @@ class Rates:
 class Estimate:
     """What a plan will take: hours of audio, core hours, bytes; `str` is for people.
 
-    `gpu_h` is 0 on CPU. `bytes` is None where a feature is not known well enough.
+    `gpu_h` is 0 on CPU; `learnt` is whether earlier runs here measured the rates.
     """
 
     audio_h: float
@@ -140,15 +144,14 @@ class Estimate:
     def describe(self, workers: Workers) -> str:
         """What to expect, in words."""
         source = "measured by earlier runs here" if self.learnt else "by default rates"
-        where = f"{max(1, workers.count)} workers"
-        if workers.scheduler is not None:
-            took = f"{self.core_h:.1f} core hours"
-        else:
-            took = f"about {_in_words(self.hours(workers))} on {where}"
         gpu = f" and {self.gpu_h:.2f} GPU hours" if self.gpu_h else ""
+        took = f"{self.core_h:.2f} core hours{gpu}"
+        if workers.scheduler is None:
+            count = max(1, workers.count)
+            took = f"about {_in_words(self.hours(workers))} on {count} workers ({took})"
         return (
-            f"expected ({source}): {self.audio_h:.1f} h of audio, {took} "
-            f"({self.core_h:.2f} core hours{gpu}), {self.bytes / 1e9:.2f} GB of disk"
+            f"expected ({source}): {self.audio_h:.2f} h of audio, {took}, "
+            f"{_size(self.bytes)} of disk"
         )
 
 
@@ -158,7 +161,7 @@ def estimate(dataset: Dataset, folder: DatasetDir, plan: Plan) -> Estimate:
     known = folder.read_durations() | {
         clip.clip_id: clip.duration_s for clip in dataset.clips if clip.duration_s is not None
     }
-    usual = sum(known.values()) / len(known) if known else _CLIP_S
+    usual = sum(known.values()) / len(known) if known else _sample_length(plan)
     audio_s = core_s = gpu_s = disk = 0.0
     for job in plan.jobs:
         seconds = sum(known.get(clip.clip_id, usual) for clip in job.clips)
@@ -176,6 +179,18 @@ def estimate(dataset: Dataset, folder: DatasetDir, plan: Plan) -> Estimate:
     return Estimate(audio_s / 3600, core_s / 3600, gpu_s / 3600, math.ceil(disk), rates.learnt)
 
 
+def _sample_length(plan: Plan) -> float:
+    """Mean length of some of the clips, in seconds, as their files declare it."""
+    clips = [clip for job in plan.jobs for clip in job.clips]
+    found = []
+    with closing(Throwaway(length_s, timeout_s=10.0)) as look:
+        for clip in clips[:: max(1, len(clips) // _SAMPLE)]:
+            with suppress(ChildDied):
+                found.append(look(clip))
+    lengths = [length for length in found if length is not None]
+    return sum(lengths) / len(lengths) if lengths else _CLIP_S
+
+
 def check_space(folder: DatasetDir, needed: Estimate) -> None:
     """Refuse to start what cannot end.
 
@@ -185,9 +200,7 @@ def check_space(folder: DatasetDir, needed: Estimate) -> None:
         If the disk lacks the bytes by far; where it is close there is a warning.
     """
     free = free_bytes(folder.path)
-    words = (
-        f"{folder.path}: about {needed.bytes / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free"
-    )
+    words = f"{folder.path}: about {_size(needed.bytes)} are needed, and {_size(free)} are free"
     # Before the first run the estimate leaves out what compression will save.
     if needed.bytes > free * (1.0 if needed.learnt else 2.0):
         raise FeatregError(f"{words}; free some, or work on another disk (--work)")
@@ -205,6 +218,10 @@ def row_bytes(spec: FeatureSpec) -> int:
 
 def _key(spec: FeatureSpec) -> str:
     return f"{spec.name} on {spec.device} in {spec.precision}"
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
 
 
 def _in_words(hours: float) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import soundfile
 
 from featreg.datasets.audio import Resampler, decode, resample
 from featreg.datasets.base import Clip, ClipError
@@ -67,6 +68,16 @@ def hear(clip: Clip, hearing: Hearing) -> Heard | ClipError:
         "resample": time.perf_counter() - decoded,
     }
     return Heard(len(signal) / rate, signals, seconds)
+
+
+def length_s(clip: Clip) -> float | None:
+    """Seconds of the clip as its file declares them, None if it cannot be read."""
+    try:
+        with soundfile.SoundFile(clip.path) as file:
+            whole = len(file) / file.samplerate - clip.start_s
+    except (soundfile.LibsndfileError, RuntimeError):
+        return None
+    return whole if clip.duration_s is None else min(whole, clip.duration_s)
 
 
 def _read(clip: Clip) -> None:

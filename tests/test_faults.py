@@ -175,7 +175,7 @@ def test_a_full_disk_ends_the_run_with_a_line_that_names_the_file(
     assert run.wait() == 1
     (error,) = [line for line in run.output.splitlines() if line.startswith("error:")]
     assert "train-000" in error
-    assert "GB free there" in error
+    assert "MB free there" in error
     assert "the same command again" in error
     assert "Traceback" not in run.output
     assert not list(tmp_path.rglob("*.tmp"))
