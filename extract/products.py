@@ -53,7 +53,7 @@ def pack(matrices: Tensor, dtype: torch.dtype, rows: int) -> Tensor | None:
     filters = matrices.transpose(1, 2).reshape(points * outputs, inputs, 1, 1).to(dtype)
     image = [1, points * inputs, 1, rows]
     try:
-        packed: Tensor = torch._C._nn.mkldnn_reorder_conv2d_weight(
+        packed: Tensor = torch._C._nn.mkldnn_reorder_conv2d_weight(  # type: ignore[call-arg]
             filters.to_mkldnn(), [0, 0], [1, 1], [1, 1], points, image
         )
         zeros = torch.zeros(image, dtype=dtype).to(memory_format=torch.channels_last)
