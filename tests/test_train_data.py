@@ -258,8 +258,9 @@ def test_scaling_knows_the_training_clips_alone(tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, standardize=True)
     config = dataclasses.replace(CONREG, recipe=recipe, fraction=0.5)
     it = _Run(config, AlignedSet(tmp_path), RunDir(tmp_path), Fabric(), 0, 60.0, False)
-    assert it.scaling is not None
-    assert it.scaling.mean[0] == pytest.approx(4.5)  # rows 0 to 9
+    scaling = it._scaling()
+    assert scaling is not None
+    assert scaling.mean[0] == pytest.approx(4.5)  # rows 0 to 9
 
 
 def test_a_constant_column_is_not_divided_by_zero(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lives import become_device, free_port, live, start
+from lives import become_device, die, free_port, live, start
 from safetensors.torch import load_file
 from synthetic import write_toy
 
@@ -21,8 +23,9 @@ from featreg.datasets.base import FeatregError
 from featreg.train.checkpoint import Progress
 from featreg.train.evaluate_run import evaluate_run
 from featreg.train.presets import Config, Recipe
-from featreg.train.run import _ended_together, run
+from featreg.train.run import run
 from featreg.train.runs import RunDir
+from featreg.train.together import end_with_parent, ended_together
 
 KILLED = -9
 STEPS, EPOCHS = 4, 3  # of 4 clips each
@@ -232,7 +235,7 @@ def _fabric_with(process: subprocess.Popen[bytes]) -> Any:
 
 def test_an_error_here_ends_the_processes_of_other_devices() -> None:
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    with pytest.raises(ValueError, match="here"), _ended_together(_fabric_with(sleeper)):
+    with pytest.raises(ValueError, match="here"), ended_together(_fabric_with(sleeper)):
         raise ValueError("here")
     assert sleeper.wait(30) == KILLED
 
@@ -240,5 +243,28 @@ def test_an_error_here_ends_the_processes_of_other_devices() -> None:
 def test_an_error_of_another_device_is_not_repeated_as_a_lost_connection() -> None:
     failed = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
     message = "another device ended with status 3; what it said stands above"
-    with pytest.raises(FeatregError, match=message), _ended_together(_fabric_with(failed)):
+    with pytest.raises(FeatregError, match=message), ended_together(_fabric_with(failed)):
         raise RuntimeError("connection closed by peer")
+
+
+def parent_of_one(told: Path) -> None:
+    if os.fork() == 0:
+        end_with_parent(every_s=0.01)
+        told.with_suffix(".half").write_text(str(os.getpid()))
+        told.with_suffix(".half").rename(told)
+        time.sleep(600)
+    while not told.is_file():
+        time.sleep(0.01)
+    die()
+
+
+def test_a_device_does_not_outlive_the_process_that_started_it(tmp_path: Path) -> None:
+    process = start(parent_of_one, tmp_path / "told")
+    process.join(60)
+    assert process.exitcode == KILLED
+    stat = Path("/proc") / (tmp_path / "told").read_text() / "stat"
+    for _ in range(1000):
+        if not stat.exists() or stat.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.01)
+    pytest.fail("it is still there after ten seconds")

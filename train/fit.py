@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class Fit:
     folder: Path
     save_every: float = 60.0
     tensorboard: bool = False
+    _journal: Journal | None = field(default=None, init=False)
 
     def run(self) -> Progress:
         """Train to the end of the schedule, from where a run before stopped.
@@ -79,7 +80,6 @@ class Fit:
         recipe, steps = self.config.recipe, len(self.order)
         schedule = Schedule(recipe.schedule, recipe.epochs, recipe.lr)
         state = Progress.load(self.folder / "state.pt")
-        self._journal = None
         if self.fabric.is_global_zero:
             self._journal = Journal(self.folder, state, steps, self.tensorboard)
         optimizer: Any = None

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +29,7 @@ from .model_file import Card, write_model
 from .presets import Config
 from .results import about, report, write_predictions, write_scaling
 from .runs import RunDir
+from .together import end_with_parent, ended_together
 
 
 def run(
@@ -91,46 +90,15 @@ def run(
     todo = first and folder.claim(config, aligned.fingerprint, fresh, aligned.header)
     if not first:
         logging.getLogger("featreg").setLevel(logging.WARNING)
+        end_with_parent()
     fabric.launch()
-    with _ended_together(fabric):
+    with ended_together(fabric):
         if not fabric.broadcast(todo):
             say(f"{folder.name}: done already (--fresh repeats it)")
             return folder
         say(f"{folder.path}: {config.title}")
         it.go()
     return folder
-
-
-@contextmanager
-def _ended_together(fabric: Fabric) -> Iterator[None]:
-    """End the processes that this one started, should it fail: they would wait for it.
-
-    Raises
-    ------
-    FeatregError
-        If it fails because one of them did.
-    """
-    try:
-        yield
-    except BaseException as error:
-        others = getattr(fabric.strategy.launcher, "procs", ())
-        failed = isinstance(error, RuntimeError) and [each for each in others if _failed(each)]
-        for process in others:
-            process.kill()
-        if failed:
-            raise FeatregError(
-                f"the process of another device ended with status {failed[0].returncode}; what it "
-                "said stands above"
-            ) from error
-        raise
-
-
-def _failed(process: subprocess.Popen[bytes]) -> bool:
-    """Whether it ended badly, or does so within a moment of closing its connections."""
-    try:
-        return process.wait(timeout=5) != 0
-    except subprocess.TimeoutExpired:
-        return False
 
 
 def deterministic() -> None:
@@ -166,13 +134,9 @@ class _Run:
         self._cutter(self.train, config.features)
         for name, clips in (("valid", self.valid), ("test", self.test)):
             self._require_metrics(name, clips)
-        reader = ClipReader(self.train, config.features, aligned.dim(config.features))
         if workers is None:
-            workers = 0 if reader.in_memory else min(8, os.cpu_count() or 1)
+            workers = 0 if self._reader().in_memory else min(8, os.cpu_count() or 1)
         self.workers = workers
-        if config.recipe.standardize and config.features:
-            self.scaling = Scaling.of(reader)
-            reader.close()
 
     def go(self) -> None:
         """Train, test, write."""
@@ -182,6 +146,7 @@ class _Run:
             device = self.fabric.device.type
             what = about(self.config, self.aligned, splits, self.objective, device)
             self.folder.write_json("config.json", what)
+        self.scaling = self._scaling()
         progress = self._fit()
         found = self._predict(self._chunks(self.test))
         if self.fabric.is_global_zero:
@@ -194,6 +159,19 @@ class _Run:
             self.folder.write_json("report.json", worth)
             (path / "state.pt").unlink(missing_ok=True)
         self.fabric.barrier()
+
+    def _reader(self) -> ClipReader:
+        features = self.config.features
+        return ClipReader(self.train, features, self.aligned.dim(features))
+
+    def _scaling(self) -> Scaling | None:
+        """Statistics of the training clips' features, where they are asked for."""
+        if not self.config.recipe.standardize or not self.config.features:
+            return None
+        reader = self._reader()
+        scaling = Scaling.of(reader)
+        reader.close()
+        return scaling
 
     def _cutter(self, clips: Clips, features: tuple[str, ...]) -> Cutter:
         samples = crop_samples(self.config.recipe, self.aligned.header.audio_rate)
