@@ -2,11 +2,12 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+LOWEST ?= .venv-lowest
 WORK ?= featreg-work
 PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 MODULES = find datasets extract train -name '*.py' | sort
 
-.PHONY: help demo reproduce-demo test lint types test-slow clean
+.PHONY: help demo reproduce-demo test lint types test-slow test-lowest coverage docs bench clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -62,5 +63,30 @@ types: installed ## static types of the three packages
 test-slow: installed ## the tests that take minutes
 	$(VENV)/bin/python -m pytest -m slow
 
-clean: ## remove the environment and what tools left; WORK stays
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+$(LOWEST)/installed: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip --quiet --disable-pip-version-check install \
+	    --constraint constraints-lowest.txt --editable '.[test]'
+	@touch $@
+
+test-lowest: $(LOWEST)/installed ## every test but the slow ones, on the lowest versions declared
+	$(LOWEST)/bin/python -m pytest --numprocesses auto
+
+coverage: installed ## which lines and branches `make test` runs; htmlcov/index.html shows them
+	$(VENV)/bin/python -m pytest --numprocesses auto --cov --cov-report=term:skip-covered \
+	    --cov-report=html
+
+$(VENV)/docs: $(VENV)/installed
+	$(PIP) install --constraint constraints.txt --editable '.[docs]' \
+	    --config-settings editable_mode=strict
+	@touch $@
+
+docs: installed $(VENV)/docs ## these pages and the API reference as HTML, in site/
+	$(VENV)/bin/mkdocs build --strict
+
+bench: installed ## every benchmark, with the machine described, into BENCHMARKS.md
+	$(VENV)/bin/python benchmarks/run_all.py --output BENCHMARKS.md
+
+clean: ## remove the environments and what tools left; WORK stays
+	rm -rf $(VENV) $(LOWEST) build site htmlcov .coverage *.egg-info \
+	    .mypy_cache .pytest_cache .ruff_cache

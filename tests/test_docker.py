@@ -1,19 +1,16 @@
-"""The image and the batch jobs, as far as can be told without a Docker engine.
+"""The image and Compose, as far as can be told without a Docker engine.
 
 Every instruction of the Dockerfile is held to the tree, every command line to the commands, and
-every file to the schema or linter of its kind; the scripts run with stand-ins for what they start.
+every file to the schema or linter of its kind.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,48 +18,20 @@ import click
 import pytest
 import yaml
 from command_lines import find, logical_lines, parse
+from images import (
+    DEPLOY,
+    PYPROJECT,
+    ROOT,
+    SCRIPTS,
+    VOLUMES,
+    every,
+    run_script,
+    stages,
+    stand_ins,
+    started,
+    tool,
+)
 from packaging.specifiers import SpecifierSet
-
-ROOT = Path(__file__).parents[1]
-DEPLOY = ROOT / "deploy"
-PYPROJECT = (ROOT / "pyproject.toml").read_text()
-SCRIPTS = re.findall(r'^(\w+) = "featreg\..+:\w+"$', PYPROJECT, re.MULTILINE)
-VOLUMES = ["/work", "/cache", "/data"]
-
-Stage = list[tuple[str, str]]
-
-
-def stages() -> dict[str, Stage]:
-    """Instructions and their arguments by stage; "" holds what stands before the first."""
-    found: dict[str, Stage] = {"": []}
-    name = ""
-    text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
-    for line in logical_lines(text):
-        instruction, _, arguments = line.partition(" ")
-        if instruction == "FROM":
-            name = arguments.partition(" AS ")[2] or "final"
-            found[name] = []
-        found[name].append((instruction, arguments.strip()))
-    return found
-
-
-def every(instruction: str, *names: str) -> list[str]:
-    """Arguments of all instructions of a kind, in some stages or in all."""
-    return [
-        arguments
-        for name, stage in stages().items()
-        for found, arguments in stage
-        if found == instruction and (not names or name in names)
-    ]
-
-
-def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """What a linter says; the test is skipped where it is not installed."""
-    path = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if path is None:
-        pytest.skip(f"{name} is not installed; it comes with '.[test]'")
-    return subprocess.run([path, *arguments], capture_output=True, text=True)
-
 
 # The Dockerfile.
 
@@ -241,169 +210,6 @@ def test_compose_starts_what_there_is() -> None:
     host, _, port = worker["scheduler"].removeprefix("tcp://").partition(":")
     assert host in found
     assert port in found[host]["expose"]
-
-
-# Kubernetes.
-
-MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
-
-
-def pods() -> Iterator[dict[str, Any]]:
-    for path in MANIFESTS:
-        for document in yaml.safe_load_all(path.read_text()):
-            if document["kind"] == "Job":
-                yield document["spec"]["template"]["spec"]
-
-
-def claims() -> set[str]:
-    found = [doc for path in MANIFESTS for doc in yaml.safe_load_all(path.read_text())]
-    return {doc["metadata"]["name"] for doc in found if doc["kind"] == "PersistentVolumeClaim"}
-
-
-@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
-def test_manifests_are_of_their_schema(path: Path) -> None:
-    done = tool("kubernetes-validate", "--strict", path)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_jobs_run_our_commands_with_our_folders() -> None:
-    lines = []
-    for pod in pods():
-        assert pod["securityContext"]["runAsNonRoot"]
-        assert f"{pod['securityContext']['runAsUser']}:1000" == every("USER", "final")[0]
-        volumes = {volume["name"]: volume for volume in pod["volumes"]}
-        for container in (*pod.get("initContainers", ()), *pod["containers"]):
-            for mount in container["volumeMounts"]:
-                volume = volumes[mount["name"]]
-                if mount["mountPath"] == "/dev/shm":
-                    continue
-                assert mount["mountPath"] in VOLUMES
-                assert volume["persistentVolumeClaim"]["claimName"] in claims()
-            words = [*container["command"], *container["args"]]
-            lines.append([word.replace("$(JOB_COMPLETION_INDEX)", "2") for word in words])
-    assert [line[:2] for line in lines] == [
-        ["prep", "extract"],
-        ["prep", "align"],
-        ["train", "run"],
-    ]
-    parsed = [parse(line) for line in lines]
-    assert parsed[2]["seed"] == 2
-    assert {found["dataset"] for found in parsed} == {"mtat"}
-
-
-# Slurm. Stand-ins write down what they were started with.
-
-
-STAND_IN = """\
-#!{python}
-import json, os, sys, time
-name, log = {name!r}, {log!r}
-while name == "prep" and not all(word in open(log).read() for word in os.environ["AFTER"].split()):
-    time.sleep(0.01)
-with open(log, "a") as file:
-    print(json.dumps([name, *sys.argv[1:]]), file=file)
-print(name + "-done")
-"""
-
-
-def stand_ins(folder: Path, *names: str) -> None:
-    """Commands that write down how they were started; prep waits for those named in AFTER."""
-    log = folder / "log"
-    log.touch()
-    for name in names:
-        path = folder / "bin" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(STAND_IN.format(python=sys.executable, name=name, log=str(log)))
-        path.chmod(0o755)
-
-
-def started(folder: Path) -> list[list[str]]:
-    return [json.loads(line) for line in (folder / "log").read_text().splitlines()]
-
-
-def run_script(
-    script: str | Path, folder: Path, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    command = ["bash", str(script)] if isinstance(script, Path) else ["bash", "-c", script]
-    environment = {"AFTER": "", "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", **environment}
-    return subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=30
-    )
-
-
-def batch(name: str, folder: Path, **environment: str) -> list[list[str]]:
-    """The commands that a batch script starts, in the order of their names."""
-    stand_ins(folder, "prep", "train", "dask", "srun")
-    done = run_script(DEPLOY / "slurm" / name, folder, FEATREG_WORK="/scratch/f", **environment)
-    assert done.returncode == 0, done.stderr
-    return sorted(started(folder))
-
-
-@pytest.mark.parametrize("path", sorted((DEPLOY / "slurm").iterdir()), ids=lambda path: path.name)
-def test_shellcheck_has_nothing_to_say(path: Path) -> None:
-    done = tool("shellcheck", path)
-    assert (done.returncode, done.stdout) == (0, "")
-
-
-def test_one_node_extracts_aligns_and_verifies(tmp_path: Path) -> None:
-    lines = batch("extract.sbatch", tmp_path)
-    assert [words[:2] for words in started(tmp_path)] == [
-        ["prep", "extract"],
-        ["prep", "align"],
-        ["prep", "verify"],
-    ]
-    for words in lines:
-        parse(words)
-
-
-def test_several_nodes_share_a_scheduler(tmp_path: Path) -> None:
-    lines = [
-        words[words[0] == "srun" :]
-        for words in batch("extract-nodes.sbatch", tmp_path, AFTER="dask srun")
-    ]
-    parsed = {" ".join(words[:2]): parse(words) for words in lines}
-    address = parsed["prep extract"]["scheduler"]
-    assert parsed["prep align"]["scheduler"] == parsed["dask worker"]["scheduler"] == address
-    assert address.endswith(f":{parsed['dask scheduler']['port']}")
-
-
-def test_the_array_is_every_method_with_every_seed(tmp_path: Path) -> None:
-    text = (DEPLOY / "slurm" / "train.sbatch").read_text()
-    (last,) = re.findall(r"^#SBATCH --array=0-(\d+)$", text, re.MULTILINE)
-    runs = set()
-    for task in range(int(last) + 1):
-        folder = tmp_path / str(task)
-        folder.mkdir()
-        (words,) = batch("train.sbatch", folder, SLURM_ARRAY_TASK_ID=str(task))
-        found = parse(words)
-        runs.add((found["reg"], found["fusion"], found["seed"]))
-    methods = {run[:2] for run in runs}
-    assert len(methods) == 6
-    assert runs == {(*method, seed) for method in methods for seed in range(3)}
-
-
-def test_the_comparison_is_of_that_dataset(tmp_path: Path) -> None:
-    (words,) = batch("compare.sbatch", tmp_path)
-    assert parse(words)["dataset"] == "mtat"
-
-
-def test_jobs_follow_each_other(tmp_path: Path) -> None:
-    stand_ins(tmp_path, "sbatch")
-    script = DEPLOY / "slurm" / "submit.sh"
-    assert os.access(script, os.X_OK)
-    done = run_script(script, tmp_path, FEATREG_WORK="/scratch/f", FEATREG_DATA="/data")
-    assert done.returncode == 0, done.stderr
-    jobs = started(tmp_path)
-    assert [Path(words[-1]).name for words in jobs] == [
-        "extract.sbatch",
-        "train.sbatch",
-        "compare.sbatch",
-    ]
-    assert all(Path(words[-1]).is_file() for words in jobs)
-    assert [words[2:-1] for words in jobs] == [[], *2 * [["--dependency=afterok:sbatch-done"]]]
-    missing = run_script(script, tmp_path, FEATREG_WORK="/scratch/f", FEATREG_DATA="")
-    assert missing.returncode == 1
-    assert "FEATREG_DATA: names the folder" in missing.stderr
 
 
 # What the files say of themselves.

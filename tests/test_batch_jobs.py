@@ -1,0 +1,139 @@
+"""The batch jobs: manifests held to their schema and the commands, scripts run with stand-ins."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from command_lines import parse
+from images import DEPLOY, VOLUMES, every, run_script, stand_ins, started, tool
+
+# Kubernetes.
+
+MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+
+
+def pods() -> Iterator[dict[str, Any]]:
+    for path in MANIFESTS:
+        for document in yaml.safe_load_all(path.read_text()):
+            if document["kind"] == "Job":
+                yield document["spec"]["template"]["spec"]
+
+
+def claims() -> set[str]:
+    found = [doc for path in MANIFESTS for doc in yaml.safe_load_all(path.read_text())]
+    return {doc["metadata"]["name"] for doc in found if doc["kind"] == "PersistentVolumeClaim"}
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_manifests_are_of_their_schema(path: Path) -> None:
+    done = tool("kubernetes-validate", "--strict", path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_jobs_run_our_commands_with_our_folders() -> None:
+    lines = []
+    for pod in pods():
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert f"{pod['securityContext']['runAsUser']}:1000" == every("USER", "final")[0]
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
+            for mount in container["volumeMounts"]:
+                volume = volumes[mount["name"]]
+                if mount["mountPath"] == "/dev/shm":
+                    continue
+                assert mount["mountPath"] in VOLUMES
+                assert volume["persistentVolumeClaim"]["claimName"] in claims()
+            words = [*container["command"], *container["args"]]
+            lines.append([word.replace("$(JOB_COMPLETION_INDEX)", "2") for word in words])
+    assert [line[:2] for line in lines] == [
+        ["prep", "extract"],
+        ["prep", "align"],
+        ["train", "run"],
+    ]
+    parsed = [parse(line) for line in lines]
+    assert parsed[2]["seed"] == 2
+    assert {found["dataset"] for found in parsed} == {"mtat"}
+
+
+# Slurm. Stand-ins write down what they were started with.
+
+
+def batch(name: str, folder: Path, **environment: str) -> list[list[str]]:
+    """The commands that a batch script starts, in the order of their names."""
+    stand_ins(folder, "prep", "train", "dask", "srun")
+    done = run_script(DEPLOY / "slurm" / name, folder, FEATREG_WORK="/scratch/f", **environment)
+    assert done.returncode == 0, done.stderr
+    return sorted(started(folder))
+
+
+@pytest.mark.parametrize("path", sorted((DEPLOY / "slurm").iterdir()), ids=lambda path: path.name)
+def test_shellcheck_has_nothing_to_say(path: Path) -> None:
+    done = tool("shellcheck", path)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_one_node_extracts_aligns_and_verifies(tmp_path: Path) -> None:
+    lines = batch("extract.sbatch", tmp_path)
+    assert [words[:2] for words in started(tmp_path)] == [
+        ["prep", "extract"],
+        ["prep", "align"],
+        ["prep", "verify"],
+    ]
+    for words in lines:
+        parse(words)
+
+
+def test_several_nodes_share_a_scheduler(tmp_path: Path) -> None:
+    lines = [
+        words[words[0] == "srun" :]
+        for words in batch("extract-nodes.sbatch", tmp_path, AFTER="dask srun")
+    ]
+    parsed = {" ".join(words[:2]): parse(words) for words in lines}
+    address = parsed["prep extract"]["scheduler"]
+    assert parsed["prep align"]["scheduler"] == parsed["dask worker"]["scheduler"] == address
+    assert address.endswith(f":{parsed['dask scheduler']['port']}")
+
+
+def test_the_array_is_every_method_with_every_seed(tmp_path: Path) -> None:
+    text = (DEPLOY / "slurm" / "train.sbatch").read_text()
+    (last,) = re.findall(r"^#SBATCH --array=0-(\d+)$", text, re.MULTILINE)
+    runs = set()
+    for task in range(int(last) + 1):
+        folder = tmp_path / str(task)
+        folder.mkdir()
+        (words,) = batch("train.sbatch", folder, SLURM_ARRAY_TASK_ID=str(task))
+        found = parse(words)
+        runs.add((found["reg"], found["fusion"], found["seed"]))
+    methods = {run[:2] for run in runs}
+    assert len(methods) == 6
+    assert runs == {(*method, seed) for method in methods for seed in range(3)}
+
+
+def test_the_comparison_is_of_that_dataset(tmp_path: Path) -> None:
+    (words,) = batch("compare.sbatch", tmp_path)
+    assert parse(words)["dataset"] == "mtat"
+
+
+def test_jobs_follow_each_other(tmp_path: Path) -> None:
+    stand_ins(tmp_path, "sbatch")
+    script = DEPLOY / "slurm" / "submit.sh"
+    assert os.access(script, os.X_OK)
+    done = run_script(script, tmp_path, FEATREG_WORK="/scratch/f", FEATREG_DATA="/data")
+    assert done.returncode == 0, done.stderr
+    jobs = started(tmp_path)
+    assert [Path(words[-1]).name for words in jobs] == [
+        "extract.sbatch",
+        "train.sbatch",
+        "compare.sbatch",
+    ]
+    assert all(Path(words[-1]).is_file() for words in jobs)
+    assert [words[2:-1] for words in jobs] == [[], *2 * [["--dependency=afterok:sbatch-done"]]]
+    missing = run_script(script, tmp_path, FEATREG_WORK="/scratch/f", FEATREG_DATA="")
+    assert missing.returncode == 1
+    assert "FEATREG_DATA: names the folder" in missing.stderr

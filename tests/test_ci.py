@@ -1,0 +1,45 @@
+"""The workflow runs what a newcomer types, on every Python that is supported."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from command_lines import find, parse
+
+ROOT = Path(__file__).parents[1]
+WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
+JOBS = yaml.safe_load(WORKFLOW.read_text())["jobs"]
+
+
+def test_it_is_of_its_schema() -> None:
+    places = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    if (tool := shutil.which("check-jsonschema", path=places)) is None:
+        pytest.skip("check-jsonschema is not installed; it comes with '.[test]'")
+    command = [tool, "--builtin-schema", "vendor.github-workflows", str(WORKFLOW)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_supported_python_and_every_target_that_checks() -> None:
+    matrix = JOBS["test"]["strategy"]["matrix"]
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    (low, high) = re.findall(r'^requires-python = ">=3\.(\d+),<3\.(\d+)"$', pyproject, re.M)[0]
+    assert matrix["python"] == [f"3.{minor}" for minor in range(int(low), int(high))]
+    targets = {*matrix["target"], *(row["target"] for row in matrix["include"])}
+    makefile = (ROOT / "Makefile").read_text()
+    assert targets <= set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    assert {"test", "test-lowest", "test-slow", "docs"} <= targets
+    assert JOBS["test"]["steps"][-1]["run"] == "make PYTHON=python ${{ matrix.target }}"
+
+
+def test_the_image_is_built_and_used() -> None:
+    lines = [step["run"] for step in JOBS["image"]["steps"] if "run" in step]
+    (words,) = [words for line in lines if (words := find(line))]
+    assert parse(words)["dataset"] == "demo"

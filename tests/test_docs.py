@@ -1,0 +1,73 @@
+"""Every command in the README and the documentation is one that can be typed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+from command_lines import find, logical_lines, parse
+from pages import PAGES, ROOT, blocks
+
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE)
+
+
+def unfenced(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(page: Path) -> list[str]:
+    """Command lines in a page's blocks and in its paragraphs of code."""
+    shell = [block.body for block in blocks(page) if block.kind == "sh"]
+    indented = re.findall(r"^ {4}(?=\S)(.*(?:\\\n.*)*)", unfenced(page), re.MULTILINE)
+    return list(logical_lines("\n".join([*shell, *indented])))
+
+
+def named(page: Path) -> list[str]:
+    """Command lines within sentences, which may leave a part to the reader."""
+    return re.findall(r"`((?:prep|train|make|docker) [^`]+)`", unfenced(page))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_can_be_typed(page: Path) -> None:
+    added = "".join(block.body for block in blocks(page) if block.kind == "diff")
+    for line in [*commands(page), *named(page)]:
+        words = find(line)
+        if line.startswith("make "):
+            assert any(word in TARGETS for word in line.split()), line
+        if words is None or len(words) < 2 or "..." in words or "|" in line:
+            continue
+        try:
+            parse(words)
+        except click.UsageError as error:
+            # A page that adds a choice may use it.
+            if any(f'"{word}"' in added for word in words):
+                continue
+            # SECONDS, or another word in capitals, stands for what the reader puts there.
+            if isinstance(error, click.BadParameter) and any(word.isupper() for word in words):
+                continue
+            if line in commands(page) or isinstance(error, click.NoSuchOption):
+                pytest.fail(f"{line}: {error}")
+
+
+def test_commands_are_found_wherever_they_stand() -> None:
+    assert "prep align --resolution 0.1" in commands(ROOT / "README.md")
+    assert "prep weights list" in named(ROOT / "docs" / "tutorial.md")
+    found = [line for page in PAGES for line in commands(page)]
+    assert len([line for line in found if find(line)]) > 50
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_is_pointed_to_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if not re.match(r"[a-z]+:", target):
+            assert (page.parent / target).exists(), target
+
+
+def test_every_page_is_in_the_contents() -> None:
+    contents = (ROOT / "mkdocs.yml").read_text()
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert str(page.relative_to(ROOT / "docs")) in contents, page.name

@@ -1,0 +1,192 @@
+"""The documentation, followed to the letter: its files written, its commands run, in order."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from command_lines import find
+from pages import ROOT, blocks, follow, in_shell
+
+from featreg.datasets.aligned import read_index
+from featreg.datasets.native import native_shard
+from featreg.extract.cli import prep
+from featreg.train.cli import train
+
+DOCS = ROOT / "docs"
+DEMO = ROOT / "datasets" / "demo_clips"
+CLASSES = ("drums", "guitar", "voice")
+CLIPS = 12  # of each class
+
+Type = Callable[[str], tuple[int, str]]
+
+
+def record(folder: Path) -> None:
+    """The tutorial's recordings: demo clips with one of three classes, in a folder a class."""
+    clips = pd.read_csv(DEMO / "index.csv")
+    alone = clips[clips[list(CLASSES)].sum(axis=1) == 1]
+    for name in CLASSES:
+        (folder / name).mkdir(parents=True)
+        for path in alone[alone[name] == 1]["path"].head(CLIPS):
+            shutil.copy(DEMO / path, folder / name)
+
+
+@contextmanager
+def seated(folder: Path) -> Iterator[Type]:
+    """Types in a folder; our commands run in this process, where torch is loaded."""
+
+    def type_in(line: str) -> tuple[int, str]:
+        words = find(line)
+        if words is None:
+            return in_shell(line, folder, os.environ)
+        done = CliRunner().invoke({"prep": prep, "train": train}[words[0]], words[1:])
+        return done.exit_code, done.output
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ("FEATREG_WORK", "FEATREG_DATA", "FEATREG_WEIGHTS"):
+            patch.delenv(name, raising=False)
+        patch.setenv("COLUMNS", "200")
+        yield type_in
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the tutorial was followed."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    record(folder / "recordings")
+    with seated(folder) as type_in:
+        assert follow(DOCS / "tutorial.md", folder, type_in) >= 10
+    return folder
+
+
+def test_the_tutorial(desk: Path) -> None:
+    assert {path.name for path in (desk / "featreg-work" / "runs").iterdir()} == {"alone", "shaped"}
+    assert (desk / "featreg-work" / "reports" / "clips.html").is_file()
+
+
+def test_the_troubles(desk: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "music"
+    shutil.copytree(desk, folder)
+    with seated(folder) as type_in:
+        assert follow(DOCS / "troubleshooting.md", folder, type_in) >= 15
+
+
+def test_the_reader_of_twenty_lines_reads_every_shard(desk: Path) -> None:
+    (block,) = [block for block in blocks(DOCS / "disk-format.md") if block.title]
+    code = [line for line in block.body.splitlines() if line.strip()]
+    assert len(code) <= 20
+    space: dict[str, Any] = {}
+    exec(compile(block.body, block.title, "exec"), space)
+    work = desk / "featreg-work" / "clips"
+    read = 0
+    for path in sorted(work.glob("native/*/*.h5")):
+        found = list(space["native"](path))
+        with native_shard(path) as shard:
+            for clip, rows, seconds in found:
+                np.testing.assert_allclose(rows, shard.values(clip), rtol=1e-6)
+                clock = shard.header.clock
+                np.testing.assert_allclose(np.diff(seconds), clock.hop_s, rtol=1e-6)
+                assert (len(seconds), seconds[0]) == (len(rows), clock.first_center_s)
+                read += 1
+    for path in sorted(work.glob("aligned/*/*.h5")):
+        index = read_index(path)
+        for k, (clip, features, audio, label, mask) in enumerate(space["aligned"](path)):
+            assert clip == index.clip_id[k]
+            assert {len(rows) for rows in features.values()} == {
+                math.ceil(index.duration_s[k] / index.header.resolution_s)
+            }
+            assert len(audio) == round(index.duration_s[k] * index.header.audio_rate)
+            assert np.abs(audio).max() <= 1
+            np.testing.assert_array_equal(label, index.label[k])
+            np.testing.assert_array_equal(mask, index.label_mask[k])
+            read += 1
+    assert read == 3 * CLIPS * 3  # audio, musicnn, aligned
+
+
+def test_the_specification_names_all_that_shards_hold(desk: Path) -> None:
+    page = (DOCS / "disk-format.md").read_text()
+    for path in (desk / "featreg-work" / "clips").rglob("train-00000.h5"):
+        with h5py.File(path) as file:
+            for name in file:
+                assert f"`{name}" in page, f"{path}: dataset {name}"
+            for name in file.attrs:
+                assert f"`{name}`" in page, f"{path}: attribute {name}"
+
+
+# On one core, so that a dozen clips wait for no cluster.
+PROGRAM = """\
+#!{python}
+import os
+from featreg.{module}.cli import {name}
+if __name__ == "__main__":
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
+    {name}()
+"""
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the tree, to change and to run."""
+    folder = tmp_path / "featreg-copy"
+    for name in ("datasets", "extract", "train", "tests"):
+        ignored = shutil.ignore_patterns("__pycache__", "demo_clips", "*.safetensors")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (folder / "datasets" / "demo_clips").symlink_to(DEMO)
+    for path in (ROOT / "extract").glob("*.safetensors"):
+        (folder / "extract" / path.name).symlink_to(path)
+    # What setuptools makes of it: the three folders under one roof.
+    package = tmp_path / "path" / "featreg"
+    package.mkdir(parents=True)
+    for name in ("datasets", "extract", "train"):
+        (package / name).symlink_to(folder / name)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, module in (("prep", "extract"), ("train", "train")):
+        program = PROGRAM.format(python=sys.executable, module=module, name=name)
+        (programs / name).write_text(program)
+        (programs / name).chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("page", "commands"),
+    [
+        ("add-a-dataset", 2),
+        pytest.param("add-a-feature", 8, marks=pytest.mark.slow),
+        pytest.param("add-an-architecture", 5, marks=pytest.mark.slow),
+    ],
+)
+def test_how_to_add(page: str, commands: int, copy: Path) -> None:
+    environment = {
+        "PATH": f"{copy.parent / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(copy.parent / "path"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
+        "HOME": str(copy.parent),
+    }
+    where = "import featreg.datasets.base as base; print(base.__file__)"
+    status, said = in_shell(f'python -c "{where}"', copy, environment)
+    assert (status, Path(said.strip()).resolve()) == (0, copy / "datasets" / "base.py")
+
+    typed = follow(DOCS / f"{page}.md", copy, lambda line: in_shell(line, copy, environment))
+    assert typed >= commands
+    # What was added is in the style of the house.
+    changed = {block.title for block in blocks(DOCS / f"{page}.md") if "/" in block.title}
+    for tool in ("ruff check", "ruff format --check"):
+        status, said = in_shell(f"python -m {tool} {' '.join(changed)}", copy, environment)
+        assert status == 0, said
