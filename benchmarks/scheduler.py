@@ -10,19 +10,21 @@ that one scheduler hands out, and the memory that it and the process which submi
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
 
-from featreg.datasets.base import Clip
+from featreg.datasets.base import Clip, Dataset
 from featreg.datasets.workdir import DatasetDir
 from featreg.extract.cluster import Workers, pack, run_jobs
 from featreg.extract.features import FeatureSpec, make_config
 from featreg.extract.pipeline import extract_shard
-from featreg.extract.plan import Account, Request, ShardJob
+from featreg.extract.plan import Account, Request, ShardJob, make_plan
 from featreg.extract.throwaway import peak_bytes
 
 CLIPS = 64
@@ -51,6 +53,34 @@ def account(job: ShardJob) -> Account:
     return Account({clip.clip_id: 10.0 for clip in job.clips}, (), len(job.clips), 640.0)
 
 
+def plan(clips: int) -> None:
+    """Time and memory to list clips and to plan their shards, with nothing done yet."""
+    label = np.zeros(50, np.uint8)
+    before, begin = peak_bytes(), time.perf_counter()
+    dataset = Dataset(
+        "audioset",
+        tuple(f"class {k}" for k in range(50)),
+        tuple(
+            replace(clip, label=label.copy(), label_mask=label.copy())
+            for job in make_jobs(-(-clips // CLIPS))
+            for clip in job.clips
+        ),
+    )
+    listed = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        folder = DatasetDir(Path(name) / "audioset")
+        folder.write_dataset(dataset, ["audio"])
+        jobs = make_plan(
+            dataset, folder, Request((FeatureSpec("audio", make_config("audio", {})),))
+        ).jobs
+    planned = time.perf_counter()
+    count = len(dataset.clips)
+    click.echo(
+        f"{count:,} clips, {len(jobs):,} shards: listed in {listed - begin:.1f} s, written and "
+        f"planned in {planned - listed:.1f} s, {(peak_bytes() - before) / count:.0f} bytes a clip"
+    )
+
+
 @click.command(context_settings={"show_default": True})
 @click.option("--shards", default=10_000, help="Of 64 clips each.")
 @click.option("--workers", default=os.cpu_count() or 1, help="Processes.")
@@ -59,6 +89,7 @@ def main(shards: int, workers: int) -> None:
 
     Example: python benchmarks/scheduler.py --shards 100000
     """
+    plan(min(shards, 3200) * CLIPS)
     sizes = [len(pack(extract_shard, job)) for job in make_jobs(-(-25_000 // CLIPS))]
     click.echo(f"25,000 clips travel as {len(sizes)} jobs of {np.mean(sizes):.0f} bytes, "
                f"{sum(sizes) / 1e6:.2f} MB in all")  # fmt: skip

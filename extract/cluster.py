@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import signal
+import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -48,10 +49,6 @@ _SETTINGS = {
     "distributed.scheduler.allowed-failures": 1,
     # Jobs are as long as minutes: none waits at a busy worker while another is idle.
     "distributed.scheduler.worker-saturation": 1.0,
-    # glibc would give the networks' large arrays back to the system after every batch, and
-    # fetch them again page by page: a third of the time. Read when a process starts.
-    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_MAX_": 0,
-    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 1 << 40,
 }
 
 
@@ -267,12 +264,7 @@ def _start_cluster(workers: Workers) -> SpecCluster:
             "silence_logs": logging.CRITICAL,
         }
 
-    # Ctrl-C reaches every process of the terminal. What starts in here never hears of it:
-    # this process decides, and ends the others. (multiprocessing's tracker, as it starts,
-    # would let the signal through again.)
-    resource_tracker.ensure_running()
-    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with _undisturbed():
         return SpecCluster(
             workers={k: {"cls": Nanny, "options": options(k)} for k in range(workers.count)},
             scheduler={
@@ -285,8 +277,30 @@ def _start_cluster(workers: Workers) -> SpecCluster:
             },
             silence_logs=logging.CRITICAL,
         )
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put off SIGINT and SIGTERM, for half a cluster cannot be closed.
+
+    Ctrl-C reaches every process of the terminal. What starts in here never hears of it:
+    this process decides, and ends the others.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # As it starts, multiprocessing's tracker would let the signal through again.
+    resource_tracker.ensure_running()
+    arrived: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: arrived.append(number))
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
     finally:
+        signal.signal(signal.SIGTERM, before)
         signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+        if arrived:
+            signal.raise_signal(signal.SIGTERM)
 
 
 def count_gpus(device: str) -> int:

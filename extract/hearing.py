@@ -74,7 +74,7 @@ def length_s(clip: Clip) -> float | None:
     """Seconds of the clip as its file declares them, None if it cannot be read."""
     try:
         with soundfile.SoundFile(clip.path) as file:
-            whole = len(file) / file.samplerate - clip.start_s
+            whole = float(len(file) / file.samplerate) - clip.start_s
     except (soundfile.LibsndfileError, RuntimeError):
         return None
     return whole if clip.duration_s is None else min(whole, clip.duration_s)

@@ -43,9 +43,13 @@ def extract_shard(job: ShardJob) -> Account:
         threads = job.threads or threads_here()
         extractors = build_extractors(job.request, threads)
         on_gpu = any(spec.device != "cpu" for spec in job.request.features)
-        # Decoding takes a fraction of what a network takes on CPU. A GPU waits for all cores.
-        decoders = decoders_here(threads if on_gpu else 1 + threads // 4, job.clip_timeout_s)
+        decoders = decoders_here(_decoders(threads, on_gpu), job.clip_timeout_s)
         return _extract(job, extractors, decoders)
+
+
+def _decoders(threads: int, on_gpu: bool) -> int:
+    """Decoders beside a network: a fraction of its threads on CPU, all other cores for a GPU."""
+    return max(1, threads - 1) if on_gpu else 1 + threads // 4
 
 
 def build_extractors(request: Request, threads: int = 1) -> list[Extractor]:

@@ -26,6 +26,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any, Generic, ParamSpec, TypeVar
 
+from featreg.datasets.allocator import keep_memory
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -190,6 +192,7 @@ def _serve() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    keep_memory()
     sys.path[:] = _receive(sys.stdin.buffer)
     function = _receive(sys.stdin.buffer)
     _send(answers, None)
