@@ -21,15 +21,12 @@ import click
 import numpy as np
 import soundfile
 from contestants import BATCH, CONTESTANTS, MATMUL
-from safetensors.numpy import save_file
+from random_weights import write_weights
 from turns import Contestant, race
-
-from featreg.extract.layouts import layout
 
 # Multiplications and additions of one row, as its layers are defined: 2 x 9 x in x out x
 # height x width summed over convolutions, 2 x in x out over the others.
 GFLOP = {"vggish": 1.727, "openl3": 20.4}
-WEIGHTS = ("vggish", "vggish_pca", "openl3-mel256-music")
 # Folder: format, clips, seconds of each, rate and channels.
 AUDIO = {
     "mp3": ("mp3", 8, 29, 44100, 2),
@@ -49,21 +46,6 @@ def write_audio(folder: Path) -> None:
             chord = np.sin(2 * np.pi * t * rng.uniform(100, 2000, 8)).mean(1, keepdims=True)
             noise = rng.standard_normal((len(t), channels))
             soundfile.write(folder / name / f"{clip}.{suffix}", 0.5 * chord + 0.02 * noise, rate)
-
-
-def write_weights(folder: Path) -> None:
-    """Seeded weights that keep the variance of what passes through them."""
-    rng = np.random.default_rng(0)
-    for name in WEIGHTS:
-        arrays = {}
-        for key, shape in layout(name).items():
-            if len(shape) > 1:
-                scale = np.sqrt(2 / np.prod(shape[1:]))
-                arrays[key] = (scale * rng.standard_normal(shape)).astype(np.float32)
-            else:
-                ones = key.endswith("running_var") or (key[:2] == "bn" and key.endswith("weight"))
-                arrays[key] = np.full(shape, ones, np.float32)
-        save_file(arrays, folder / f"{name}.safetensors")
 
 
 def cosine(folder: Path, task: str) -> float:

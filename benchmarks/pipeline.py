@@ -29,8 +29,8 @@ import click
 import numpy as np
 import psutil
 import soundfile
+from random_weights import write_weights
 
-from extract import write_weights
 from featreg.datasets.base import Clip, Dataset
 from featreg.datasets.clock import Clock
 from featreg.datasets.native import NativeHeader, native_writer

@@ -34,6 +34,9 @@ Result = TypeVar("Result")
 # Seconds to start Python and import a function's module, on a busy machine too.
 _START_S = 300.0
 
+# How often a child is started that dies before it can do anything.
+_STARTS = 3
+
 # One C library after another starts threads of its own; a child works on one core.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -104,6 +107,15 @@ class Throwaway(Generic[Arguments, Result]):
             self._child = None
 
     def _start(self) -> None:
+        for _ in range(_STARTS):
+            try:
+                self._start_once()
+                return
+            except (EOFError, BrokenPipeError, TimeoutError):
+                reason = self._how_it_died()
+        raise RuntimeError(f"no process could be started: {reason}")
+
+    def _start_once(self) -> None:
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  # closed with this object
         self._child = subprocess.Popen(
             [sys.executable, "-m", __name__],
@@ -115,12 +127,9 @@ class Throwaway(Generic[Arguments, Result]):
             # Ctrl-C is for the parent, which decides what becomes of the child.
             start_new_session=True,
         )
-        try:
-            _send(self._child.stdin, sys.path)
-            _send(self._child.stdin, self._function)
-            self._receive(_START_S)
-        except (EOFError, BrokenPipeError, TimeoutError):
-            raise RuntimeError(f"no process could be started: {self._how_it_died()}") from None
+        _send(self._child.stdin, sys.path)
+        _send(self._child.stdin, self._function)
+        self._receive(_START_S)
 
     def _receive(self, timeout_s: float) -> Any:
         assert self._child is not None

@@ -1,0 +1,27 @@
+"""Weights for benchmarks: drawn at random, which changes no speed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from featreg.extract.layouts import layout
+
+WEIGHTS = ("vggish", "vggish_pca", "openl3-mel256-music")
+
+
+def write_weights(folder: Path) -> None:
+    """Seeded weights that keep the variance of what passes through them."""
+    rng = np.random.default_rng(0)
+    for name in WEIGHTS:
+        arrays = {}
+        for key, shape in layout(name).items():
+            if len(shape) > 1:
+                scale = np.sqrt(2 / np.prod(shape[1:]))
+                arrays[key] = (scale * rng.standard_normal(shape)).astype(np.float32)
+            else:
+                ones = key.endswith("running_var") or (key[:2] == "bn" and key.endswith("weight"))
+                arrays[key] = np.full(shape, ones, np.float32)
+        save_file(arrays, folder / f"{name}.safetensors")
