@@ -25,13 +25,13 @@ from .plan import Account, Plan, ShardJob
 from .throwaway import ChildDied, Throwaway
 
 # Core seconds for a second of audio: to read, decode and resample it (mp3, 44.1 kHz stereo).
-_HEARING = 0.004
+_HEARING = 0.0012
 
-# Core seconds for a row on CPU.
-_NETWORK = {"audio": 3e-8, "vggish": 0.012, "openl3": 0.16, "musicnn": 0.04}
+# Core seconds for a row on CPU: `python benchmarks/pipeline.py --task rates`.
+_NETWORK = {"audio": 3e-9, "vggish": 0.005, "openl3": 0.041, "musicnn": 0.013}
 
 # Of the bytes that rows have in memory, those that they take on disk.
-_PACKED = {"audio": 1.0, "musicnn": 0.5}
+_PACKED = {"audio": 1.0, "musicnn": 0.5, "vggish": 0.9}
 
 # Files that are looked at where no length is known, and seconds where none can be read.
 _SAMPLE = 20

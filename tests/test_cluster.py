@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from kit import make_dataset
 from loudness import LoudnessConfig
+from threadpoolctl import threadpool_info
 
 from featreg.datasets.base import Clip, Dataset, FeatregError, UsageError
 from featreg.datasets.workdir import DatasetDir
@@ -77,16 +78,19 @@ def test_25_000_clips_travel_in_less_than_a_megabyte(tmp_path: Path) -> None:
     assert sum(len(pack(extract_shard, job)) for job in jobs) < 1e6
 
 
-def where(job: int) -> tuple[int, str]:
+def where(job: int) -> tuple[int, str, int]:
     time.sleep(0.2)
-    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    # What multiplies matrices in numpy: beside the network's threads it must not have its own.
+    products = max(pool["num_threads"] for pool in threadpool_info())
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", ""), products
 
 
-def test_each_gpu_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_gpu_has_one_worker_and_numpy_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     # Of the GPUs that this process may see, each worker sees one.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    outcomes = dict(outcome for _, outcome in run_jobs(where, range(8), Workers(2, 1, gpus=2)))
-    assert sorted(outcomes.values()) == ["5", "7"]
+    outcomes = {outcome for _, outcome in run_jobs(where, range(8), Workers(2, 1, gpus=2))}
+    assert sorted(gpu for _, gpu, _ in outcomes) == ["5", "7"]
+    assert {products for _, _, products in outcomes} == {1}
 
 
 def build(job: ShardJob) -> tuple[int, int, int, set[int]]:
