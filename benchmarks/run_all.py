@@ -62,13 +62,13 @@ def _processor() -> str:
 def rows(name: str, output: str) -> Iterator[tuple[str, str]]:
     """Benchmark and measurement for every line that a script printed."""
     title = name
+    headed = re.search(r"^\s+\S", output, re.MULTILINE)
     for line in filter(str.strip, output.splitlines()):
-        if line.startswith(" "):
-            yield title, re.sub(r"\s+", " ", line).strip()
+        words = " ".join(line.split())
+        if headed and not line.startswith(" "):
+            title = f"{name}: {words}"
         else:
-            title = f"{name}: {line.strip()}"
-            if not re.search(r"^\s", output, re.MULTILINE):
-                yield name, line.strip()
+            yield title, words
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

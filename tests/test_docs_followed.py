@@ -47,11 +47,15 @@ def seated(folder: Path) -> Iterator[Type]:
     """Types in a folder; our commands run in this process, where torch is loaded."""
 
     def type_in(line: str) -> tuple[int, str]:
+        line, _, target = line.partition(" > ")
         words = find(line)
         if words is None:
-            return in_shell(line, folder, os.environ)
+            return in_shell(f"{line} > {target}" if target else line, folder, os.environ)
         done = CliRunner().invoke({"prep": prep, "train": train}[words[0]], words[1:])
-        return done.exit_code, done.output
+        if not target:
+            return done.exit_code, done.output
+        (folder / target).write_text(done.stdout)
+        return done.exit_code, done.stderr
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -76,11 +80,12 @@ def test_the_tutorial(desk: Path) -> None:
     assert (desk / "featreg-work" / "reports" / "clips.html").is_file()
 
 
-def test_the_troubles(desk: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("page", "commands"), [("use-a-model", 7), ("troubleshooting", 15)])
+def test_what_follows_the_tutorial(page: str, commands: int, desk: Path, tmp_path: Path) -> None:
     folder = tmp_path / "music"
     shutil.copytree(desk, folder)
     with seated(folder) as type_in:
-        assert follow(DOCS / "troubleshooting.md", folder, type_in) >= 15
+        assert follow(DOCS / f"{page}.md", folder, type_in) >= commands
 
 
 def test_the_reader_of_twenty_lines_reads_every_shard(desk: Path) -> None:
