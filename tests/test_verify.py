@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from kit import make_clip, make_dataset
 from test_shards import HEADER, rows
 
@@ -16,6 +18,7 @@ from featreg.datasets.aligned import AlignedHeader, aligned_writer
 from featreg.datasets.native import Failure, native_writer
 from featreg.datasets.shards import content_sha256, datasets_of
 from featreg.datasets.workdir import DatasetDir
+from featreg.extract.cli import prep
 from featreg.extract.cluster import Workers
 from featreg.extract.combine import align_shard, plan_alignment
 from featreg.extract.features import FeatureSpec
@@ -109,7 +112,7 @@ def test_no_flipped_bit_goes_unnoticed_that_changes_anything(
 ) -> None:
     path = make(tmp_path / "x.h5")
     size = path.stat().st_size
-    assert_found_wherever_it_is(path, range(0, size, size // 150))
+    assert_found_wherever_it_is(path, range(0, size, size // 100))
 
 
 @pytest.mark.slow
@@ -166,3 +169,19 @@ def test_what_is_no_shard_is_said_to_be_none(tmp_path: Path) -> None:
     assert "cannot be read" in faults(tmp_path / "x.h5")[0]
     h5py.File(tmp_path / "y.h5", "w").close()
     assert "no shard of featreg's" in faults(tmp_path / "y.h5")[0]
+
+
+def test_the_command_counts_shards_and_names_what_is_broken(tmp_path: Path) -> None:
+    copies = [small_native(tmp_path / "a" / "x.h5"), small_aligned(tmp_path / "b" / "y.h5")]
+    whole = CliRunner().invoke(prep, ["verify", str(tmp_path), "--workers", "1"])
+    assert whole.exit_code == 0, whole.output
+    assert "2 shards are whole" in whole.output
+    with h5py.File(copies[1], "r+") as file:
+        file["features/mood"][3, 1] += 1
+        file.attrs["notes"] = json.dumps(["Not tones."])
+    broken = CliRunner().invoke(prep, ["verify", str(tmp_path), "--workers", "2"])
+    assert broken.exit_code == 1
+    assert f"{copies[1]}: features/mood is not what was written" in broken.output
+    assert f"{copies[1]}: the attributes are not what was written" in broken.output
+    assert "2 faults in 2 shards" in broken.output
+    assert str(copies[0]) not in broken.output
