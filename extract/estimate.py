@@ -80,6 +80,7 @@ class Rates:
     ) -> Rates:
         """These rates, with what a run took in place of what it measured."""
         threads = max(1, workers.threads)
+        accounts = _warm(accounts)
         heard_s = sum(account.heard_s for account in accounts)
         hearing = sum(
             account.seconds.get(stage, 0.0)
@@ -206,6 +207,17 @@ def check_space(folder: DatasetDir, needed: Estimate) -> None:
         raise FeatregError(f"{words}; free some, or work on another disk (--work)")
     if needed.bytes > 0.9 * free:
         warn(words)
+
+
+def _warm(accounts: Sequence[Account]) -> Sequence[Account]:
+    """Accounts without the first of each worker, which loaded its networks; all if none is left."""
+    started: set[str] = set()
+    warm = []
+    for account in accounts:
+        if account.worker in started:
+            warm.append(account)
+        started.add(account.worker)
+    return warm or accounts
 
 
 def row_bytes(spec: FeatureSpec) -> int:
