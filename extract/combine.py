@@ -23,8 +23,8 @@ from featreg.datasets.workdir import DatasetDir, shard_name, splits_of
 from .align import Mode, align_span, target_rows
 from .features import AUDIO
 
-# Target rows, and samples of audio, that are held at a time: about 10 MB of each feature.
-_ROWS = 4096
+# Target rows, and samples of audio, that are held at a time: a few MB of each feature.
+_ROWS = 2048
 _SAMPLES = 1 << 20
 
 

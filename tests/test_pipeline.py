@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from loudness import Loudness, LoudnessConfig
 from featreg.datasets.aligned import read_index
 from featreg.datasets.audio import decode, resample
 from featreg.datasets.base import Dataset, FeatregError, UsageError
-from featreg.datasets.native import native_shard
+from featreg.datasets.clock import Clock
+from featreg.datasets.native import NativeHeader, native_shard, native_writer
 from featreg.datasets.workdir import DatasetDir
+from featreg.extract.align import Mode
 from featreg.extract.cluster import Workers
 from featreg.extract.combine import align_shard, plan_alignment
 from featreg.extract.estimate import check_space, estimate
@@ -25,6 +28,7 @@ from featreg.extract.pipeline import extract_shard
 from featreg.extract.plan import Request, describe, make_plan
 from featreg.extract.run import Summary, run_extraction
 from featreg.extract.stream import Batcher
+from featreg.extract.verify import faults
 from featreg.extract.waveform import Waveform, WaveformConfig
 
 AUDIO = FeatureSpec("audio", WaveformConfig())
@@ -221,6 +225,29 @@ def test_aligned_shards_hold_every_feature_label_and_sample(
                 np.testing.assert_array_equal(file["features/loudness"][first:last], native[held])
                 assert last - first == np.ceil(len(signal) / rate / 0.1 - 1e-6)
     assert sorted(seen) == sorted(by_id)
+
+
+@pytest.mark.parametrize("mode", ["repeat", "area", "linear"])
+def test_an_hour_is_aligned_in_little_memory(mode: Mode, tmp_path: Path) -> None:
+    folder, seconds = DatasetDir(tmp_path / "long"), 3600.0
+    clip = make_clip(tmp_path / "hour.wav")
+    folder.write_dataset(Dataset("long", ("low", "high"), (clip,)), ["wide"])
+    for name, clock, dim, dtype in (
+        ("wide", Clock(0.1, 1.0, 0.0), 512, "float32"),
+        ("audio", Clock(1 / 16000, 1 / 16000, 0.0), 1, "int16"),
+    ):
+        header = NativeHeader("long", name, dim, dtype, 1.0, 0.0, clock, 16000, "", {})
+        with native_writer(folder.native(name) / "train-00000.h5", header) as shard:
+            rows = np.zeros((round(seconds / clock.hop_s), dim), dtype)
+            shard.append("hour", rows, seconds, "")
+    (job,) = plan_alignment(folder, ("wide",), 0.1, mode).jobs
+    tracemalloc.start()
+    align_shard(job)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # The hour's rows are 74 MB and its audio 115 MB; `area` adds up in float64.
+    assert peak < 60e6
+    assert faults(job.target) == []
 
 
 def test_shards_that_belong_to_no_clip_any_more_are_named(dataset: Dataset, tmp_path: Path) -> None:
