@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -222,6 +224,18 @@ def test_bfloat16_trains_to_about_the_same(finished: RunDir, work: Path) -> None
     assert all(
         v.dtype == torch.float32 for v in numbers(folder)[2].values() if v.is_floating_point()
     )
+
+
+def test_dropout_draws_anew_at_each_step_on_each_device() -> None:
+    def draw(epoch: int, step: int, rank: int) -> float:
+        device = SimpleNamespace(config=CONREG, fabric=SimpleNamespace(global_rank=rank))
+        Fit._seed(device, epoch, step)  # type: ignore[arg-type]
+        return float(torch.rand(()))
+
+    places = list(itertools.product(range(3), range(3), range(2)))
+    draws = [draw(*place) for place in places]
+    assert len(set(draws)) == len(draws)
+    assert [draw(*place) for place in places] == draws
 
 
 def test_gradients_are_clipped_to_the_norm(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
