@@ -18,7 +18,7 @@ help:
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --constraint constraints.txt torch==2.13.0
-	$(PIP) install --constraint constraints.txt --editable '.[test]' \
+	$(PIP) install --constraint constraints.txt --editable '.[test,docs]' \
 	    --config-settings editable_mode=strict
 	@$(MODULES) > $@
 
@@ -76,12 +76,7 @@ coverage: installed ## which lines and branches `make test` runs; htmlcov/index.
 	$(VENV)/bin/python -m pytest --numprocesses auto --cov --cov-report=term:skip-covered \
 	    --cov-report=html
 
-$(VENV)/docs: $(VENV)/installed
-	$(PIP) install --constraint constraints.txt --editable '.[docs]' \
-	    --config-settings editable_mode=strict
-	@touch $@
-
-docs: installed $(VENV)/docs ## these pages and the API reference as HTML, in site/
+docs: installed ## these pages and the API reference as HTML, in site/
 	$(VENV)/bin/mkdocs build --strict
 
 bench: installed ## every benchmark, with the machine described, into BENCHMARKS.md
