@@ -6,7 +6,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,50 +13,21 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from kit import write
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from synthetic import RATE, write_toy
-from toy_runs import CLASSES, CONCAT, CONREG, call, noise
+from synthetic import RATE
+from toy_runs import CLASSES, call, noise
 
 from featreg.datasets.base import FeatregError
 from featreg.train import load
 from featreg.train.classifier import Classifier
 from featreg.train.model_file import read_model, write_model
 from featreg.train.models.registry import build_encoder, build_tagger
-from featreg.train.run import run
 from featreg.train.runs import RunDir
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("work")
-    write_toy(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(work: Path) -> RunDir:
-    return run(CONREG, work, "trained")
-
-
-@pytest.fixture(scope="module")
-def model(trained: RunDir) -> Classifier:
-    return load(trained.path)  # type: ignore[no-any-return]
-
-
-@pytest.fixture(scope="module")
-def concat(work: Path) -> RunDir:
-    return run(CONCAT, work, "concat")
+pytest_plugins = "run_fixtures"
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_importing_the_package_imports_no_torch() -> None:

@@ -4,45 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 import pytest
-import torch
 from synthetic import header, write_toy
-from toy_runs import CLASSES, CONCAT, CONREG, call
+from toy_runs import CLASSES, CONCAT, call
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.train.evaluate_run import evaluate_run
 from featreg.train.run import run
 from featreg.train.runs import RunDir
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("work")
-    write_toy(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(work: Path) -> RunDir:
-    return run(CONREG, work, "trained")
-
-
-@pytest.fixture(scope="module")
-def concat(work: Path) -> RunDir:
-    return run(CONCAT, work, "concat")
+pytest_plugins = "run_fixtures"
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("name", ["trained", "concat", "features"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +11,22 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from synthetic import RATE, write_toy
-from toy_runs import CLASSES, CONREG, call, noise
+from synthetic import RATE
+from toy_runs import CLASSES, call, noise
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.train import load
 from featreg.train.export import SUFFIXES, AudioModel, export
 from featreg.train.model_file import Card, read_model, write_model
 from featreg.train.params import count
-from featreg.train.run import run
 from featreg.train.runs import RunDir
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # it still works
+pytest_plugins = "run_fixtures"
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("work")
-    write_toy(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(work: Path) -> RunDir:
-    return run(CONREG, work, "trained")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),  # it still works
+]
 
 
 def require_onnx() -> None:

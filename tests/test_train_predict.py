@@ -5,49 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from kit import make_kit, write
-from synthetic import RATE, write_toy
-from toy_runs import CLASSES, CONCAT, CONREG, call, noise
+from synthetic import RATE
+from toy_runs import CLASSES, call, noise
 
-from featreg.train import load
 from featreg.train.classifier import Classifier
-from featreg.train.run import run
 from featreg.train.runs import RunDir
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("work")
-    write_toy(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(work: Path) -> RunDir:
-    return run(CONREG, work, "trained")
-
-
-@pytest.fixture(scope="module")
-def model(trained: RunDir) -> Classifier:
-    return load(trained.path)  # type: ignore[no-any-return]
-
-
-@pytest.fixture(scope="module")
-def concat(work: Path) -> RunDir:
-    return run(CONCAT, work, "concat")
+pytest_plugins = "run_fixtures"
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
