@@ -2,7 +2,7 @@
 # featreg in a container. At the top of the repository:
 #
 #   docker build --tag featreg .                               for GPUs
-#   docker build --tag featreg:cpu --build-arg DEVICE=cpu .    without CUDA: a third of the size
+#   docker build --tag featreg:cpu --build-arg DEVICE=cpu .    without CUDA: 1.5 GB, not 5
 #
 # docs/deploy.md says how it is run. What it reads and writes lies in three volumes: /data (the
 # datasets, may be read-only), /work (shards, runs, reports), /cache (fetched weights, kernels).
