@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,15 +18,15 @@ from safetensors.torch import load_file
 from synthetic import header, write_toy
 
 from featreg.datasets.base import FeatregError, UsageError
-from featreg.train.build import build_objective, resolve_precision
+from featreg.train.build import build_objective
 from featreg.train.crops import Batch
 from featreg.train.data import AlignedSet
 from featreg.train.fit import Fit
 from featreg.train.objective import Objective
-from featreg.train.presets import ALPHAS, PRESETS, Config, Recipe
+from featreg.train.presets import Config, Recipe
 from featreg.train.run import run
 from featreg.train.runs import RunDir
-from featreg.train.schedule import SCHEDULES, Schedule
+from featreg.train.schedule import Schedule
 
 SMALL = Recipe(width=4, crop_s=2.1, batch_size=8, epochs=3, lr=3e-3, chunks=2, precision="float32")
 
@@ -351,39 +349,6 @@ def test_standardized_features_are_kept_with_the_run(work: Path) -> None:
         assert scaling["mean"][0] == pytest.approx(14.5)  # rows 0 to 29
 
 
-def test_the_published_schedule() -> None:
-    schedule = Schedule("published", epochs=200, lr=1e-4)
-    stages = [schedule.stage(epoch) for epoch in range(200)]
-    assert [stages.count(stage) for stage in range(4)] == [60, 20, 20, 100]
-    parameters = [torch.nn.Parameter(torch.zeros(1))]
-    optimizers = [schedule.optimizer(stage, parameters) for stage in range(4)]
-    assert [type(each).__name__ for each in optimizers] == ["Adam", "SGD", "SGD", "SGD"]
-    assert [each.param_groups[0]["lr"] for each in optimizers] == pytest.approx(
-        [1e-4, 1e-3, 1e-4, 1e-5]
-    )
-    assert all(each.param_groups[0]["weight_decay"] == 1e-4 for each in optimizers)
-    assert all(each.param_groups[0]["nesterov"] for each in optimizers[1:])
-    assert schedule.rate(70, 0.5) == pytest.approx(1e-3)
-
-
-def test_the_short_schedule_rises_and_falls() -> None:
-    schedule = Schedule("short", epochs=20, lr=1.0)
-    rates = [schedule.rate(epoch, through) for epoch in range(20) for through in (0, 0.5)]
-    assert rates[0] == pytest.approx(0.01)
-    assert max(rates) == pytest.approx(1.0)
-    assert rates.index(max(rates)) == 2  # after a twentieth
-    assert all(later < earlier for earlier, later in pairwise(rates[2:]))
-    assert rates[-1] < 0.01
-
-
-@pytest.mark.parametrize("epochs", [1, 2, 5, 33])
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_every_epoch_has_a_stage(name: str, epochs: int) -> None:
-    schedule = Schedule(name, epochs, 1e-3)
-    stages = [schedule.stage(epoch) for epoch in range(epochs)]
-    assert stages == sorted(stages)
-
-
 def test_a_new_stage_starts_from_the_best_epoch(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,26 +369,3 @@ def test_a_new_stage_starts_from_the_best_epoch(
     after_best = seen[1]  # epoch 1 was the best: every new stage begins there
     assert torch.equal(seen[2], after_best)
     assert not torch.equal(seen[3], after_best)  # within a stage training goes on
-
-
-def test_names_say_what_differs_from_the_preset() -> None:
-    demo = dataclasses.replace(CONREG, dataset="demo", preset="demo", recipe=PRESETS["demo"])
-    demo = dataclasses.replace(demo, features=("musicnn",), alpha=0.3)
-    assert demo.run_name == "demo-conreg-musicnn-a0.3-s0"
-    assert demo.title == "Con-Reg (musicnn, alpha 0.3)"
-    changed = dataclasses.replace(demo.recipe, epochs=5, precision="float32")
-    assert dataclasses.replace(demo, recipe=changed, fraction=0.1, seed=2).run_name == (
-        "demo-conreg-musicnn-a0.3-fraction0.1-epochs5-s2"
-    )
-
-
-def test_a_configuration_survives_json() -> None:
-    for preset, recipe in PRESETS.items():
-        one = dataclasses.replace(CONREG, preset=preset, recipe=recipe)
-        assert Config.from_json(json.loads(json.dumps(one.to_json()))).to_json() == one.to_json()
-    assert ALPHAS.keys() <= PRESETS.keys()
-
-
-def test_precision_is_resolved_once() -> None:
-    assert resolve_precision("float32", "cpu") == "float32"
-    assert resolve_precision("auto", "cpu") in ("float32", "bf16-mixed")
