@@ -89,7 +89,6 @@ def main(shards: int, workers: int) -> None:
 
     Example: python benchmarks/scheduler.py --shards 100000
     """
-    plan(min(shards, 3200) * CLIPS)
     sizes = [len(pack(extract_shard, job)) for job in make_jobs(-(-25_000 // CLIPS))]
     click.echo(f"25,000 clips travel as {len(sizes)} jobs of {np.mean(sizes):.0f} bytes, "
                f"{sum(sizes) / 1e6:.2f} MB in all")  # fmt: skip
@@ -106,6 +105,7 @@ def main(shards: int, workers: int) -> None:
                 f"{peak_bytes() / 1e6:.0f} MB ({(peak_bytes() - before) / 1e6:.0f} MB more than "
                 "before)"
             )
+    plan(min(shards, 3200) * CLIPS)
 
 
 if __name__ == "__main__":
