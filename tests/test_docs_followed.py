@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -17,10 +18,12 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from command_lines import find
+from kit import tone, write
 from pages import ROOT, blocks, follow, in_shell
 
 from featreg.datasets.aligned import read_index
 from featreg.datasets.native import native_shard
+from featreg.extract import cluster
 from featreg.extract.cli import prep
 from featreg.train.cli import train
 
@@ -62,6 +65,7 @@ def seated(folder: Path) -> Iterator[Type]:
         for name in ("FEATREG_WORK", "FEATREG_DATA", "FEATREG_WEIGHTS"):
             patch.delenv(name, raising=False)
         patch.setenv("COLUMNS", "200")
+        patch.setattr(cluster, "CPU_COUNT", 1)  # a few clips wait for no cluster
         yield type_in
 
 
@@ -86,6 +90,22 @@ def test_what_follows_the_tutorial(page: str, commands: int, desk: Path, tmp_pat
     shutil.copytree(desk, folder)
     with seated(folder) as type_in:
         assert follow(DOCS / f"{page}.md", folder, type_in) >= commands
+
+
+def test_the_two_lines_of_python(desk: Path, tmp_path: Path) -> None:
+    found = [block for block in blocks(ROOT / "README.md") if block.kind == "python"]
+    if not found:
+        pytest.skip("the README shows no Python")
+    (block,) = found
+    (run,) = re.findall(r'load\("(.+?)"\)', block.body)
+    (song,) = re.findall(r'predict\("(.+?)"\)', block.body)
+    (tmp_path / run).parent.mkdir(parents=True)
+    (tmp_path / run).symlink_to(desk / "featreg-work" / "runs" / "shaped")
+    write(tmp_path / song, tone(2.0, 44100, 2), 44100)
+    (tmp_path / "lines.py").write_text(block.body)
+    status, said = in_shell("python lines.py", tmp_path, os.environ)
+    assert status == 0, said
+    assert len(re.findall(r"0\.\d+", said)) == len(CLASSES)
 
 
 def test_the_reader_of_twenty_lines_reads_every_shard(desk: Path) -> None:
