@@ -75,7 +75,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        with suppress(OSError):  # some network file systems cannot sync a folder
+            _sync(path.parent)
     except (OSError, RuntimeError) as error:
         if (reason := _no_place(error)) is None:
             raise

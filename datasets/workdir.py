@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from .base import SPLITS, Clip, Dataset, FeatregError, UsageError
+from .console import warn
 from .shards import DiskError, atomic_path, remove_temporaries
 
 _FIXED = ("clip_id", "path", "split", "start_s", "duration_s")
@@ -184,6 +185,11 @@ class DatasetDir:
                     f"{self.path}: another prep command is writing here; wait for it, or work in "
                     "another folder (--work)"
                 ) from None
+            except OSError as error:
+                warn(
+                    f"{self.path}: this file system has no locks ({error.strerror}); see to it "
+                    "that no other prep command writes here"
+                )
             self._remove_temporaries()
             try:
                 yield

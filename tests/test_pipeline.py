@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import logging
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -290,6 +293,19 @@ def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
     with folder.exclusive(), pytest.raises(FeatregError, match="another prep command"):  # noqa: SIM117
         with folder.exclusive():
             pass
+
+
+def test_a_mount_without_locks_is_worked_on_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(logging.getLogger("featreg"), "propagate", True)
+    with DatasetDir(tmp_path / "tones").exclusive():
+        pass
+    assert "no locks (No locks available)" in caplog.text
 
 
 def test_the_waveform_is_16_bit_and_clipped() -> None:
