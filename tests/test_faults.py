@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,6 +91,25 @@ def test_processes_killed_at_any_moment_lose_nothing(
         disturb(tmp_path / "work", manifest, chance.choice(["main", "worker", "decoder"]), chance)
     assert prep(tmp_path / "work", *extract(manifest)).wait() == 0
     assert contents(tmp_path / "work") == undisturbed
+
+
+@pytest.mark.slow
+def test_alignments_killed_at_any_moment_lose_nothing(manifest: Path, tmp_path: Path) -> None:
+    assert prep(tmp_path / "work", *extract(manifest)).wait() == 0
+    shutil.copytree(tmp_path / "work", tmp_path / "other")
+    command = ["align", "--resolution", 0.1, "--workers", 2]
+    assert prep(tmp_path / "other", *command).wait() == 0
+    chance = random.Random(0)
+    for _ in range(8):
+        run = Run(tmp_path / "work", *command)
+        time.sleep(1 + chance.random() * 3)
+        run.kill(chance.choice(["main", "worker"]))
+        assert run.wait() in (0, -signal.SIGKILL), run.output
+        run.assert_nothing_is_left()
+        for path in (tmp_path / "work" / "tones" / "aligned").rglob("*-00000.h5"):
+            path.unlink()  # something is to do again
+    assert prep(tmp_path / "work", *command).wait() == 0
+    assert contents(tmp_path / "work") == contents(tmp_path / "other")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
