@@ -184,7 +184,7 @@ def _sample_length(plan: Plan) -> float:
     """Mean length of some of the clips, in seconds, as their files declare it."""
     clips = [clip for job in plan.jobs for clip in job.clips]
     found = []
-    with closing(Throwaway(length_s, timeout_s=10.0)) as look:
+    with closing(Throwaway(length_s, timeout_s=3.0)) as look:
         for clip in clips[:: max(1, len(clips) // _SAMPLE)]:
             with suppress(ChildDied):
                 found.append(look(clip))
