@@ -13,10 +13,9 @@ from featreg.datasets.console import work_option
 from .configure import alpha_option, config_options, shared_options
 from .models.registry import ENCODERS
 from .regularizers.registry import REGULARIZERS
+from .tables import print_table
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from .choose_alpha import Choice
     from .many import Runner
     from .presets import Config
@@ -70,7 +69,7 @@ def compare(runs: tuple[str, ...], dataset: str | None, report: Path | None, wor
     from .report import write_report
 
     groups = load(work, runs, dataset)
-    _print(table(groups))
+    print_table(table(groups))
     for sentence in differences(groups) + alphas(groups) + notes(groups):
         click.echo(sentence)
     path = report or work / "reports" / f"{groups[0].config.dataset}.html"
@@ -139,7 +138,7 @@ def table1_command(
     said = [*table1.notes(rows), *notes(groups)]
     table1.write(rows, said, folder)
     write_table_one(folder / "table1.html", rows, groups)
-    _print(table1.wide(rows))
+    print_table(table1.wide(rows))
     for note in said:
         click.echo(note)
     click.echo(f"table: {folder / 'table1.md'}, and .csv and .html beside it")
@@ -213,7 +212,7 @@ def ablate_command(
     groups = [runner.group(seeded) for seeded in plans]
     points = ablate.points(groups)
     path = ablate.write(points, work / "reports")
-    _print(ablate.in_words(points))
+    print_table(ablate.in_words(points))
     for note in (ablate.caption(points), *notes(groups)):
         click.echo(note)
     click.echo(f"figure: {path.with_suffix('.png')}, and .svg and .csv beside it")
@@ -255,7 +254,7 @@ def choose_alpha_command(
     weights, where = read_alphas(alphas), resolve_device(device)
     config = configure(work, where, options)
     choice = _choose(config, weights, seeds, Runner(work, where, jobs, workers, fresh))
-    _print(choice.table())
+    print_table(choice.table())
 
 
 def _choose(config: Config, alphas: Sequence[float], seeds: int, runner: Runner) -> Choice:
@@ -283,26 +282,10 @@ def params(classes: int, encoder: str, save: bool, work: Path) -> None:
     from .params import in_words, table_two, write
 
     rows = table_two(classes, encoder)
-    _print(in_words(rows))
+    print_table(in_words(rows))
     if save:
         click.echo(f"table: {write(rows, work / 'reports')}")
 
 
 def _names(text: str | None) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()] if text else []
-
-
-def _print(found: pd.DataFrame) -> None:
-    """A table on standard output, as wide as it needs to be where that is no terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=500)
-    shown = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for number, name in enumerate(found.columns):
-        shown.add_column(str(name), justify="left" if number == 0 else "right")
-    for row in found.itertuples(index=False):
-        shown.add_row(*map(str, row))
-    console.print(shown)
