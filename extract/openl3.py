@@ -221,7 +221,7 @@ class OpenL3(Extractor):
         gain, offset, stack = self._network
         with torch.inference_mode():
             # Not in the first convolution's weights: the zeros around come after the norm.
-            maps = stack(torch.from_numpy(inputs) * gain + offset)
+            maps = stack(torch.add(torch.tensor(offset), torch.from_numpy(inputs), alpha=gain))
             bands, frames = CELLS[self.dim]
             n, height, width, channels = maps.shape
             cells = maps.reshape(n, bands, height // bands, frames, width // frames, channels)

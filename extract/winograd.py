@@ -59,10 +59,8 @@ class WinogradStack:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Maps of shape (n, height', width', channels) from images (n, height, width)."""
-        count = len(images)
-        images = torch.cat((images, images[:1].expand(-count % self._together, -1, -1)))
-        chunks = torch.split(F.pad(images, (1, 1, 1, 1)), self._together)
-        return torch.cat(in_threads(self._run, chunks))[:count]
+        chunks = torch.split(images, self._together)
+        return torch.cat(in_threads(self._run, chunks))
 
     def _run(self, images: Tensor) -> Tensor:
         if not hasattr(self._thread, "space"):
@@ -70,7 +68,9 @@ class WinogradStack:
         space: _Space = self._thread.space
         second, *others = self._layers
         with torch.inference_mode():
-            for image, out in zip(images.numpy(), space.maps[0], strict=True):
+            # Where there are fewer images, those of before are computed again and dropped.
+            margined = F.pad(images, (1, 1, 1, 1)).numpy()
+            for image, out in zip(margined, space.maps[0], strict=False):
                 # The first convolution's output is the largest array of all: never whole.
                 for row, rows in second.blocks(1):
                     direct(image, *self._first, space.strip, TILE * row)
@@ -78,7 +78,7 @@ class WinogradStack:
             for layer, maps, out in zip(others, space.maps[:-1], space.maps[1:], strict=True):
                 for row, rows in layer.blocks(len(maps)):
                     layer.block(maps, row, out, row, rows, space)
-        return torch.tensor(space.maps[-1][:, 1:-1, 1:-1])
+        return torch.tensor(space.maps[-1][: len(images), 1:-1, 1:-1])
 
 
 def lowest(convolution: Convolution) -> np.float32:
