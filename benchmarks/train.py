@@ -70,6 +70,8 @@ def write_mp3(folder: Path) -> None:
 
 def report(task: str, contestants: Sequence[Contestant]) -> None:
     """Seconds a step or crops a second, each beside the first contestant's."""
+    if not contestants:
+        return
     amounts = [FILES if each.name == "loader/mp3" else CROPS for each in contestants]
     first = amounts[0] / np.array(contestants[0].seconds)
     for contestant, amount in zip(contestants, amounts, strict=True):
