@@ -107,7 +107,8 @@ def featreg_step(precision: str, reg: str = "none") -> Callable[[Path, int], Wor
         from featreg.train.schedule import Schedule
 
         keep_memory()
-        fabric = Fabric(accelerator="cpu", precision={"float32": "32-true"}.get(precision, precision))
+        names = {"float32": "32-true"}
+        fabric = Fabric(accelerator="cpu", precision=names.get(precision, precision))
         torch.manual_seed(0)
         encoder = build_encoder("harmonic_cnn", time_pools=(3, 3), samples=SAMPLES)
         tagger = build_tagger("none", encoder, 0, CLASSES)
