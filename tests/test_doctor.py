@@ -68,7 +68,7 @@ def test_packages_that_are_missing_or_too_old_are_broken(monkeypatch: pytest.Mon
     monkeypatch.setattr(metadata, "version", version)
     found = {finding.text.split()[0]: finding for finding in doctor.check_packages()}
     assert found["torch"] == Finding(
-        "broken", "torch 2.5.1+cpu is too old (needs 2.6)", "pip install 'torch>=2.6'"
+        "broken", "torch 2.5.1+cpu is too old (needs 2.7)", "pip install 'torch>=2.7'"
     )
     assert found["resampy"].level == "note"
     assert found["resampy"].remedy == "pip install 'featreg[resampy]'"
