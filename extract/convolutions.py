@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,21 @@ from torch import Tensor
 
 from .stream import Precision
 
-Stack = Callable[[Tensor], Tensor]
+
+class Stack(Protocol):
+    """Convolutions one after the other."""
+
+    def __call__(self, images: Tensor, then: Callable[[Tensor], Tensor] = torch.clone) -> Tensor:
+        """What `then` makes of the maps, image by image.
+
+        Parameters
+        ----------
+        images
+            Shape (n, height, width), float32.
+        then
+            Takes maps of shape (any of the n, height', width', channels), float32, which are
+            written over afterwards; what it returns is put together along the first axis.
+        """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,14 +74,14 @@ class PlainStack:
             for layer in layers
         ]
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Maps of shape (n, height', width', channels) from images (n, height, width)."""
+    def __call__(self, images: Tensor, then: Callable[[Tensor], Tensor] = torch.clone) -> Tensor:
+        """See `Stack`."""
         maps = images[:, None].to(self._layers[0].weight)
         # Left alone, a GPU rounds float32 factors to 10 bits and sums in any order.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             for layer in self._layers:
                 maps = apply(layer, maps)
-        return maps.permute(0, 2, 3, 1).float()
+        return then(maps.permute(0, 2, 3, 1).float())
 
 
 def apply(layer: Convolution, maps: Tensor) -> Tensor:

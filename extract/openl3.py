@@ -221,12 +221,16 @@ class OpenL3(Extractor):
         gain, offset, stack = self._network
         with torch.inference_mode():
             # Not in the first convolution's weights: the zeros around come after the norm.
-            maps = stack(torch.add(torch.tensor(offset), torch.from_numpy(inputs), alpha=gain))
-            bands, frames = CELLS[self.dim]
-            n, height, width, channels = maps.shape
-            cells = maps.reshape(n, bands, height // bands, frames, width // frames, channels)
-            rows: Array = cells.amax((2, 4)).flatten(1).cpu().numpy()
+            images = torch.add(torch.tensor(offset), torch.from_numpy(inputs), alpha=gain)
+            rows: Array = stack(images, self._pool).cpu().numpy()
         return rows
+
+    def _pool(self, maps: Tensor) -> Tensor:
+        """The maxima of maps of shape (n, height, width, channels) in `CELLS`; (n, dim)."""
+        bands, frames = CELLS[self.dim]
+        n, height, width, channels = maps.shape
+        cells = maps.reshape(n, bands, height // bands, frames, width // frames, channels)
+        return cells.amax((2, 4)).flatten(1)
 
     @cached_property
     def _network(self) -> tuple[float, float, Stack]:

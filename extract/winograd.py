@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -57,12 +58,12 @@ class WinogradStack:
         self._dtype = dtype
         self._thread = threading.local()
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Maps of shape (n, height', width', channels) from images (n, height, width)."""
+    def __call__(self, images: Tensor, then: Callable[[Tensor], Tensor] = torch.clone) -> Tensor:
+        """See `Stack`; `then` runs on several threads."""
         chunks = torch.split(images, self._together)
-        return torch.cat(in_threads(self._run, chunks))
+        return torch.cat(in_threads(partial(self._run, then), chunks))
 
-    def _run(self, images: Tensor) -> Tensor:
+    def _run(self, then: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         if not hasattr(self._thread, "space"):
             self._thread.space = _Space(self._layers, self._together, self._dtype)
         space: _Space = self._thread.space
@@ -78,7 +79,7 @@ class WinogradStack:
             for layer, maps, out in zip(others, space.maps[:-1], space.maps[1:], strict=True):
                 for row, rows in layer.blocks(len(maps)):
                     layer.block(maps, row, out, row, rows, space)
-        return torch.tensor(space.maps[-1][: len(images), 1:-1, 1:-1])
+            return then(torch.from_numpy(space.maps[-1])[: len(images), 1:-1, 1:-1])
 
 
 def lowest(convolution: Convolution) -> np.float32:
