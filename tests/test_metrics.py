@@ -165,3 +165,11 @@ def test_intervals_are_repeatable_and_hold_the_value() -> None:
     values = evaluate(label, probability, mask, list("abcde"), "multi-label").values
     assert first.keys() == values.keys()
     assert all(first[name].low < value < first[name].high for name, value in values.items())
+
+
+def test_probabilities_that_are_no_numbers_are_one_line() -> None:
+    label = np.eye(4, 2, dtype=np.uint8)
+    probability = np.full((4, 2), 0.5, np.float32)
+    probability[2, 1] = np.nan
+    with pytest.raises(FeatregError, match=r"for 1 of 4 clips are no numbers.*lower --lr"):
+        evaluate(label, probability, np.ones_like(label), ("a", "b"), "multi-label")

@@ -67,7 +67,7 @@ _RECIPE = (
     click.option("--epochs", type=click.IntRange(1), show_default=_PRESET, help="In all."),
     click.option(
         "--lr",
-        type=click.FloatRange(0, min_open=True),
+        type=click.FloatRange(0, 1e6, min_open=True),
         show_default=_PRESET,
         help="Learning rate that the schedule starts from.",
     ),

@@ -118,8 +118,14 @@ def evaluate(
     Raises
     ------
     FeatregError
-        If a macro mean exists for no class.
+        If a macro mean exists for no class, or a probability is no number.
     """
+    if lost := int((~np.isfinite(probability)).any(axis=1).sum()):
+        raise FeatregError(
+            f"the model's probabilities for {lost} of {len(probability)} clips are no numbers: its "
+            "weights have grown beyond all bounds; train with a lower --lr, --clip-norm or "
+            "--precision float32"
+        )
     rows = per_class(label, probability, mask, classes)
     return Evaluation(
         values={
