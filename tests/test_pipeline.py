@@ -32,7 +32,7 @@ from featreg.extract.plan import Request, describe, make_plan
 from featreg.extract.run import Summary, run_extraction
 from featreg.extract.stream import Batcher
 from featreg.extract.verify import faults
-from featreg.extract.waveform import Waveform, WaveformConfig
+from featreg.extract.waveform import WaveformConfig
 
 AUDIO = FeatureSpec("audio", WaveformConfig())
 LOUDNESS = FeatureSpec("loudness", LoudnessConfig(), source="loudness:Loudness")
@@ -306,12 +306,6 @@ def test_a_mount_without_locks_is_worked_on_with_a_warning(
     with DatasetDir(tmp_path / "tones").exclusive():
         pass
     assert "no locks (No locks available)" in caplog.text
-
-
-def test_the_waveform_is_16_bit_and_clipped() -> None:
-    signal = np.array([0.0, 1.0, -1.0, 1.5, 0.5 / 32767, 1.6 / 32767], np.float32)
-    stored = Waveform(WaveformConfig(), {}).extract(signal)[:, 0]
-    np.testing.assert_array_equal(stored, [0, 32767, -32767, 32767, 0, 2])
 
 
 def test_clips_that_their_dataset_knows_to_be_bad_are_counted_apart(
