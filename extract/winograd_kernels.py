@@ -104,11 +104,10 @@ def _copy_between(target: Any, source: Any) -> Any:
         for c in range(min(len(target), len(source))):
             target[c] = source[c]
 
-    def narrow(target: Any, source: Any) -> None:  # to the nearest, ties to even
+    def narrow(target: Any, source: Any) -> None:  # to the nearest, ties away from zero
         for c in range(min(len(target), len(source))):
             bits = np.float32(source[c]).view(np.uint32)
-            odd = (bits >> np.uint32(16)) & np.uint32(1)
-            target[c] = np.uint16((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+            target[c] = np.uint16((bits + np.uint32(0x8000)) >> np.uint32(16))
 
     def widen(target: Any, source: Any) -> None:
         for c in range(min(len(target), len(source))):
