@@ -87,6 +87,18 @@ def test_f1_on_paper() -> None:
     assert METRICS["f1_samples"](label, probability, mask) == pytest.approx((2 / 3 + 1) / 3)
 
 
+def test_a_task_of_one_class_has_every_metric() -> None:
+    label = np.array([[1], [0], [0]], dtype=np.uint8)
+    probability = np.array([[0.05], [0.05], [0.3]])
+    mask = np.ones_like(label)
+    values = evaluate(label, probability, mask, ["siren"], "multi-label").values
+    assert (values["f1_samples"], values["f1_micro"]) == (0, 0)  # right on one clip of three
+    probability[0] = 0.9
+    values = evaluate(label, probability, mask, ["siren"], "multi-label").values
+    # One hit and one false alarm: 2 / 3 over all, 1 of 3 clips.
+    assert (values["f1_samples"], values["f1_micro"]) == pytest.approx((1 / 3, 2 / 3))
+
+
 def test_threshold_is_exclusive() -> None:
     label = mask = np.ones((2, 1), dtype=np.uint8)
     assert METRICS["f1_micro"](label, np.full((2, 1), 0.1), mask) == 0

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from featreg.datasets.base import Task
 
-from .metrics import METRICS, Label, Probability, predicted
+from .metrics import METRICS, Label, Probability, hits
 
 Counts = npt.NDArray[np.int32]
 Values = npt.NDArray[np.float64]
@@ -139,16 +139,13 @@ def _defined_mean(columns: list[Values]) -> Values:
 
 
 def _samples_f1(label: Label, probability: Probability, mask: Label, counts: Counts) -> Values:
-    chosen = predicted(probability, mask)
-    f1 = 2 * (label & chosen).sum(axis=1) / np.maximum((label + chosen).sum(axis=1), 1)
-    return _clip_mean(f1, mask, counts)
+    hit, sizes = hits(label, probability, mask)
+    return _clip_mean(2 * hit / np.maximum(sizes, 1), mask, counts)
 
 
 def _micro_f1(label: Label, probability: Probability, mask: Label, counts: Counts) -> Values:
-    chosen = predicted(probability, mask)
-    true = (label & chosen).sum(axis=1) @ counts
-    either = (label + chosen).sum(axis=1) @ counts
-    return np.asarray(2 * true / np.maximum(either, 1))
+    hit, sizes = hits(label, probability, mask)
+    return np.asarray(2 * (hit @ counts) / np.maximum(sizes @ counts, 1))
 
 
 def _accuracy(label: Label, probability: Probability, mask: Label, counts: Counts) -> Values:
