@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import CONREG, made_up_run
+from made_up import CLASSES, CONREG, made_up_run
 
 from featreg.datasets.base import UsageError
 from featreg.train import ablate
+from featreg.train.bootstrap import bootstrap
 from featreg.train.compare import Result, group
+from featreg.train.metrics import METRICS
 
 
 def groups_of(work: Path, seeds: int) -> list[ablate.Group]:
@@ -63,14 +65,16 @@ def test_fewer_seeds_have_the_band_of_the_test_clips(tmp_path: Path) -> None:
     assert (low, high, kind) == (pytest.approx(0.5), pytest.approx(0.5), "test clips")
 
 
-def test_the_band_of_the_test_clips_holds_the_mean(tmp_path: Path) -> None:
-    run = made_up_run(tmp_path, 0, 0.5)
-    path = run.path / "predictions.csv"
-    guesses = pd.read_csv(path, index_col="clip_id")
-    guesses[:] = np.random.default_rng(0).random(guesses.shape)
-    guesses.to_csv(path)
+def test_the_band_of_one_run_is_the_interval_of_its_report(tmp_path: Path) -> None:
+    arrays = Result(made_up_run(tmp_path / "any", 0, 0.5)).embeddings()
+    guesses = np.random.default_rng(0).random(arrays["label"].shape).round(6)
+    known = (arrays["label"], guesses, arrays["label_mask"])
+    run = made_up_run(tmp_path, 0, METRICS["pr_auc"](*known))
+    table = pd.DataFrame(guesses, columns=CLASSES, index=arrays["clip_id"])
+    table.to_csv(run.path / "predictions.csv", index_label="clip_id")
     low, high, _ = ablate.band(group([Result(run)])[0])
-    assert 0.35 < low < 0.5 < high < 0.65
+    assert (low, high) == pytest.approx(bootstrap(*known, "multi-label")["pr_auc"], abs=1e-9)
+    assert 0.2 < low < high < 0.6
 
 
 def test_the_figure_is_written_and_read_back(tmp_path: Path) -> None:

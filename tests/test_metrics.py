@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from featreg.datasets.base import FeatregError
-from featreg.train.bootstrap import bootstrap, resampled
+from featreg.train.bootstrap import bootstrap, draws, resampled
 from featreg.train.metrics import METRICS, THRESHOLD, Label, Probability, evaluate, per_class
 
 Predictions = tuple[Label, Probability, Label]
@@ -177,6 +177,18 @@ def test_intervals_are_repeatable_and_hold_the_value() -> None:
     values = evaluate(label, probability, mask, list("abcde"), "multi-label").values
     assert first.keys() == values.keys()
     assert all(first[name].low < value < first[name].high for name, value in values.items())
+
+
+def test_intervals_lie_about_what_was_measured() -> None:
+    rng = np.random.default_rng(0)
+    label = (rng.random((60, 5)) < 0.15).astype(np.uint8)  # of few positives
+    probability, mask = rng.random((60, 5)), np.ones_like(label)
+    measured = METRICS["pr_auc"](label, probability, mask)
+    values = resampled(label, probability, mask, draws(60), "multi-label")["pr_auc"]
+    assert values.mean() > measured + 0.02  # clips that are drawn twice lift it
+    low, high = bootstrap(label, probability, mask, "multi-label")["pr_auc"]
+    expected = np.quantile(values - values.mean() + measured, [0.025, 0.975])
+    assert (low, high) == pytest.approx(tuple(expected), abs=1e-12)
 
 
 def test_probabilities_that_are_no_numbers_are_one_line() -> None:

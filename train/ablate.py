@@ -7,7 +7,7 @@ training clips; the plot is made of it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from scipy import stats
 from featreg.datasets.base import UsageError
 from featreg.datasets.shards import atomic_path
 
-from .bootstrap import resampled
+from .bootstrap import Values, draws, interval, resampled
 from .choose_alpha import with_seeds
 from .compare import Group, Result
 from .presets import Config
@@ -27,9 +27,6 @@ LEVEL = 0.95
 
 SEEDS_FOR_T = 3
 """From so many seeds on, the band is that of their mean."""
-
-RESAMPLES = 1000
-"""Draws of test clips for the band of fewer seeds."""
 
 
 def read_fractions(text: str) -> list[float]:
@@ -93,10 +90,8 @@ def band(group: Group) -> tuple[float, float, str]:
     """Ends of the `LEVEL` confidence band of a group's test metric, and what it holds.
 
     With `SEEDS_FOR_T` seeds or more, Student's t interval of the mean over seeds: the
-    scatter of training, of the choice of clips too. With fewer, quantiles of the mean
+    scatter of training, of the choice of clips too. With fewer, the `interval` of the mean
     over draws of test clips, the same for every seed: the scatter of the test set only.
-    These are shifted so that the draws have the mean that was measured: a draw holds
-    clips twice, which lifts its average precision.
     """
     metric = group.config.metric
     values = np.array(list(group.values(metric).values()))
@@ -104,24 +99,19 @@ def band(group: Group) -> tuple[float, float, str]:
         error = np.std(values, ddof=1) / np.sqrt(len(values))
         half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * error)
         return values.mean() - half, values.mean() + half, "seeds"
-    draws = np.mean([_draws(result) for result in group.results], axis=0)
-    draws += values.mean() - np.nanmean(draws)
-    low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high), "test clips"
+    drawn = np.mean([_drawn(result) for result in group.results], axis=0)
+    return *interval(drawn, float(values.mean()), LEVEL), "test clips"
 
 
-def _draws(result: Result) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _drawn(result: Result) -> Values:
     """The metric on resampled test clips; equal draws for runs on the same clips."""
     arrays = result.embeddings()
     probability = result.predictions().loc[arrays["clip_id"]].to_numpy()
-    clips = len(probability)
-    rng = np.random.default_rng(0)
-    counts = rng.multinomial(clips, np.full(clips, 1 / clips), RESAMPLES).T
-    values: Mapping[str, np.ndarray[tuple[int], np.dtype[np.float64]]] = resampled(
+    values = resampled(
         arrays["label"],
         probability,
         arrays["label_mask"],
-        np.ascontiguousarray(counts, np.int32),
+        draws(len(probability)),
         result.about["data"]["task"],
     )
     return values[result.config.metric]

@@ -32,11 +32,11 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Percentile intervals of every metric of the task, resampling clips.
+    """Intervals of every metric of the task, resampling clips: `interval` of `draws`.
 
-    Clips are drawn with replacement, as many as there are; all metrics see the same
-    draws. A class without positives in a draw is left out of that draw's macro mean.
-    The intervals hold the scatter of the test set only, not that of training.
+    All metrics see the same draws. A class without positives in a draw is left out of
+    that draw's macro mean. The intervals hold the scatter of the test set only, not that
+    of training.
 
     Parameters
     ----------
@@ -56,14 +56,47 @@ def bootstrap(
     Returns
     -------
     Metric name -> interval.
+
+    Raises
+    ------
+    FeatregError
+        If a macro mean exists for no class.
     """
-    clips = len(label)
-    draws = np.random.default_rng(seed).multinomial(clips, np.full(clips, 1 / clips), resamples)
-    counts = np.ascontiguousarray(draws.T, np.int32)
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    values = resampled(label, probability, mask, counts, task)
-    ends = {name: np.nanquantile(value, tails) for name, value in values.items()}
-    return {name: Interval(float(low), float(high)) for name, (low, high) in ends.items()}
+    values = resampled(label, probability, mask, draws(len(label), resamples, seed), task)
+    return {
+        name: interval(each, METRICS[name](label, probability, mask), level)
+        for name, each in values.items()
+    }
+
+
+def draws(clips: int, resamples: int = 1000, seed: int = 0) -> Counts:
+    """How often each clip is drawn, with replacement, as many as there are.
+
+    Returns
+    -------
+    Shape (clips, resamples).
+    """
+    counts = np.random.default_rng(seed).multinomial(clips, np.full(clips, 1 / clips), resamples)
+    return np.ascontiguousarray(counts.T, np.int32)
+
+
+def interval(values: Values, measured: float, level: float = 0.95) -> Interval:
+    """Quantiles of a metric over draws, shifted so that the draws' mean is what was measured.
+
+    A draw holds clips twice, which lifts its average precision.
+
+    Parameters
+    ----------
+    values
+        Shape (resamples,); NaN does not count.
+    measured
+        The metric on all clips, each once.
+    level
+        Probability mass between the two ends, which stay within [0, 1], as metrics do.
+    """
+    shifted = values + (measured - np.nanmean(values))
+    low, high = np.nanquantile(shifted, [(1 - level) / 2, (1 + level) / 2]).clip(0, 1)
+    return Interval(float(low), float(high))
 
 
 def resampled(
