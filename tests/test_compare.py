@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import json
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
-from made_up import CONREG, made_up_run
+from made_up import CLASSES, CONREG, made_up_run
 
 from featreg.datasets.base import FeatregError, UsageError
+from featreg.train import plots
 from featreg.train.cli import train
-from featreg.train.compare import alphas, common, differences, load, spread, table
+from featreg.train.compare import Result, alphas, common, differences, load, spread, table
 from featreg.train.presets import ALPHAS, PRESETS
+from featreg.train.runs import RunDir
 
 
 @pytest.fixture
@@ -93,12 +96,62 @@ def test_what_all_runs_share_is_said_once(tmp_path: Path) -> None:
     assert common(groups) == ["preset demo-small"]
 
 
+def on_other_data(run: RunDir, keep: np.ndarray, classes: list[str] = CLASSES) -> None:
+    """Change a run's data to those of its test clips at `keep`."""
+    about = run.read_json("config.json")
+    about["data"] |= {"fingerprint": "other", "classes": classes}
+    run.write_json("config.json", about)
+    arrays = Result(run).embeddings()
+    np.savez(run.path / "embeddings.npz", **{name: each[keep] for name, each in arrays.items()})
+    report = run.read_json("report.json")
+    for row, name in zip(report["classes"], classes, strict=True):
+        row["name"] = name
+    run.write_json("report.json", report)
+
+
 def test_runs_on_other_data_are_another_group(work: Path) -> None:
-    path = work / "runs" / "demo-baseline-s1" / "config.json"
-    about = json.loads(path.read_text())
-    about["data"]["fingerprint"] = "other"
-    path.write_text(json.dumps(about))
-    assert len(load(work, [], None)) == 3
+    on_other_data(RunDir(work / "runs" / "demo-baseline-s1"), np.arange(40)[::-1])
+    groups = load(work, [], None)
+    assert [each.label for each in groups] == [
+        "baseline, shards 01234567",
+        "baseline, shards other",
+        "Con-Reg (musicnn, alpha 0.3)",
+    ]
+    assert len({each.test_set for each in groups}) == 1  # the same clips, in another order
+    assert "test set" not in table(groups)
+
+
+@pytest.mark.parametrize(
+    ("keep", "classes"),
+    [
+        (np.arange(39), CLASSES),
+        (np.r_[0, 0:39], CLASSES),
+        (np.arange(40), ["piano", "flute", "drums", "gong"]),
+    ],
+    ids=["fewer clips", "other clips", "other classes"],
+)
+def test_other_test_sets_are_told_apart(work: Path, keep: np.ndarray, classes: list[str]) -> None:
+    for seed in (0, 1):
+        on_other_data(RunDir(work / "runs" / f"demo-conreg-musicnn-a0.3-s{seed}"), keep, classes)
+    result = CliRunner().invoke(train, ["compare", "--work", str(work)])
+    assert result.exit_code == 0, result.output
+    assert "numbers compare within a test set only" in result.output
+    assert table(load(work, [], None))["test set"].tolist() == [1, 2]
+    page = (work / "reports" / "demo.html").read_text()
+    apart = "Not drawn, for want of the same test set: Con-Reg (musicnn, alpha 0.3)."
+    assert page.count(apart) == 3
+
+
+def test_maps_lay_equal_clips_on_each_other(work: Path) -> None:
+    run = RunDir(work / "runs" / "demo-baseline-s1")
+    shutil.copy(work / "runs" / "demo-baseline-s0" / "embeddings.npz", run.path)
+    on_other_data(run, np.random.default_rng(0).permutation(40))
+    first, second, _ = load(work, [], None)
+    one, other = plots.embedding_map([first, second]).axes[:2]
+    for here, there in zip(one.collections, other.collections, strict=True):
+        apart = np.linalg.norm(here.get_offsets() - there.get_offsets(), axis=1)
+        spread_out = np.ptp(here.get_offsets(), axis=0).max()
+        assert np.median(apart) < spread_out / 10
 
 
 def test_unfinished_runs_are_left_out_or_named(work: Path) -> None:

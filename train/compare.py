@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,6 +69,16 @@ class Result:
         with np.load(self.folder.path / "embeddings.npz") as file:
             return dict(file)
 
+    @cached_property
+    def test_set(self) -> str:
+        """Fingerprint of what it was tested on: clips, in any order, labels and classes."""
+        arrays = self.embeddings()
+        digest = hashlib.sha256(json.dumps(self.about["data"]["classes"]).encode())
+        order = np.argsort(arrays["clip_id"])
+        for name in ("clip_id", "label", "label_mask"):
+            digest.update(json.dumps(arrays[name][order].tolist()).encode())
+        return digest.hexdigest()
+
 
 @dataclass
 class Group:
@@ -79,6 +91,11 @@ class Group:
     def config(self) -> Config:
         """Of the first run."""
         return self.results[0].config
+
+    @property
+    def test_set(self) -> str:
+        """Of all of its runs, since they have the same data."""
+        return self.results[0].test_set
 
     def values(self, metric: str, split: str = "test") -> dict[int, float]:
         """A metric by seed."""
@@ -133,13 +150,17 @@ def group(results: Sequence[Result]) -> list[Group]:
     """Results by all of their configuration but the seed, and by their data.
 
     What all of them share beyond their dataset's preset is left out of their labels, and
-    is what `common` says.
+    is what `common` says. Groups that differ in their data alone say which.
     """
     groups: dict[str, list[Result]] = {}
     for result in sorted(results, key=lambda result: result.config.seed):
         groups.setdefault(_key(result, "seed"), []).append(result)
     shared = common([Group("", members) for members in groups.values()])
     found = [Group(members[0].config.titled(shared), members) for members in groups.values()]
+    labels = Counter(each.label for each in found)
+    for each in found:
+        if labels[each.label] > 1:
+            each.label += f", shards {each.results[0].about['data']['fingerprint'][:8]}"
     return sorted(found, key=lambda each: (each.config.method != "baseline", each.label))
 
 
@@ -159,12 +180,15 @@ def table(groups: Sequence[Group]) -> pd.DataFrame:
     """One row a group: test metrics as mean and spread, and the validation metric.
 
     The spread is the sample standard deviation over seeds; where there is one seed,
-    there is none.
+    there is none. Where groups were tested on different things, a column numbers them.
     """
+    tested = list(dict.fromkeys(each.test_set for each in groups))
     rows: list[dict[str, object]] = []
     for each in groups:
         metric = each.config.metric
         row: dict[str, object] = {"method": each.label, "seeds": len(each.results)}
+        if len(tested) > 1:
+            row["test set"] = 1 + tested.index(each.test_set)
         for name in each.results[0].report["test"]:
             row[f"test {METRICS[name].title}"] = spread(list(each.values(name).values()))
         row[f"valid {METRICS[metric].title}"] = spread(list(each.values(metric, "valid").values()))
@@ -239,9 +263,16 @@ def _difference(each: Group, baselines: Sequence[Group]) -> str:
 
 
 def notes(groups: Sequence[Group]) -> list[str]:
-    """What the datasets say must stand beside every result: that clips are missing, say."""
+    """What must stand beside every result: that clips are missing, say, or not the same."""
     found = [result.about["data"]["notes"] for each in groups for result in each.results]
-    return list(dict.fromkeys(note for several in found for note in several))
+    said = list(dict.fromkeys(note for several in found for note in several))
+    tested = {(each.config.dataset, each.test_set) for each in groups}
+    if len(tested) > len({dataset for dataset, _ in tested}):
+        said.append(
+            "Not all of these runs were tested on the same clips, labels and classes: numbers "
+            "compare within a test set only."
+        )
+    return said
 
 
 def alphas(groups: Sequence[Group]) -> list[str]:

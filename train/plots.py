@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,11 @@ def per_class(groups: Sequence[Group]) -> Figure:
     """Average precision of each class on the test split, mean over seeds, and chance.
 
     Chance is the share of positive clips. Classes without positive clips are left out.
+
+    Parameters
+    ----------
+    groups
+        Of one test set.
     """
     means = [
         pd.concat([result.classes["pr_auc"] for result in each.results], axis=1).mean(axis=1)
@@ -127,8 +132,13 @@ def embedding_map(groups: Sequence[Group]) -> Figure:
 
     One projection for all, see `projection.py`; the first seed of each group. A row
     shows in colour the clips of one of the classes that the first group finds best.
+
+    Parameters
+    ----------
+    groups
+        Of one test set.
     """
-    maps = [each.results[0].embeddings() for each in groups]
+    maps = [_by_clip(each.results[0].embeddings()) for each in groups]
     points, kept = project([found["embedding"] for found in maps])
     first = groups[0].results[0]
     classes = first.about["data"]["classes"]
@@ -151,6 +161,12 @@ def embedding_map(groups: Sequence[Group]) -> Figure:
             if column == 0:
                 axes.set_ylabel(_wrapped(classes[number], 20))
     return figure
+
+
+def _by_clip(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The same rows, in the order of clip ids: shards of one test set may have others."""
+    order = np.argsort(arrays["clip_id"])
+    return {name: values[order] for name, values in arrays.items()}
 
 
 @mpl.rc_context(_STYLE)

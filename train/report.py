@@ -174,19 +174,23 @@ def _results(groups: Sequence[Group], shown: Sequence[Group]) -> Section:
     return Section("Every run, on the test split", [note], table(groups), points=points)
 
 
-def _figures(groups: Sequence[Group]) -> list[Section]:
+def _figures(shown: Sequence[Group]) -> list[Section]:
+    """Of the groups with the first's test set: others have other clips, or other classes."""
+    groups = [each for each in shown if each.test_set == shown[0].test_set]
+    others = [each.label for each in shown if each not in groups]
+    apart = f" Not drawn, for want of the same test set: {'; '.join(others)}." if others else ""
     maps = [each for each in groups if each.config.reg != "none" or each is groups[0]]
     return [
         Section(
             "Learning curves",
             image=plots.address(plots.learning_curves(groups)),
-            caption="Thick lines are means over seeds, thin lines single seeds.",
+            caption="Thick lines are means over seeds, thin lines single seeds." + apart,
         ),
         Section(
             "Class by class",
             image=plots.address(plots.per_class(groups)),
             caption="Average precision on the test split, mean over seeds. Chance is the share of "
-            "clips that have the class.",
+            "clips that have the class." + apart,
         ),
         Section(
             "Embeddings with and without regularization",
@@ -196,7 +200,7 @@ def _figures(groups: Sequence[Group]) -> list[Section]:
             "method finds best. One projection for all: each model's embeddings are rotated "
             "onto the first's, which changes no cosine within a model, and all are projected "
             "together (t-SNE of cosine distances), so that places mean the same in every map. "
-            "Distances between far clusters mean nothing in such a map.",
+            "Distances between far clusters mean nothing in such a map." + apart,
         ),
     ]
 
