@@ -6,6 +6,11 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    TorchElasticEnvironment,
+)
 
 from featreg.datasets.base import FeatregError, UsageError
 
@@ -86,11 +91,49 @@ def resolve_precision(precision: str, device: str) -> str:
     return "bf16-mixed" if fast else "float32"
 
 
+def require_gpus(devices: int, there: int) -> None:
+    """See that a run has the GPUs that it asks for.
+
+    Raises
+    ------
+    UsageError
+        If `devices` are more than are `there`.
+    """
+    if devices > there:
+        raise UsageError(f"--devices {devices}: {there} GPU here; ask for no more")
+
+
 def build_fabric(config: Config, device: str) -> Fabric:
-    """Devices and precision of a configuration; several devices by distributed data parallel."""
+    """Devices and precision of a configuration; several devices by distributed data parallel.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer GPUs, or torchrun started another number of processes.
+    """
+    if device == "cuda":
+        require_gpus(config.devices, torch.cuda.device_count())
     return Fabric(
         accelerator=device,
         devices=config.devices,
         strategy="ddp" if config.devices > 1 else "auto",
         precision="bf16-mixed" if config.recipe.precision == "bf16-mixed" else "32-true",
+        plugins=[_launcher(config.devices)],
     )
+
+
+def _launcher(devices: int) -> ClusterEnvironment:
+    """Who starts the processes of the other devices: torchrun if it did, else device 0's.
+
+    Left to guess, Lightning takes any Slurm job for a launcher, and its tasks for devices;
+    here ``--devices`` alone says how many there are.
+    """
+    if devices == 1 or not TorchElasticEnvironment.detect():
+        return LightningEnvironment()
+    launcher = TorchElasticEnvironment()
+    if launcher.world_size() != devices:
+        raise UsageError(
+            f"--devices {devices}: torchrun started {launcher.world_size()} processes; start one "
+            "for each device, on one machine"
+        )
+    return launcher

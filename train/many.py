@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
-from featreg.datasets.base import FeatregError, UsageError
+from featreg.datasets.base import FeatregError
 from featreg.datasets.console import progress, say
 from featreg.datasets.workdir import DatasetDir
 
+from .build import require_gpus
 from .compare import Group, Result
 from .data import AlignedSet
 from .presets import Config
@@ -132,12 +133,11 @@ def environments(device: str, devices: int, jobs: int | None) -> list[Mapping[st
         jobs = jobs or max(1, cores() // CORES_PER_RUN)
         return [{"OMP_NUM_THREADS": str(max(1, cores() // jobs))}] * jobs
     gpus = _gpus()
+    require_gpus(devices, len(gpus))
     groups = [
         ",".join(gpus[start : start + devices])
         for start in range(0, len(gpus) - devices + 1, devices)
     ]
-    if not groups:
-        raise UsageError(f"--devices {devices}: {len(gpus)} GPU here; ask for no more")
     jobs = jobs or len(groups)
     shared = {"OMP_NUM_THREADS": str(max(1, cores() // jobs))}
     chosen = itertools.islice(itertools.cycle(groups), jobs)

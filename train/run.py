@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.utilities import rank_zero_only
 
 from featreg.datasets.allocator import keep_memory
 from featreg.datasets.base import FeatregError
@@ -86,7 +85,8 @@ def run(
     fabric = build_fabric(config, device)
     # What does not fit is found here, before the processes of other devices start.
     it = _Run(config, aligned, folder, fabric, workers, save_every, tensorboard)
-    first = getattr(rank_zero_only, "rank", 0) == 0
+    # RANK, or Slurm's number of a task, would say nothing of a run on one device.
+    first = config.devices == 1 or fabric.local_rank == 0
     todo = first and folder.claim(config, aligned.fingerprint, fresh, aligned.header)
     if not first:
         logging.getLogger("featreg").setLevel(logging.WARNING)
