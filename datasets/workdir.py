@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,8 +22,8 @@ import numpy as np
 import pandas as pd
 
 from .base import SPLITS, Clip, Dataset, FeatregError, UsageError
-from .console import warn
-from .shards import DiskError, atomic_path, remove_temporaries
+from .locks import exclusive
+from .shards import atomic_path, remove_temporaries
 
 _FIXED = ("clip_id", "path", "split", "start_s", "duration_s")
 
@@ -172,24 +171,10 @@ class DatasetDir:
         FeatregError
             If another process holds it.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock_file = (self.path / ".lock").open("w")
-        except OSError as error:
-            raise DiskError(f"{self.path}: cannot be written to ({error.strerror})") from None
-        with lock_file as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise FeatregError(
-                    f"{self.path}: another prep command is writing here; wait for it, or work in "
-                    "another folder (--work)"
-                ) from None
-            except OSError as error:
-                warn(
-                    f"{self.path}: this file system has no locks ({error.strerror}); see to it "
-                    "that no other prep command writes here"
-                )
+        busy = (
+            "another prep command is writing here; wait for it, or work in another folder (--work)"
+        )
+        with exclusive(self.path, busy):
             self._remove_temporaries()
             try:
                 yield

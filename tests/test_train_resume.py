@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -141,13 +141,56 @@ def test_killed_while_an_old_run_is_removed(
     work: Path, unbroken: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lives(work, "fresh", [("step", 6, 0.0)])
-    other = dataclasses.replace(CONFIG, seed=4)
-    with monkeypatch.context() as patch:
-        patch.setattr("shutil.rmtree", lambda path: (path / "config.json").unlink())
-        patch.setattr("featreg.train.run._Run.go", lambda self: None)
-        run(other, work, name="fresh", fresh=True)
+    folder = RunDir(work / "runs/fresh")
+    removed = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        removed(path, missing_ok)
+        raise KeyboardInterrupt
+
+    while (folder.path / "config.json").exists():  # a file less each time
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", unlink)
+            with pytest.raises(KeyboardInterrupt):
+                folder.clear()
+        assert not (folder.path / "state.pt").exists()
+    assert [path.name for path in folder.path.iterdir()] == [".lock"]
     lives(work, "fresh", [("", 0, 1e9)])  # starts anew, not from the state of before
-    assert_equal(unbroken, RunDir(work / "runs/fresh"))
+    assert_equal(unbroken, folder)
+
+
+def test_two_processes_do_not_train_one_run(work: Path, tmp_path: Path) -> None:
+    lives(work, "held", [("step", 2, 0.0)])
+    folder = RunDir(work / "runs/held")
+    half = folder.path / ".state.pt.0123.tmp"
+    half.touch()
+    held = tmp_path / "held"
+    holder = start(hold, folder, held)
+    while not held.is_file():
+        time.sleep(0.01)
+    assert not half.exists()
+    half.touch()  # the other one's, from here on
+    for fresh in (False, True):
+        with pytest.raises(FeatregError, match=r"runs/held: another process trains this run"):
+            run(CONFIG, work, name="held", fresh=fresh)
+    assert half.exists()
+    os.kill(int(held.read_text()), signal.SIGKILL)
+    holder.join(60)
+    run(CONFIG, work, name="held")  # though the process that reads for it is alive
+    os.kill(int(held.with_suffix(".fork").read_text()), signal.SIGKILL)
+    assert not half.exists()
+
+
+def hold(folder: RunDir, held: Path) -> None:
+    """Hold a run, with a process beside that reads, and outlives this one."""
+    with folder.held():
+        child = os.fork()
+        if child == 0:
+            time.sleep(600)
+        held.with_suffix(".fork").write_text(str(child))
+        held.with_suffix(".half").write_text(str(os.getpid()))
+        held.with_suffix(".half").rename(held)
+        time.sleep(600)
 
 
 def test_a_state_of_another_version_names_both(work: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -180,6 +181,25 @@ def test_fresh_replaces_a_run(work: Path) -> None:
     longer = config(recipe=dataclasses.replace(short, epochs=2))
     folder = run(longer, work, name="fresh", fresh=True)
     assert folder.config() == longer
+
+
+@pytest.mark.parametrize("name", [".", "..", "../toy", "deep/er", "/tmp/elsewhere", "slash/"])
+def test_a_run_lies_in_the_folder_of_runs(work: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=f"--run-name {re.escape(name)}: expected the name of a"):
+        run(config(), work, name=name, fresh=True)
+    assert (work / "toy/clips.csv").is_file()
+
+
+def test_fresh_removes_nothing_but_runs(work: Path) -> None:
+    notes = work / "runs/notes/notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("mine")
+    with pytest.raises(UsageError, match=r"runs/notes: --fresh removes a run, .*notes\.txt"):
+        run(config(), work, name="notes", fresh=True)
+    assert [path.name for path in notes.parent.iterdir()] == ["notes.txt"]
+    notes.rename(notes.with_name("log.txt"))  # of a run that was killed as it began
+    RunDir(notes.parent).clear()
+    assert [path.name for path in notes.parent.iterdir()] == [".lock"]
 
 
 def test_shards_of_another_kind_name_both_sides(tmp_path: Path) -> None:

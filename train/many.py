@@ -20,14 +20,13 @@ from .build import require_gpus
 from .compare import Group, Result
 from .data import AlignedSet
 from .presets import Config
-from .runs import RunDir
+from .runs import LOG, RunDir
 from .spelling import arguments
 
 CORES_PER_RUN = 4
 """A run on the CPU gains little from more; with fewer in all, runs go one after another."""
 
-LOG = "log.txt"
-"""What a run that had a process of its own said, in its folder."""
+_OTHERWISE = "give the options that it was made with"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +96,10 @@ class Runner:
             aligned = DatasetDir(self.work / config.dataset).aligned(config.aligned)
             if aligned not in data:
                 data[aligned] = AlignedSet(aligned).fingerprint
-            fresh = self.fresh and config.run_name not in self.made
-            if _folder(config, self.work).claim(config, data[aligned], fresh):
+            folder = _folder(config, self.work)
+            if self.fresh and config.run_name not in self.made:
+                folder.clear()
+            if folder.todo(config, data[aligned], otherwise=_OTHERWISE):
                 found.append(config)
         return found
 
@@ -231,9 +232,14 @@ def _process(
     running: set[subprocess.Popen[bytes]],
 ) -> str | None:
     """``train run`` in a process of its own; None, or why it failed."""
-    log = _folder(config, work).path / LOG
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
+    folder = _folder(config, work)
+    log = folder.path / LOG
+    try:
+        with folder.held():  # not the log of a run that another process trains
+            output = log.open("wb")
+    except FeatregError as error:
+        return str(error)
+    with output:
         process = subprocess.Popen(
             _command(config, device, workers),
             env={**os.environ, **place, "FEATREG_WORK": str(work)},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from .metrics import evaluate
 from .model_file import Card, write_model
 from .presets import Config
 from .results import about, report, write_predictions, write_scaling
-from .runs import RunDir
+from .runs import RunDir, run_dir
 from .together import end_with_parent, ended_together
 
 
@@ -70,14 +71,16 @@ def run(
     Raises
     ------
     FeatregError
-        If the loss is not finite, or the data do not fit the model.
+        If the loss is not finite, the data do not fit the model, or another process
+        trains this run.
     UsageError
-        If another run lies in the folder.
+        If `name` is no name of a folder, or what lies in the folder is another run or,
+        with `fresh`, none.
     """
     if tensorboard:
         require_tensorboard()
     aligned = AlignedSet(DatasetDir(work / config.dataset).aligned(config.aligned))
-    folder = RunDir(work / "runs" / (name or config.run_name))
+    folder = run_dir(work, name or config.run_name)
     keep_memory()
     deterministic()
     for part in ("fabric", "pytorch"):  # they would repeat the precision
@@ -87,17 +90,21 @@ def run(
     it = _Run(config, aligned, folder, fabric, workers, save_every, tensorboard)
     # RANK, or Slurm's number of a task, would say nothing of a run on one device.
     first = config.devices == 1 or fabric.local_rank == 0
-    todo = first and folder.claim(config, aligned.fingerprint, fresh, aligned.header)
+    if first and fresh:
+        folder.clear()
     if not first:
         logging.getLogger("featreg").setLevel(logging.WARNING)
         end_with_parent()
-    fabric.launch()
-    with ended_together(fabric):
-        if not fabric.broadcast(todo):
-            say(f"{folder.name}: done already (--fresh repeats it)")
-            return folder
-        say(f"{folder.path}: {config.title}")
-        it.go()
+    # Device 0 holds the folder for all.
+    mine = folder.claim(config, aligned.fingerprint, aligned.header) if first else nullcontext()
+    with mine as todo:
+        fabric.launch()
+        with ended_together(fabric):
+            if not fabric.broadcast(todo):
+                say(f"{folder.name}: done already (--fresh repeats it)")
+                return folder
+            say(f"{folder.path}: {config.title}")
+            it.go()
     return folder
 
 

@@ -11,6 +11,8 @@
     WORK/runs/RUN/predictions.csv    test split: clip_id, probability of each class
     WORK/runs/RUN/embeddings.npz     test split: clip_id, embedding, label, label_mask
     WORK/runs/RUN/report.json        test metrics; written last: with it, the run is done
+    WORK/runs/RUN/log.txt            what it said, if it was one of several at a time
+    WORK/runs/RUN/.lock              locked by the process that trains it
 """
 
 from __future__ import annotations
@@ -18,19 +20,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from featreg.datasets.aligned import AlignedHeader
 from featreg.datasets.base import FeatregError, UsageError
-from featreg.datasets.shards import atomic_path
+from featreg.datasets.locks import LOCK, exclusive
+from featreg.datasets.shards import atomic_path, remove_temporaries
 from featreg.datasets.workdir import choose
 
 from .presets import Config
 
 FORMAT, VERSION = "featreg-run", 1
+
+LOG = "log.txt"
+"""What a run that had a process of its own said, in its folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +85,76 @@ class RunDir:
         """The run's configuration."""
         return Config.from_json(self.read_json("config.json")["config"])
 
+    def clear(self) -> None:
+        """Forget the run that is there, if any.
+
+        Raises
+        ------
+        FeatregError
+            If another process trains it.
+        UsageError
+            If the folder holds something that is no run.
+        """
+        if not self.path.exists():
+            return
+        inside = sorted({path.name for path in self.path.glob("[!.]*")} - {LOG})
+        if inside and "config.json" not in inside:
+            raise UsageError(
+                f"{self.path}: --fresh removes a run, but this is none: no config.json, but "
+                f"{', '.join(inside[:3])}; move it away yourself"
+            )
+        with self.held():
+            there = sorted({path.name for path in self.path.iterdir()} - {LOCK})
+            # Were this killed in between: first what would be gone on with, or pass for done,
+            # last what makes it a run.
+            order = ["report.json", "state.pt", *there]
+            for name in sorted(there, key=lambda name: (name == "config.json", order.index(name))):
+                _remove(self.path / name)
+
+    @contextmanager
     def claim(
-        self, config: Config, data: str, fresh: bool, header: AlignedHeader | None = None
+        self, config: Config, data: str, header: AlignedHeader | None = None
+    ) -> Iterator[bool]:
+        """Hold the folder as this run's own; whether there is anything left to do.
+
+        Parameters
+        ----------
+        config, data, header
+            As in `todo`.
+
+        Raises
+        ------
+        FeatregError
+            If another process trains it.
+        UsageError
+            If another run lies in the folder.
+        """
+        with self.held():
+            yield self.todo(config, data, header)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder against other processes, as long as the block lasts.
+
+        What a killed one left half written is removed.
+
+        Raises
+        ------
+        FeatregError
+            If another process holds it.
+        """
+        with exclusive(self.path, "another process trains this run; wait for it"):
+            remove_temporaries(self.path)
+            yield
+
+    def todo(
+        self,
+        config: Config,
+        data: str,
+        header: AlignedHeader | None = None,
+        otherwise: str = "choose another name with --run-name",
     ) -> bool:
-        """Make the folder this run's own; whether there is anything left to do.
+        """Whether there is anything left to do.
 
         Parameters
         ----------
@@ -89,33 +162,48 @@ class RunDir:
             What is to be run.
         data
             Fingerprint of the shards.
-        fresh
-            Forget what is there.
         header
             Of the shards: says what changed if they did.
+        otherwise
+            What to do, but for ``--fresh``, where another run lies in the folder.
 
         Raises
         ------
         UsageError
             If another run lies in the folder.
         """
-        if fresh and self.path.exists():
-            # First what would be gone on with, or pass for done, were this killed in between.
-            for name in ("report.json", "state.pt"):
-                (self.path / name).unlink(missing_ok=True)
-            shutil.rmtree(self.path)
         if not (self.path / "config.json").is_file():
             return True
-        for half in self.path.glob(".*.tmp"):  # of a process killed while it wrote
-            half.unlink(missing_ok=True)
         there = self.read_json("config.json")
         if there["fingerprint"] != config.fingerprint(data):
             raise UsageError(
                 f"{self.path} holds a run with another "
                 f"{_differences(there, config.to_json(), data, header)}; "
-                "choose another name with --run-name, or replace it with --fresh"
+                f"{otherwise}, or replace it with --fresh"
             )
         return not self.finished
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def run_dir(work: Path, name: str) -> RunDir:
+    """The folder of a run that is to be made.
+
+    Raises
+    ------
+    UsageError
+        If `name` leads out of WORK/runs, or deeper into it.
+    """
+    if name != Path(name).name or name == "..":
+        raise UsageError(
+            f"--run-name {name}: expected the name of a folder in {work / 'runs'}, not a path"
+        )
+    return RunDir(work / "runs" / name)
 
 
 def _differences(
