@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
@@ -89,6 +90,23 @@ def test_processes_make_the_same_runs_and_say_why_one_fails(work: Path) -> None:
     np.testing.assert_allclose(here.embeddings()["embedding"], embedding, atol=1e-3)
 
 
+def test_a_run_on_several_devices_has_a_process_of_its_own(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning starts a process again for each device: not one that makes many runs."""
+    apart: list[str] = []
+
+    def process(config: Config, *_: object) -> str | None:
+        apart.append(config.run_name)
+        return "it failed" if config.seed == 0 else None
+
+    monkeypatch.setattr(many, "_process", process)
+    first, second = (dataclasses.replace(toy_config(work, seed=seed), devices=2) for seed in (0, 1))
+    with pytest.raises(FeatregError, match="1 of 2 runs failed"):
+        Runner(work, jobs=1).run([first, second])
+    assert apart == [first.run_name, second.run_name]
+
+
 def test_no_process_outlives_an_interruption(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pids = work / "pids"
     pids.mkdir()
@@ -138,6 +156,8 @@ def test_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environments("cpu", 1, None) == [{"OMP_NUM_THREADS": "4"}] * 2
     assert environments("cpu", 1, 3) == [{"OMP_NUM_THREADS": "2"}] * 3
     assert environments("cpu", 1, 9) == [{"OMP_NUM_THREADS": "1"}] * 9
+    assert environments("cpu", 2, None) == [{"OMP_NUM_THREADS": "4"}]
+    assert environments("cpu", 4, 2) == [{"OMP_NUM_THREADS": "1"}] * 2
     monkeypatch.setattr(many, "cores", lambda: 2)
     assert len(environments("cpu", 1, None)) == 1  # one after another
 

@@ -41,8 +41,9 @@ class Runner:
         ``cpu`` or ``cuda``.
     jobs
         Runs side by side, each a process with its share of the cores, and with GPUs of
-        its own where there are enough; 1: one after another, in this process. None: as
-        many as the GPUs serve, or one for every `CORES_PER_RUN` cores.
+        its own where there are enough; 1: one after another, in this process if each
+        trains on one device. None: as many as the GPUs serve, or one for every
+        `CORES_PER_RUN` cores of a device.
     workers
         As in `run`.
     fresh
@@ -79,7 +80,9 @@ class Runner:
         if not todo:
             return
         places = environments(self.device, todo[0].devices, self.jobs)
-        make = _here if len(places) == 1 else _side_by_side
+        # The process that trains on several devices is started again for each of them.
+        alone = len(places) == 1 and todo[0].devices == 1
+        make = _here if alone else _side_by_side
         failures = make(todo, self.work, self.device, places, self.workers)
         self.made.update(every.keys() - failures.keys())
         if failures:
@@ -121,7 +124,7 @@ def environments(device: str, devices: int, jobs: int | None) -> list[Mapping[st
     device
         ``cpu`` or ``cuda``.
     devices
-        GPUs that a run trains on together.
+        That a run trains on together, each with a process of its own.
     jobs
         Processes; where there are fewer GPUs, several share one. None: see `Runner`.
 
@@ -131,8 +134,8 @@ def environments(device: str, devices: int, jobs: int | None) -> list[Mapping[st
         If a run asks for more GPUs than there are.
     """
     if device == "cpu":
-        jobs = jobs or max(1, cores() // CORES_PER_RUN)
-        return [{"OMP_NUM_THREADS": str(max(1, cores() // jobs))}] * jobs
+        jobs = jobs or max(1, cores() // (CORES_PER_RUN * devices))
+        return [{"OMP_NUM_THREADS": str(max(1, cores() // (jobs * devices)))}] * jobs
     gpus = _gpus()
     require_gpus(devices, len(gpus))
     groups = [
@@ -140,7 +143,7 @@ def environments(device: str, devices: int, jobs: int | None) -> list[Mapping[st
         for start in range(0, len(gpus) - devices + 1, devices)
     ]
     jobs = jobs or len(groups)
-    shared = {"OMP_NUM_THREADS": str(max(1, cores() // jobs))}
+    shared = {"OMP_NUM_THREADS": str(max(1, cores() // (jobs * devices)))}
     chosen = itertools.islice(itertools.cycle(groups), jobs)
     return [{**shared, "CUDA_VISIBLE_DEVICES": group} for group in chosen]
 
@@ -188,7 +191,7 @@ def _side_by_side(
     workers: int | None,
 ) -> dict[str, str]:
     """A process for each run, one at a time in each place; why runs failed, by name."""
-    say(f"{len(places)} side by side; what they say is in {work / 'runs'}/RUN/{LOG}")
+    say(f"{len(places)} at a time; what they say is in {work / 'runs'}/RUN/{LOG}")
     free: SimpleQueue[Mapping[str, str]] = SimpleQueue()
     for place in places:
         free.put(place)
