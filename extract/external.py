@@ -61,6 +61,14 @@ class WholeClip(Extractor):
 
     Config: ClassVar[type] = NoSettings
     batch_rows = 1 << 16
+    _code_sha256: ClassVar[str]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Hash the module as it is imported: what is edited later is not what computes."""
+        super().__init_subclass__(**options)
+        source = getattr(sys.modules.get(cls.__module__), "__file__", None)
+        code = Path(source).read_bytes() if source else b""
+        cls._code_sha256 = hashlib.sha256(code).hexdigest()
 
     @abstractmethod
     def compute(self, signal: Signal) -> npt.ArrayLike:
@@ -75,9 +83,7 @@ class WholeClip(Extractor):
     @property
     def settings(self) -> dict[str, Any]:
         """The user's choices, and a hash of the module: edited code is another feature."""
-        source = getattr(sys.modules[type(self).__module__], "__file__", None)
-        code = Path(source).read_bytes() if source else b""
-        return {**super().settings, "code_sha256": hashlib.sha256(code).hexdigest()}
+        return {**super().settings, "code_sha256": self._code_sha256}
 
     def prepare(self, clip_id: str, signal: Signal) -> Array:
         """All rows of the clip, checked.

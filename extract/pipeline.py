@@ -23,7 +23,7 @@ from .ahead import Decoders, decoders_here
 from .cluster import threads_here
 from .features import extractor_class
 from .hearing import Heard, Hearing, hear
-from .plan import Account, Request, ShardJob, header_of
+from .plan import Account, Request, ShardJob, difference, header_of
 from .stream import Array, Batcher, Extractor
 from .throwaway import ChildDied, Throwaway, peak_bytes
 
@@ -42,9 +42,26 @@ def extract_shard(job: ShardJob) -> Account:
     with _turn:
         threads = job.threads or threads_here()
         extractors = build_extractors(job.request, threads)
+        _check_planned(job, extractors)
         on_gpu = any(spec.device != "cpu" for spec in job.request.features)
         decoders = decoders_here(_decoders(threads, on_gpu), job.clip_timeout_s)
         return _extract(job, extractors, decoders)
+
+
+def _check_planned(job: ShardJob, extractors: Sequence[Extractor]) -> None:
+    """Refuse to compute what was not planned.
+
+    A process that has lived long, or started late, may have imported other code, or read
+    other weights, than there were when the plan was made.
+    """
+    for extractor in extractors:
+        found = header_of(extractor, job.folder.name, job.request)
+        if reason := difference(found, job.headers.get(extractor.name, found)):
+            raise FeatregError(
+                f"{extractor.name}: worker {socket.gethostname()}:{os.getpid()} has other code or "
+                f"weights than were planned ({reason}); restart the workers of your cluster, if "
+                "you have one, and run the same command again"
+            )
 
 
 def _decoders(threads: int, on_gpu: bool) -> int:

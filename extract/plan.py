@@ -9,7 +9,7 @@ revision that are asked for now.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -77,6 +77,9 @@ class ShardJob:
         Seconds after which the decoding of a clip is given up.
     careful
         Whether a worker broke on this shard, and each clip is to be tried alone first.
+    headers
+        What the shard of each feature is to say of itself, as planned: a worker whose code
+        or weights would say other does not do it.
     """
 
     folder: DatasetDir
@@ -89,6 +92,7 @@ class ShardJob:
     threads: int = 1
     clip_timeout_s: float = 600.0
     careful: bool = False
+    headers: Mapping[str, NativeHeader] = field(default_factory=dict)
 
     def path(self, feature: str) -> Path:
         """Where the shard of `feature` lies."""
@@ -190,7 +194,14 @@ def make_plan(
         spec.name: header_of(spec.extractor(), dataset.name, request) for spec in request.features
     }
     places = [
-        ShardJob(folder, split, index, _without_labels(clips[:limit][first:][:size]), request)
+        ShardJob(
+            folder,
+            split,
+            index,
+            _without_labels(clips[:limit][first:][:size]),
+            request,
+            headers=headers,
+        )
         for split, clips in splits_of(dataset.clips).items()
         if not splits or split in splits
         for size in [request.shard_clips]
@@ -276,15 +287,20 @@ def _read_account(
 
 def _why_stale(shard: NativeShard, header: NativeHeader, files: dict[str, str]) -> str:
     """What differs between a shard and what is wanted; empty if nothing does."""
-    found, wanted = shard.header.settings, header.settings
-    for key in sorted({*found, *wanted}):
-        if found.get(key) != wanted.get(key):
-            return f"{key} was {found.get(key)}, now {wanted.get(key)}"
-    if shard.header.weights_sha256 != header.weights_sha256:
-        return "other weights"
-    if shard.header != header:
-        return "another layout of rows"
+    if reason := difference(shard.header, header):
+        return reason
     changed = [key for key, file in files.items() if shard.fingerprints.get(key) != file]
     if changed:
         return f"{len(changed)} clips are new or changed, {changed[0]} among them"
     return ""
+
+
+def difference(found: NativeHeader, wanted: NativeHeader) -> str:
+    """The first thing that differs between two headers; empty if nothing does."""
+    for key in sorted({*found.settings, *wanted.settings}):
+        was, now = found.settings.get(key), wanted.settings.get(key)
+        if was != now:
+            return f"{key} was {was}, now {now}"
+    if found.weights_sha256 != wanted.weights_sha256:
+        return "other weights"
+    return "another layout of rows" if found != wanted else ""

@@ -20,14 +20,17 @@ from kit import tone, write
 
 from featreg.datasets.aligned import read_index
 from featreg.datasets.audio import decode, resample
-from featreg.datasets.base import ClipError, UsageError
+from featreg.datasets.base import ClipError, FeatregError, UsageError
 from featreg.datasets.clock import Clock
 from featreg.datasets.manifest import read
 from featreg.datasets.native import native_shard
+from featreg.datasets.workdir import DatasetDir
 from featreg.extract import external, features
 from featreg.extract.cli import prep
 from featreg.extract.external import WholeClip, load_class
 from featreg.extract.folder import FolderConfig, complete, folder_class
+from featreg.extract.pipeline import extract_shard
+from featreg.extract.plan import Plan, Request, make_plan
 from featreg.train.cli import train
 
 HERE = Path(__file__).parent
@@ -174,6 +177,36 @@ def test_what_a_class_raises_fails_its_clip_alone_and_edited_code_is_another_fea
     mended = extract_level(manifest, tmp_path)
     assert mended.exit_code == 0, mended.output
     assert len(rows_of(tmp_path / "work", "level")) == 8
+
+
+def test_code_that_is_edited_while_it_runs_is_not_what_its_rows_say(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dataset, folder = read(manifest), DatasetDir(tmp_path / "work" / "tones")
+    folder.path.mkdir(parents=True)
+
+    def edit(code: str, seconds: int) -> Plan:
+        """The plan of a process that starts now, to whose numbers `code` is new."""
+        (tmp_path / "mine.py").write_text(code)
+        os.utime(tmp_path / "mine.py", (seconds, seconds))  # not the bytecode of before
+        sys.modules.pop("mine", None)
+        features._build.cache_clear()
+        specs = features.make_specs(dataset, "mine:Level", (), (), "cpu", "float32")
+        return make_plan(dataset, folder, Request(specs, shard_clips=2), splits=("train",))
+
+    first, second = edit(SIMPLE.replace("1.25", "9"), 1).jobs
+    extract_shard(first)
+    (tmp_path / "mine.py").write_text("not even Python")
+    extract_shard(second)
+    again = edit(SIMPLE.replace("1.25", "9").replace("np.abs", "2 * np.abs"), 2).jobs
+    assert [job.index for job in again] == [0, 1]
+    assert all("code_sha256 was" in reason for job in again for reason in job.reasons)
+    # A worker that still has the code of before must not write under the new code's hash.
+    worker = edit(SIMPLE.replace("1.25", "9"), 3)
+    assert worker.jobs == ()
+    with pytest.raises(FeatregError, match=r"level: worker .* other code .*restart the workers"):
+        extract_shard(again[0])
 
 
 @pytest.mark.parametrize(

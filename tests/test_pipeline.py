@@ -393,3 +393,15 @@ def test_a_folder_that_a_worker_does_not_see_ends_the_run(dataset: Dataset, tmp_
     (job, *_) = make_plan(dataset, folder, REQUEST).jobs
     with pytest.raises(FeatregError, match=r"no such folder on .* under the same paths"):
         extract_shard(job)
+
+
+def test_a_worker_with_other_weights_than_planned_does_nothing(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    folder = DatasetDir(tmp_path / "tones")
+    folder.path.mkdir(parents=True)
+    (job, *_) = make_plan(dataset, folder, REQUEST).jobs
+    other = replace(job.headers["loudness"], weights_sha256="of a file that came since")
+    with pytest.raises(FeatregError, match=r"loudness: worker .* weights .*\(other weights\)"):
+        extract_shard(replace(job, headers={**job.headers, "loudness": other}))
+    assert not list(tmp_path.rglob("*.h5"))
