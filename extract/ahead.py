@@ -65,23 +65,21 @@ class Decoders:
     def _hear(self, clip: Clip, hearing: Hearing) -> Heard | ClipError:
         decoder = self._idle.pop()
         try:
-            return _hear_twice(decoder, clip, hearing)
+            return _hear(decoder, clip, hearing)
         finally:
             self._idle.append(decoder)
 
 
-def _hear_twice(
+def _hear(
     decoder: Throwaway[[Clip, Hearing], Heard | ClipError], clip: Clip, hearing: Hearing
 ) -> Heard | ClipError:
-    """Hear a clip; if the decoder dies of it, once more, for somebody else may have killed it."""
-    for _ in range(2):
-        try:
-            return decoder(clip, hearing)
-        except ChildHung as hung:
-            return ClipError("decode", f"{clip.path}: the decoder gave {hung}")
-        except ChildDied as death:
-            reason = f"{clip.path}: the decoder crashed on it, twice: {death}"
-    return ClipError("decode", reason)
+    """Hear a clip, or say how the decoder died of it."""
+    try:
+        return decoder.twice(clip, hearing)
+    except ChildHung as hung:
+        return ClipError("decode", f"{clip.path}: the decoder gave {hung}")
+    except ChildDied as death:
+        return ClipError("decode", f"{clip.path}: the decoder crashed on it, twice: {death}")
 
 
 @cache

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 from featreg.datasets.allocator import keep_memory
 from featreg.datasets.audio import fingerprint
@@ -231,10 +231,12 @@ def _try_alone(clips: Sequence[Clip], job: ShardJob) -> dict[str, ClipError]:
     with closing(alone):
         for clip in clips:
             try:
-                alone(clip, job.request, job.threads or threads_here())
+                alone.twice(clip, job.request, job.threads or threads_here())
             except ChildDied as death:
                 reason = f"{clip.path}: no process survives it, alone in one: {death}"
                 broken[clip.clip_id] = ClipError("extract", reason)
+            except FeatregError:  # no fault of the clip's
+                raise
             except Exception as error:
                 reason = f"{clip.path}: {type(error).__name__}: {error}".splitlines()[0]
                 broken[clip.clip_id] = ClipError("extract", reason)
@@ -247,4 +249,5 @@ def _extract_alone(clip: Clip, request: Request, threads: int) -> None:
     heard = hear(clip, _hearing(request, extractors))
     if isinstance(heard, Heard):
         for extractor in extractors:
-            extractor.extract(heard.signals[extractor.sample_rate])
+            with suppress(ClipError):  # it will lack this feature, and may have the others
+                extractor.extract(heard.signals[extractor.sample_rate], clip.clip_id)

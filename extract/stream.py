@@ -160,11 +160,17 @@ class Extractor(ABC):
     def network(self, inputs: Array) -> Array:
         """Rows of shape (n, dim) and type `dtype`, from inputs of shape (n, ...)."""
 
-    def extract(self, signal: Signal) -> Array:
-        """All rows of one signal, shape (rows, dim)."""
+    def extract(self, signal: Signal, clip_id: str = "") -> Array:
+        """All rows of one signal, shape (rows, dim); `clip_id` is what `prepare` may need.
+
+        Raises
+        ------
+        ClipError
+            If the clip can have no rows.
+        """
         rows: list[Array] = []
         batcher = Batcher(self, lambda _, values: rows.append(values))
-        batcher.push("", signal)
+        batcher.push(clip_id, signal)
         batcher.flush()
         return rows[0]
 

@@ -16,6 +16,7 @@ import pickle
 import resource
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from contextlib import suppress
 from typing import IO, Any, Generic, ParamSpec, TypeVar
 
 from featreg.datasets.allocator import keep_memory
+from featreg.datasets.base import FeatregError
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -47,6 +49,10 @@ class ChildDied(Exception):
 
 class ChildHung(ChildDied):
     """The child took longer than it may, and was ended."""
+
+
+class StartError(FeatregError):
+    """No child can be started: nothing is wrong with what it was to do."""
 
 
 class Throwaway(Generic[Arguments, Result]):
@@ -79,6 +85,8 @@ class Throwaway(Generic[Arguments, Result]):
         ------
         ChildDied
             If the child crashed, was killed, or (`ChildHung`) took longer than it may.
+        StartError
+            If there is no child, and none can be started.
         Exception
             Whatever `function` raised.
         """
@@ -99,6 +107,15 @@ class Throwaway(Generic[Arguments, Result]):
             raise result
         return result  # type: ignore[no-any-return]
 
+    def twice(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        """The same; once more if the child dies of it, for somebody else may have killed it."""
+        try:
+            return self(*args, **kwargs)
+        except ChildHung:
+            raise
+        except ChildDied:
+            return self(*args, **kwargs)
+
     def close(self) -> None:
         """End the child, whatever it does."""
         if self._child is not None:
@@ -113,7 +130,12 @@ class Throwaway(Generic[Arguments, Result]):
                 return
             except (EOFError, BrokenPipeError, TimeoutError):
                 reason = self._how_it_died()
-        raise RuntimeError(f"no process could be started: {reason}")
+            except OSError as error:
+                reason = str(error)
+        raise StartError(
+            f"no process could be started on {socket.gethostname()}: {reason}; what is finished "
+            "stays, and the same command goes on from there"
+        )
 
     def _start_once(self) -> None:
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  # closed with this object

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,17 +11,18 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from kit import make_clip, tone, write
 
-from featreg.datasets.base import ClipError
+from featreg.datasets.base import Clip, ClipError
 from featreg.extract import ahead
 from featreg.extract.ahead import Decoders
 from featreg.extract.hearing import Heard, Hearing, hear
-from featreg.extract.throwaway import ChildDied, ChildHung, Throwaway
+from featreg.extract.throwaway import ChildDied, ChildHung, StartError, Throwaway
 
 HEARING = Hearing((16000,), "soxr_hq", False)
 
@@ -137,18 +139,29 @@ def test_clips_come_in_order_as_they_would_here(
 
 def test_a_decoder_that_somebody_kills_is_asked_again(tmp_path: Path) -> None:
     clip = make_clip(write(tmp_path / "a.wav", tone(1.0, 8000), 8000))
-    decoders = Decoders(1, timeout_s=60.0)
-    (decoder,) = decoders._all
     asked = []
 
-    class Killed:
-        def __call__(self, *arguments: object) -> object:
+    class Killed(Throwaway[[Clip, Hearing], Heard | ClipError]):
+        def __call__(self, *arguments: Any, **options: Any) -> Heard | ClipError:
             asked.append(arguments)
             if len(asked) == 1:
                 raise ChildDied("it was ended by SIGKILL")
-            return decoder(*arguments)  # type: ignore[arg-type]
+            return super().__call__(*arguments, **options)
 
-    decoders._idle = [Killed()]  # type: ignore[list-item]
-    ((_, heard),) = decoders.hear_all([clip], HEARING)
+    decoders = Decoders(1, timeout_s=60.0)
+    with closing(Killed(hear, 60.0)) as decoder:
+        decoders._idle = [decoder]
+        ((_, heard),) = decoders.hear_all([clip], HEARING)
     assert isinstance(heard, Heard)
     assert len(asked) == 2
+
+
+def test_where_no_process_can_be_started_nobody_else_is_blamed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(StartError, match=r"could be started on .*: .*Resource temporarily unavail"):
+        Throwaway(work, 1.0)("work")

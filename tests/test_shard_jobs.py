@@ -1,0 +1,78 @@
+"""A shard on a worker: refused if it was planned otherwise, done with care after a loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kit import make_dataset
+from loudness import LoudnessConfig
+
+from featreg.datasets.base import Dataset, FeatregError
+from featreg.datasets.native import native_shard
+from featreg.datasets.workdir import DatasetDir
+from featreg.extract.features import FOLDER, FeatureSpec
+from featreg.extract.folder import FolderConfig, complete
+from featreg.extract.pipeline import extract_shard
+from featreg.extract.plan import Request, ShardJob, make_plan
+from featreg.extract.throwaway import StartError, Throwaway
+from featreg.extract.waveform import WaveformConfig
+
+AUDIO = FeatureSpec("audio", WaveformConfig())
+LOUDNESS = FeatureSpec("loudness", LoudnessConfig(), source="loudness:Loudness")
+
+
+def make_job(dataset: Dataset, work: Path, feature: FeatureSpec) -> ShardJob:
+    """The only shard of a dataset."""
+    folder = DatasetDir(work / dataset.name)
+    folder.path.mkdir(parents=True)
+    (job,) = make_plan(dataset, folder, Request((AUDIO, feature))).jobs
+    return job
+
+
+def test_a_worker_with_other_weights_than_planned_does_nothing(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "source", {"train": 1})
+    job = make_job(dataset, tmp_path / "work", LOUDNESS)
+    other = replace(job.headers["loudness"], weights_sha256="of a file that came since")
+    with pytest.raises(FeatregError, match=r"loudness: worker .* weights .*\(other weights\)"):
+        extract_shard(replace(job, headers={**job.headers, "loudness": other}))
+    assert not list(tmp_path.rglob("*.h5"))
+
+
+def careful_job(dataset: Dataset, work: Path, arrays: Path) -> ShardJob:
+    """The same with a feature of .npy files, after two workers were lost."""
+    config = complete("made", FolderConfig(arrays, 0.1))
+    return replace(
+        make_job(dataset, work, FeatureSpec("made", config, source=FOLDER)), careful=True
+    )
+
+
+def test_clips_tried_alone_lack_the_features_they_would_lack_anyway(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "source", {"train": 3}, seconds=1.0)
+    for clip in dataset.clips[:2]:
+        np.save(tmp_path / f"{clip.clip_id}.npy", np.ones((10, 5)))
+    job = careful_job(dataset, tmp_path / "work", tmp_path)
+    account = extract_shard(job)
+    assert [(each.clip_id, each.stage) for each in account.failures] == [("train-2", "extract")]
+    assert "no file" in account.failures[0].reason
+    for feature, names in {"audio": range(3), "made": range(2)}.items():
+        with native_shard(job.path(feature)) as shard:
+            assert list(shard.clip_ids) == [f"train-{k}" for k in names]
+
+
+def test_clips_are_not_blamed_where_they_cannot_be_tried_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = make_dataset(tmp_path / "source", {"train": 1})
+    np.save(tmp_path / "train-0.npy", np.ones((13, 5)))
+    job = careful_job(dataset, tmp_path / "work", tmp_path)
+
+    def refuse(self: Throwaway[..., object]) -> None:
+        raise OSError("no process")
+
+    monkeypatch.setattr(Throwaway, "_start_once", refuse)
+    with pytest.raises(StartError, match="no process"):
+        extract_shard(job)
+    assert not list(tmp_path.rglob("*.h5"))
