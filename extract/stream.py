@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pooch
 
-from featreg.datasets.base import Clip
+from featreg.datasets.base import Clip, ClipError
 from featreg.datasets.clock import Clock
 
 Signal = npt.NDArray[np.float32]
@@ -154,11 +154,19 @@ class Extractor(ABC):
         Returns
         -------
         Shape (stop - start, ...), the first axis over rows.
+
+        Raises
+        ------
+        ClipError
+            If this clip can have no rows; the others go on.
         """
 
     @abstractmethod
     def network(self, inputs: Array) -> Array:
-        """Rows of shape (n, dim) and type `dtype`, from inputs of shape (n, ...)."""
+        """Rows of shape (n, dim) and type `dtype`, from inputs of shape (n, ...).
+
+        The rows of a batch belong to several clips: no `ClipError` can be raised here.
+        """
 
     def extract(self, signal: Signal, clip_id: str = "") -> Array:
         """All rows of one signal, shape (rows, dim); `clip_id` is what `prepare` may need.
@@ -211,7 +219,14 @@ class Batcher:
         start = 0
         while start < total:
             stop = min(total, start + self._extractor.batch_rows - self._waiting)
-            self._inputs.append(self._extractor.inputs(signal, start, stop))
+            try:
+                self._inputs.append(self._extractor.inputs(signal, start, stop))
+            except ClipError:
+                # Its rows before `start` filled a batch each, so that none of them waits; and
+                # where there are any, all older clips are delivered.
+                self._open.pop()
+                self._filled = self._filled if self._open else 0
+                raise
             self._waiting += stop - start
             start = stop
             if self._waiting == self._extractor.batch_rows:
@@ -223,7 +238,13 @@ class Batcher:
             return
         batch = self._inputs[0] if len(self._inputs) == 1 else np.concatenate(self._inputs)
         self._inputs, self._waiting = [], 0
-        values = self._extractor.network(batch)
+        try:
+            values = self._extractor.network(batch)
+        except ClipError as error:
+            raise RuntimeError(
+                f"{self._extractor.name}: `network` raised a ClipError, but a batch holds rows of "
+                f"several clips; `prepare` and `inputs` may raise it ({error})"
+            ) from error
         while len(values):
             key, rows = self._open[0]
             taken = min(len(values), len(rows) - self._filled)

@@ -30,7 +30,6 @@ from featreg.extract.features import FeatureSpec
 from featreg.extract.pipeline import extract_shard
 from featreg.extract.plan import Request, describe, make_plan
 from featreg.extract.run import Summary, run_extraction
-from featreg.extract.stream import Batcher
 from featreg.extract.verify import faults
 from featreg.extract.waveform import WaveformConfig
 
@@ -110,19 +109,6 @@ def test_every_row_is_what_the_extractor_gives_for_that_clip_alone(
         )
         with native_shard(path) as shard:
             np.testing.assert_array_equal(shard.values(clip.clip_id), loudness)
-
-
-def test_clips_share_batches_and_keep_their_rows() -> None:
-    extractor = Loudness(LoudnessConfig(), {})
-    signals = {f"{n}": tone(n / 2, 8000, seed=n)[:, 0] for n in (1, 7, 2, 13, 3)}
-    delivered = {}
-    batcher = Batcher(extractor, delivered.__setitem__)
-    for key, signal in signals.items():
-        batcher.push(key, signal)
-    batcher.flush()
-    assert list(delivered) == list(signals)
-    for key, signal in signals.items():
-        np.testing.assert_array_equal(delivered[key], extractor.extract(signal))
 
 
 def test_a_second_run_does_nothing_and_changes_no_file(dataset: Dataset, tmp_path: Path) -> None:
@@ -393,15 +379,3 @@ def test_a_folder_that_a_worker_does_not_see_ends_the_run(dataset: Dataset, tmp_
     (job, *_) = make_plan(dataset, folder, REQUEST).jobs
     with pytest.raises(FeatregError, match=r"no such folder on .* under the same paths"):
         extract_shard(job)
-
-
-def test_a_worker_with_other_weights_than_planned_does_nothing(
-    dataset: Dataset, tmp_path: Path
-) -> None:
-    folder = DatasetDir(tmp_path / "tones")
-    folder.path.mkdir(parents=True)
-    (job, *_) = make_plan(dataset, folder, REQUEST).jobs
-    other = replace(job.headers["loudness"], weights_sha256="of a file that came since")
-    with pytest.raises(FeatregError, match=r"loudness: worker .* weights .*\(other weights\)"):
-        extract_shard(replace(job, headers={**job.headers, "loudness": other}))
-    assert not list(tmp_path.rglob("*.h5"))
