@@ -228,9 +228,10 @@ class OpenL3(Extractor):
     def _pool(self, maps: Tensor) -> Tensor:
         """The maxima of maps of shape (n, height, width, channels) in `CELLS`; (n, dim)."""
         bands, frames = CELLS[self.dim]
+        n, height, width, channels = maps.shape
         # One axis after the other: over two at once, torch takes forty times as long.
-        over_time = maps.unflatten(2, (frames, -1)).amax(3)
-        return over_time.unflatten(1, (bands, -1)).amax(2).flatten(1)
+        over_time = maps.view(n, height, frames, width // frames, channels).amax(3)
+        return over_time.view(n, bands, height // bands, frames, channels).amax(2).flatten(1)
 
     @cached_property
     def _network(self) -> tuple[float, float, Stack]:

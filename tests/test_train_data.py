@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightning.fabric import Fabric
 from synthetic import RATE, header, write_shard, write_toy
+from torch.utils.data import DataLoader
 from toy_runs import CONREG, RECIPE
 
 from featreg.datasets.base import FeatregError, UsageError
@@ -66,17 +67,69 @@ def test_a_crop_depends_on_seed_epoch_and_clip_alone(toy: AlignedSet) -> None:
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_workers_give_the_same_batches(
+def test_processes_give_the_same_batches(
     toy: AlignedSet, context: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_data, "IN_MEMORY_BYTES", 0)  # from files, open before the fork
     crops = Crops(cutter(toy), seed=0)
     order = EpochOrder(16, 5, seed=0, rank=0, world=1)
-    alone = list(crop_loader(crops, order, workers=0))
-    loader = crop_loader(crops, order, workers=4)
-    loader.multiprocessing_context = context
+    alone = list(crop_loader(crops, order, threads=0))
+    loader = DataLoader(crops, batch_sampler=order, num_workers=4, multiprocessing_context=context)
     for mine, theirs in zip(alone, loader, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+@pytest.mark.parametrize("open_shards", [1, 512])
+def test_threads_give_the_same_batches(
+    toy: AlignedSet, open_shards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_data, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(train_data, "OPEN_SHARDS", open_shards)  # others still read what closes
+    crops = Crops(cutter(toy), seed=0)
+    order = EpochOrder(16, 2, seed=0, rank=0, world=1)
+    alone, loader = crop_loader(crops, order, threads=0), crop_loader(crops, order, threads=4)
+    assert len(loader) == 8
+    for epoch in range(20):
+        order.epoch = epoch
+        for mine, theirs in zip(alone, loader, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+def test_an_error_in_a_thread_is_the_readers_own(
+    toy: AlignedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crops = Crops(cutter(toy), seed=0)
+    monkeypatch.setattr(crops, "batch", lambda keys, pin: crops._cutter.missing)
+    with pytest.raises(AttributeError, match="missing"):
+        list(crop_loader(crops, EpochOrder(16, 2, seed=0, rank=0, world=1), threads=2))
+
+
+def test_a_shard_is_kept_in_memory_whole_and_counted_so(
+    toy: AlignedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = toy.split("train")
+    everything = int(4 * 4 * clips.rows[-1, 1] + 2 * clips.audio[-1, 1])
+    last = clips.take(np.array([len(clips) - 1]))
+    monkeypatch.setattr(train_data, "IN_MEMORY_BYTES", everything - 1)
+    assert not ClipReader(last, ("tones",), 4).in_memory
+    monkeypatch.setattr(train_data, "IN_MEMORY_BYTES", everything)
+    assert ClipReader(last, ("tones",), 4).in_memory
+
+
+def test_a_feature_named_twice_is_refused(toy: AlignedSet) -> None:
+    with pytest.raises(UsageError, match=r"--features tones\+tones: name each feature once"):
+        toy.features(["tones", "tones"])
+
+
+def test_a_piece_of_more_rows_than_audio_is_repeated_row_for_row(tmp_path: Path) -> None:
+    """44,101 samples at 44.1 kHz are 16,000 here, which ten rows cover, but eleven rows."""
+    aligned = lengths(tmp_path, 1.05)
+    clips = aligned.split("train")
+    clips = dataclasses.replace(clips, audio=clips.audio - np.array([0, 800]))
+    batch = Crops(Cutter(aligned, clips, ("tones",), 3 * RATE), seed=0)[0, 0]
+    assert batch.features[:, 0].tolist() == [*range(11), *range(11), *range(8)]
+    period = np.pad(audio_of(aligned, 0)[:RATE], (0, 1600))
+    np.testing.assert_array_equal(batch.audio, np.resize(period, 3 * RATE))
 
 
 def test_memory_stays_flat_over_20000_reads(

@@ -170,7 +170,8 @@ class Classifier:
         """Batches of shape (up to `TOGETHER`, samples)."""
         samples = self.card.samples
         if len(signal) < samples:
-            signal = repeated(signal, samples, self._row_samples)
+            whole = -(-len(signal) // self._row_samples) * self._row_samples
+            signal = repeated(signal, samples, whole)
         for first in range(0, len(starts), TOGETHER):
             some = starts[first : first + TOGETHER]
             batch = np.stack([signal[start : start + samples] for start in some])

@@ -17,7 +17,7 @@ from .configure import alpha_option, config_options
 _WORKERS = click.option(
     "--workers",
     type=click.IntRange(0),
-    help="Processes that read.  [default: none if the data fit into memory, else one a core]",
+    help="Threads that read ahead; 0: none.  [default: 4]",
 )
 
 

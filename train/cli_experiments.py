@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _WORKERS = click.option(
     "--workers",
     type=click.IntRange(0),
-    help="Processes that read.  [default: none if the data fit into memory, else one a core]",
+    help="Threads that read ahead; 0: none.  [default: 4]",
 )
 _SEEDS = click.option("--seeds", type=click.IntRange(1), default=1, help="Runs of each method.")
 _ALPHAS = click.option(

@@ -127,7 +127,7 @@ def predict_command(
     default="table",
     help="json: all digits, keys as in report.json.",
 )
-@click.option("--workers", type=click.IntRange(0), default=0, help="Processes that read.")
+@click.option("--workers", type=click.IntRange(0), default=4, help="Threads that read.")
 @_DEVICE
 @work_option
 def eval_command(

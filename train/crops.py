@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from featreg.datasets.base import UsageError
 
+from .ahead import ReadAhead
 from .data import AlignedSet, ClipReader, Clips
 
 Array = npt.NDArray[np.float32]
@@ -113,7 +114,6 @@ class Cutter:
                 f"{samples // self.row_samples * self.row_samples / rate:g} is one"
             )
         self.rows = samples // self.row_samples
-        self._features = bool(features)
         self._scaling = scaling
 
     def spare(self, clip: int) -> int:
@@ -121,8 +121,8 @@ class Cutter:
         first, last = self.reader.clips.audio[clip]
         return max(0, int(last - first) - self.samples)
 
-    def cut(self, clip: int, start: int) -> tuple[Array, Array]:
-        """Audio of shape (samples,) and rows of shape (rows, B_F).
+    def cut(self, clip: int, start: int, audio: Array, values: Array) -> None:
+        """Write a piece into `audio`, (samples,), and `values`, (rows, B_F).
 
         Parameters
         ----------
@@ -131,42 +131,53 @@ class Cutter:
         start
             First sample, 0 to ``spare(clip)``. The rows start at the row border nearest
             to it: at `start` itself, if that is a border.
+        audio, values
+            Written.
         """
-        first, last = self.reader.clips.audio[clip]
+        reader = self.reader
+        first, last = reader.clips.audio[clip]
         if last - first >= self.samples:
-            audio = self.reader.audio(clip, start, start + self.samples)
-            return audio, self._values(clip, round(start / self.row_samples), self.rows)
-        first, last = self.reader.clips.rows[clip]
-        total = int(last - first)
-        audio = self.reader.audio(clip, 0, total * self.row_samples)
-        values = self._values(clip, 0, total)
-        repetition = repeated(audio, self.samples, self.row_samples)
-        return repetition, values[np.arange(self.rows) % total]
+            reader.audio_into(clip, start, audio)
+            reader.rows_into(clip, round(start / self.row_samples), values)
+        else:
+            first, last = reader.clips.rows[clip]
+            total = int(last - first)
+            heard = reader.audio(clip, 0, total * self.row_samples)
+            audio[:] = repeated(heard, self.samples, total * self.row_samples)
+            values[:] = reader.rows(clip, 0, total)[np.arange(self.rows) % total]
+        if self._scaling is not None and self.reader.row_dim:
+            values -= self._scaling.mean
+            values /= self._scaling.std
 
-    def _values(self, clip: int, row: int, count: int) -> Array:
-        if not self._features:
-            return np.empty((count, 0), np.float32)
-        values = self.reader.rows(clip, row, row + count)
-        if self._scaling is not None:
-            values = (values - self._scaling.mean) / self._scaling.std
-        return values
+    def batch(self, pieces: Sequence[tuple[int, Sequence[int]]], pin: bool) -> Batch:
+        """Pieces of some clips; audio has shape (clips, pieces of each, samples).
 
-    def batch(self, audio: Array, values: Array, clip: int) -> Batch:
-        """One item, with the labels of its clip."""
-        clips = self.reader.clips
+        Parameters
+        ----------
+        pieces
+            Clips, and first samples of each one's pieces, equally many.
+        pin
+            Whether it goes to a GPU from here.
+        """
+        shape = len(pieces), len(pieces[0][1])
+        audio = torch.empty(*shape, self.samples, pin_memory=pin)
+        values = torch.empty(*shape, self.rows, self.reader.row_dim, pin_memory=pin)
+        for (clip, starts), *room in zip(pieces, audio.numpy(), values.numpy(), strict=True):
+            for start, *where in zip(starts, *room, strict=True):
+                self.cut(clip, start, *where)
+        clips, chosen = self.reader.clips, [clip for clip, _ in pieces]
         return Batch(
-            torch.from_numpy(audio),
-            torch.from_numpy(values),
-            torch.from_numpy(clips.label[clip].astype(np.float32)),
-            torch.from_numpy(clips.label_mask[clip].astype(np.float32)),
-            torch.tensor(clip),
+            audio,
+            values,
+            torch.from_numpy(clips.label[chosen].astype(np.float32)),
+            torch.from_numpy(clips.label_mask[chosen].astype(np.float32)),
+            torch.tensor(chosen),
         )
 
 
-def repeated(audio: Array, samples: int, row_samples: int) -> Array:
-    """A short clip as a piece: zeros up to a whole number of rows, and from its start again."""
-    whole = np.pad(audio, (0, -len(audio) % row_samples))
-    return np.resize(whole, samples)
+def repeated(audio: Array, samples: int, period: int) -> Array:
+    """A short clip as a piece: zeros up to `period`, and from its start again."""
+    return np.resize(np.pad(audio, (0, period - len(audio))), samples)
 
 
 def chunk_starts(spare: int, row_samples: int, chunks: int) -> list[int]:
@@ -191,12 +202,21 @@ class Crops(Dataset[Batch]):
     def __init__(self, cutter: Cutter, seed: int) -> None:
         self._cutter, self._seed = cutter, seed
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
-        epoch, clip = key
+    def batch(self, keys: Sequence[tuple[int, int]], pin: bool = False) -> Batch:
+        """The crops with these keys; see `Cutter.batch`."""
+        batch = self._cutter.batch(
+            [(clip, [self._start(epoch, clip)]) for epoch, clip in keys], pin
+        )
+        return batch._replace(audio=batch.audio[:, 0], features=batch.features[:, 0])
+
+    def _start(self, epoch: int, clip: int) -> int:
         cutter = self._cutter
         borders = cutter.spare(clip) // cutter.row_samples + 1
         row = int(np.random.default_rng((self._seed, 1, epoch, clip)).integers(borders))
-        return cutter.batch(*cutter.cut(clip, row * cutter.row_samples), clip)
+        return row * cutter.row_samples
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        return Batch(*(part[0] for part in self.batch([key])))
 
 
 class Chunks(Dataset[Batch]):
@@ -213,11 +233,12 @@ class Chunks(Dataset[Batch]):
         """First samples of a clip's pieces."""
         return chunk_starts(self._cutter.spare(clip), self._cutter.row_samples, self._chunks)
 
+    def batch(self, clips: Sequence[int], pin: bool = False) -> Batch:
+        """The pieces of these clips; see `Cutter.batch`."""
+        return self._cutter.batch([(clip, self.starts(clip)) for clip in clips], pin)
+
     def __getitem__(self, clip: int) -> Batch:
-        cutter = self._cutter
-        pieces = [cutter.cut(clip, start) for start in self.starts(clip)]
-        audio, values = (np.stack(arrays) for arrays in zip(*pieces, strict=True))
-        return cutter.batch(audio, values, clip)
+        return Batch(*(part[0] for part in self.batch([clip])))
 
     def __len__(self) -> int:
         return len(self._cutter.reader.clips)
@@ -273,29 +294,14 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
         return self._batches
 
 
-def crop_loader(crops: Crops, order: EpochOrder, workers: int) -> DataLoader[Batch]:
-    """Batches of crops in the order of `order`; workers stay from epoch to epoch."""
-    return DataLoader(
-        crops,
-        batch_sampler=order,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        # The loader draws seeds for its workers: from the global generator, dropout would
-        # depend on them.
-        generator=torch.Generator(),
-    )
+def crop_loader(crops: Crops, order: EpochOrder, threads: int) -> ReadAhead:
+    """Batches of crops in the order of `order`."""
+    return ReadAhead(crops.batch, order, threads)
 
 
 def chunk_loader(
-    chunks: Chunks, clips: Sequence[int], clips_a_batch: int, workers: int
-) -> DataLoader[Batch]:
+    chunks: Chunks, clips: Sequence[int], clips_a_batch: int, threads: int
+) -> ReadAhead:
     """Batches of the chunks of the clips `clips`, in order."""
-    return DataLoader(
-        chunks,
-        batch_size=clips_a_batch,
-        sampler=clips,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),
-    )
+    starts = range(0, len(clips), clips_a_batch)
+    return ReadAhead(chunks.batch, [clips[k : k + clips_a_batch] for k in starts], threads)

@@ -8,27 +8,25 @@ chunks out of them.
 from __future__ import annotations
 
 import hashlib
-import os
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from featreg.datasets.aligned import AlignedHeader, AlignedIndex, read_index
 from featreg.datasets.base import FeatregError, Task, UsageError
+from featreg.datasets.chunks import ShardRows
 
 IN_MEMORY_BYTES = 256 << 20
 """A split that takes no more is kept in memory, decompressed, from its first reading on."""
 
-OPEN_SHARDS = 128
-"""Shards that one process keeps open: reopening costs more than reading a crop."""
-
-_CHUNK_CACHE_BYTES = 256 << 10  # per array: random crops rarely meet the same chunk again
+OPEN_SHARDS = 512
+"""Shards that a reader keeps open: reopening costs more than reading a crop."""
 
 Array = npt.NDArray[Any]
 
@@ -129,6 +127,8 @@ class AlignedSet:
             If a name is not in the shards.
         """
         there = tuple(self.header.features)
+        if len(set(wanted)) < len(wanted):
+            raise UsageError(f"--features {'+'.join(wanted)}: name each feature once")
         for name in wanted:
             if name not in there:
                 raise UsageError(
@@ -219,10 +219,9 @@ def _short(value: object, limit: int = 80) -> str:
 
 
 class ClipReader:
-    """Reads audio and rows of clips, in any process.
+    """Reads audio and rows of clips, in any thread and any process.
 
-    Files are opened where they are read, never before a fork, and do not travel with a
-    pickle: an HDF5 handle shared by two processes gives wrong numbers without a word.
+    Files are opened where they are read, and do not travel with a pickle.
 
     Parameters
     ----------
@@ -232,70 +231,95 @@ class ClipReader:
         Names, side by side in this order; may be empty.
     row_dim
         Their values per row.
+
+    Attributes
+    ----------
+    in_memory
+        Whether shards are kept in memory, whole, from their first reading on.
     """
 
     def __init__(self, clips: Clips, features: Sequence[str], row_dim: int) -> None:
-        self.clips = clips
-        self._names = tuple(f"features/{name}" for name in features)
-        needed = int((clips.rows[:, 1] - clips.rows[:, 0]).sum()) * row_dim * 4
-        needed += int((clips.audio[:, 1] - clips.audio[:, 0]).sum()) * 2
-        self.in_memory = needed <= IN_MEMORY_BYTES
+        self.clips, self.row_dim = clips, row_dim
+        self._features = tuple(f"features/{name}" for name in features)
+        self.in_memory = self._bytes() <= IN_MEMORY_BYTES
         self._forget()
 
+    def _bytes(self) -> int:
+        """What the shards take in memory, as far as their last chosen clips."""
+        clips, shards = self.clips, len(self.clips.paths)
+        ends = np.zeros((2, shards), np.int64)
+        np.maximum.at(ends[0], clips.shard, clips.rows[:, 1])
+        np.maximum.at(ends[1], clips.shard, clips.audio[:, 1])
+        rows, samples = ends.sum(axis=1).tolist()
+        return int(rows * self.row_dim * 4 + samples * 2)
+
     def _forget(self) -> None:
-        self._files: OrderedDict[int, tuple[h5py.File, dict[str, h5py.Dataset]]] = OrderedDict()
+        self._shards: OrderedDict[int, ShardRows] = OrderedDict()
         self._kept: dict[tuple[int, str], Array] = {}
-        self._pid = os.getpid()
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": OrderedDict(), "_kept": {}}
+        names = ("clips", "row_dim", "_features", "in_memory")
+        return {name: self.__dict__[name] for name in names}
 
-    def close(self) -> None:
-        """Close all files; the next reading opens them again."""
-        if self._pid == os.getpid():
-            for file, _ in self._files.values():
-                file.close()
-        self._files.clear()
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
 
     def audio(self, clip: int, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Samples from `start` to `stop` of a clip; fewer where it ends before. In [-1, 1]."""
         first, last = self.clips.audio[clip]
-        stored = self._read(clip, "audio", first + start, min(last, first + stop))
-        samples: npt.NDArray[np.float32] = np.asarray(stored, np.float32) / np.float32(32767)
+        samples = np.empty(max(0, min(stop, int(last - first)) - start), np.float32)
+        self.audio_into(clip, start, samples)
         return samples
 
     def rows(self, clip: int, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Rows from `start` to `stop` of a clip; shape (stop - start, row_dim)."""
-        first = self.clips.rows[clip, 0]
-        parts = [self._read(clip, name, first + start, first + stop) for name in self._names]
-        return np.asarray(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1))
+        rows = np.empty((stop - start, self.row_dim), np.float32)
+        self.rows_into(clip, start, rows)
+        return rows
 
-    def _read(self, clip: int, name: str, start: int, stop: int) -> Array:
+    def audio_into(self, clip: int, start: int, out: npt.NDArray[np.float32]) -> None:
+        """Samples of a clip from `start` on, as many as `out` has room for. In [-1, 1]."""
+        self._read(clip, "audio", int(self.clips.audio[clip, 0]) + start, out)
+        out /= np.float32(32767)
+
+    def rows_into(self, clip: int, start: int, out: npt.NDArray[np.float32]) -> None:
+        """Rows of a clip from `start` on, as many as `out`, (rows, row_dim), has room for."""
+        column = 0
+        for name in self._features:
+            dim = self._dim(clip, name)
+            columns = out[:, column : column + dim]
+            self._read(clip, name, int(self.clips.rows[clip, 0]) + start, columns)
+            column += dim
+
+    def _dim(self, clip: int, name: str) -> int:
+        return self._open(int(self.clips.shard[clip])).dim(name)
+
+    def _read(self, clip: int, name: str, start: int, out: Array) -> None:
         shard = int(self.clips.shard[clip])
         if not self.in_memory:
-            return np.asarray(self._open(shard)[name][start:stop])
-        if (shard, name) not in self._kept:
-            self._kept[shard, name] = self._open(shard)[name][()]
-        return self._kept[shard, name][start:stop]
+            self._open(shard).read(name, start, start + len(out), out)
+            return
+        with self._lock:
+            kept = self._kept.get((shard, name))
+        if kept is None:
+            kept = self._open(shard).whole(name)
+            with self._lock:
+                self._kept[shard, name] = kept
+        out[:] = kept[start : start + len(out)]
 
-    def _open(self, shard: int) -> dict[str, h5py.Dataset]:
-        if self._pid != os.getpid():  # forked: the parent's handles are not ours to close
-            self._files, self._pid = OrderedDict(), os.getpid()
-        if shard in self._files:
-            self._files.move_to_end(shard)
-            return self._files[shard][1]
-        if len(self._files) >= OPEN_SHARDS:
-            self._files.popitem(last=False)[1][0].close()
-        path = self.clips.paths[shard]
-        try:
-            file = h5py.File(path, "r", locking=False, rdcc_nbytes=_CHUNK_CACHE_BYTES)
-        except OSError as error:
-            raise FeatregError(f"{path}: cannot be read any more ({error})") from None
-        arrays = {name: file[name] for name in ("audio", *self._names)}
-        self._files[shard] = (file, arrays)
-        return arrays
+    def _open(self, shard: int) -> ShardRows:
+        with self._lock:
+            if shard not in self._shards:
+                if len(self._shards) >= OPEN_SHARDS:
+                    self._shards.popitem(last=False)
+                path = self.clips.paths[shard]
+                self._shards[shard] = ShardRows(path, ("audio", *self._features))
+            self._shards.move_to_end(shard)
+            return self._shards[shard]
 
     def __iter__(self) -> Iterator[npt.NDArray[np.float32]]:
         """All rows, clip after clip."""
         for clip, (first, last) in enumerate(self.clips.rows):
-            yield self.rows(clip, 0, last - first)
+            yield self.rows(clip, 0, int(last - first))

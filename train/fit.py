@@ -151,7 +151,8 @@ class Fit:
         self.objective.train()
         saved = time.monotonic()
         began = saved - state.seconds
-        for step, batch in enumerate(self.loader, first):
+        for step, read in enumerate(self.loader, first):
+            batch = self.fabric.to_device(read)
             self._seed(epoch, step)
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(epoch, step / steps)

@@ -57,15 +57,13 @@ def predict(
     clips_a_batch
         Clips that go through the network at once.
     workers
-        Processes that read; 0 reads here.
+        Threads that read; 0 reads here.
     """
     tagger.eval()
     mine = range(fabric.global_rank, len(chunks), fabric.world_size)
-    loader: Any = fabric.setup_dataloaders(
-        chunk_loader(chunks, mine, clips_a_batch, workers), use_distributed_sampler=False
-    )
     clips, probability, embedding = [], [], []
-    for batch in loader:
+    for read in chunk_loader(chunks, mine, clips_a_batch, workers):
+        batch = fabric.to_device(read)
         pieces = batch.audio.shape[:2]  # clips, chunks
         with fabric.autocast():
             output = tagger(batch.audio.flatten(0, 1), batch.features.flatten(0, 1))

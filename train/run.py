@@ -17,6 +17,7 @@ from featreg.datasets.base import FeatregError
 from featreg.datasets.console import say
 from featreg.datasets.workdir import DatasetDir
 
+from .ahead import READERS
 from .build import build_fabric, build_objective, crop_samples
 from .checkpoint import Progress
 from .crops import Chunks, Crops, Cutter, EpochOrder, Scaling, crop_loader
@@ -141,9 +142,7 @@ class _Run:
         self._cutter(self.train, config.features)
         for name, clips in (("valid", self.valid), ("test", self.test)):
             self._require_metrics(name, clips)
-        if workers is None:
-            workers = 0 if self._reader().in_memory else min(8, os.cpu_count() or 1)
-        self.workers = workers
+        self.workers = READERS if workers is None else workers
 
     def go(self) -> None:
         """Train, test, write."""
@@ -175,10 +174,7 @@ class _Run:
         """Statistics of the training clips' features, where they are asked for."""
         if not self.config.recipe.standardize or not self.config.features:
             return None
-        reader = self._reader()
-        scaling = Scaling.of(reader)
-        reader.close()
-        return scaling
+        return Scaling.of(self._reader())
 
     def _cutter(self, clips: Clips, features: tuple[str, ...]) -> Cutter:
         samples = crop_samples(self.config.recipe, self.aligned.header.audio_rate)
@@ -202,7 +198,7 @@ class _Run:
             fabric,
             config,
             fabric.setup_module(self.objective),
-            fabric.setup_dataloaders(loader, use_distributed_sampler=False),
+            loader,
             order,
             validate,
             self.train.clip_id,
