@@ -23,10 +23,12 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from .base import FeatregError, UsageError
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+# Names of files and clips are printed as they are: they may hold [brackets] and :colons:.
+console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class Terminated(KeyboardInterrupt):
@@ -82,12 +84,8 @@ def _stoppable() -> Iterator[None]:
 
 
 def _fail(message: str, status: int) -> None:
-    console.print(f"[red]error:[/red] {_escape(message)}")
+    console.print(Text.assemble(("error:", "red"), f" {message}"))
     sys.exit(status)
-
-
-def _escape(message: str) -> str:
-    return message.replace("[", r"\[")
 
 
 class _Lines(logging.Handler):
@@ -95,7 +93,7 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else None
-        console.print(record.getMessage(), style=style, markup=False)
+        console.print(record.getMessage(), style=style)
 
 
 def say(message: str) -> None:
@@ -165,12 +163,12 @@ def progress(what: str, total: int) -> Iterator[Advance]:
         yield plain
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console) as bars:
         task = bars.add_task(what, total=total, note="")

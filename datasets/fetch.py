@@ -209,7 +209,7 @@ def _display(name: str, url: str) -> Iterator[Report]:
         yield plain
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
