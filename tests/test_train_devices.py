@@ -7,14 +7,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
+import torch
+from lives import free_port, start
 from synthetic import write_toy
+from torch.nn.parallel import DistributedDataParallel
 from toy_runs import CONREG
 
-from featreg.datasets.base import UsageError
+from featreg.datasets.base import Task, UsageError
 from featreg.train.build import build_fabric
+from featreg.train.crops import Batch
+from featreg.train.models.base import Output
+from featreg.train.objective import Objective
 from featreg.train.runs import find_runs
 
 QUICK = (
@@ -83,3 +90,57 @@ def test_more_devices_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(UsageError, match="--devices 2: 1 GPU here"):
         build_fabric(dataclasses.replace(CONREG, devices=2), "cuda")
+
+
+MASK = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 0, 0], [0, 0, 0]]).float()
+LABEL = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0]]).float()
+
+
+class _Linear(torch.nn.Module):
+    """A tagger of three classes without batch normalisation, which would differ by device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 3)
+        torch.nn.init.constant_(self.layer.weight, 0.1)
+        torch.nn.init.zeros_(self.layer.bias)
+
+    def forward(self, audio: torch.Tensor, features: object) -> Output:
+        return Output(self.layer(audio), audio[:, None])
+
+
+def task_loss(task: Task, clips: list[int], devices: int = 1) -> tuple[float, torch.Tensor]:
+    """The loss of clips, and the gradient of the weights."""
+    objective = Objective(_Linear(), None, 0.0, task)  # type: ignore[arg-type]
+    trained = DistributedDataParallel(objective) if devices > 1 else objective
+    audio = torch.arange(20.0).view(5, 4).sin()
+    losses = trained(
+        Batch(audio[clips], torch.empty(0), LABEL[clips], MASK[clips], torch.tensor(clips))
+    )
+    losses.total.backward()
+    gradient = objective.tagger.layer.weight.grad
+    return losses.task.item(), gradient
+
+
+def one_of_two(rank: int, port: int, told: Path) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    shares = ([0, 1, 2], [3, 4])  # nothing of the second is annotated
+    found = {task: task_loss(task, shares[rank], devices=2) for task in get_args(Task)}
+    torch.save(found, told / str(rank))
+    torch.distributed.destroy_process_group()
+
+
+def test_the_tasks_loss_over_devices_is_that_of_the_whole_batch(tmp_path: Path) -> None:
+    port = free_port()
+    for process in [start(one_of_two, rank, port, tmp_path) for rank in (0, 1)]:
+        process.join(60)
+        assert process.exitcode == 0
+    first, second = (torch.load(tmp_path / str(rank)) for rank in (0, 1))
+    for task in get_args(Task):
+        loss, gradient = task_loss(task, [0, 1, 2, 3, 4])
+        # float32 rounds at 1e-7.
+        assert (first[task][0] + second[task][0]) / 2 == pytest.approx(loss, rel=1e-6)
+        for _, averaged in (first[task], second[task]):
+            torch.testing.assert_close(averaged, gradient)

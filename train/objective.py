@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,6 +28,11 @@ class Objective(nn.Module):
 
     Multi-label: binary cross-entropy, mean over the annotated labels of the batch.
     Single-label: cross-entropy, mean over the annotated clips of the batch.
+
+    Over several devices the batch is that of all of them: the mean over devices of the
+    task's loss, and of its gradient, which DDP takes, is what one device would find for the
+    same outputs. Batch normalisation and a regularizer are local: they see each device's
+    share alone.
 
     Parameters
     ----------
@@ -63,6 +69,15 @@ class Objective(nn.Module):
         if self.task == "single-label":
             losses = F.cross_entropy(logits, batch.label.argmax(dim=1), reduction="none")
             known = batch.label_mask.amax(dim=1)
-            return (losses * known).sum() / known.sum().clamp(min=1)
+            return (losses * known).sum() / _share(known)
         losses = F.binary_cross_entropy_with_logits(logits, batch.label, reduction="none")
-        return (losses * batch.label_mask).sum() / batch.label_mask.sum().clamp(min=1)
+        return (losses * batch.label_mask).sum() / _share(batch.label_mask)
+
+
+def _share(known: Tensor) -> Tensor:
+    """How many there are, shared equally between the devices; one in all if there is none."""
+    count = known.sum()
+    if not (dist.is_available() and dist.is_initialized()):
+        return count.clamp(min=1)
+    dist.all_reduce(count)
+    return count.clamp(min=1) / dist.get_world_size()
