@@ -106,6 +106,10 @@ def test_the_only_finished_run_needs_no_naming(
     result = call(work, "predict", path)
     assert result.exit_code == 2
     assert "more than one run (concat, trained); choose one with --run" in result.output
+    for command in ("eval", "export"):
+        result = call(work, command)
+        assert result.exit_code == 2
+        assert "(concat, trained); choose one with the argument RUN" in result.output
     alone = tmp_path / "alone"
     (alone / "runs").mkdir(parents=True)
     (alone / "runs/only").symlink_to(trained.path)
@@ -132,3 +136,9 @@ def test_top_of_a_csv_is_refused(work: Path) -> None:
     result = call(work, "predict", "x.wav", "--format", "csv", "--top", "3")
     assert result.exit_code == 2
     assert "a row of csv has all classes" in result.output
+
+
+def test_a_hop_below_a_sample_is_refused(work: Path, trained: RunDir) -> None:
+    result = call(work, "predict", "x.wav", "--run", "trained", "--hop", "1e-9")
+    assert result.exit_code == 2
+    assert "--hop 1e-09: expected at least one sample, 6.25e-05 s" in result.output

@@ -232,6 +232,29 @@ def test_a_split_without_a_score_is_found_before_training(tmp_path: Path) -> Non
     assert not (tmp_path / "runs").exists()
 
 
+def test_fewer_clips_than_devices_are_found_before_training(tmp_path: Path) -> None:
+    write_toy(tmp_path, {"train": (9,), "valid": (8,), "test": (2,)})
+    with pytest.raises(UsageError, match=r"split test: 2 clips, devices: 3; .*fewer --devices"):
+        run(config(devices=3), tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("precision", "advice"),
+    [("float32", "take a smaller one or --precision bf16-mixed"), ("bf16-mixed", "smaller one$")],
+)
+def test_too_little_memory_is_one_line(
+    work: Path, monkeypatch: pytest.MonkeyPatch, precision: str, advice: str
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(Objective, "forward", full)
+    recipe = dataclasses.replace(SMALL, precision=precision)
+    with pytest.raises(FeatregError, match=f"big: out of GPU memory at --batch-size 8; .*{advice}"):
+        run(config(recipe=recipe), work, name="big", fresh=True)
+
+
 def test_bfloat16_trains_to_about_the_same(finished: RunDir, work: Path) -> None:
     recipe = dataclasses.replace(SMALL, precision="bf16-mixed")
     folder = run(dataclasses.replace(CONREG, recipe=recipe), work, name="bf16")

@@ -88,6 +88,10 @@ def predict_command(
             "--format json"
         )
     model: Classifier = load(_model_path(work, wanted), device)
+    if hop_s is not None and hop_s * model.sample_rate < 1:
+        raise UsageError(
+            f"--hop {hop_s:g}: expected at least one sample, {1 / model.sample_rate:g} s"
+        )
     say(f"{model.card.name}: {len(model.classes)} classes, pieces of {model.piece_s:g} s")
     for note in model.card.notes:
         say(note)
@@ -154,7 +158,7 @@ def eval_command(
     from .evaluate_run import evaluate_run
     from .runs import choose_run
 
-    chosen = choose_run(work, run)
+    chosen = choose_run(work, run, "the argument RUN")
     found = evaluate_run(chosen, work, split, dataset, aligned, resolve_device(device), workers)
     if format == "json":
         click.echo(json.dumps(found, indent=2))
@@ -218,7 +222,7 @@ def export_command(run: str | None, format: str, output: Path | None, work: Path
     from .export import SUFFIXES, export
     from .runs import choose_run
 
-    chosen = choose_run(work, run)
+    chosen = choose_run(work, run, "the argument RUN")
     path = output or work / "exports" / f"{chosen.name}{SUFFIXES[format]}"
     for parity in export(chosen.path / "model.safetensors", format, path):
         click.echo(f"{parity.what}: largest difference {parity.difference:.1e}")

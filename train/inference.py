@@ -50,7 +50,7 @@ def predict(
     tagger
         On the device of `fabric`; left in evaluation mode.
     chunks
-        Pieces of the clips.
+        Pieces of the clips, which are as many as the devices at least.
     task
         ``multi-label`` makes logits probabilities by a sigmoid, ``single-label`` by a
         softmax.

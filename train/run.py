@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from lightning.fabric import Fabric
 
 from featreg.datasets.allocator import keep_memory
-from featreg.datasets.base import FeatregError
+from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.console import say
 from featreg.datasets.workdir import DatasetDir
 
@@ -27,7 +27,7 @@ from .inference import Predictions, clips_together, predict
 from .journal import require_tensorboard
 from .metrics import evaluate
 from .model_file import Card, write_model
-from .presets import Config
+from .presets import Config, Recipe
 from .results import about, report, write_predictions, write_scaling
 from .runs import RunDir, run_dir
 from .together import end_with_parent, ended_together
@@ -72,8 +72,8 @@ def run(
     Raises
     ------
     FeatregError
-        If the loss is not finite, the data do not fit the model, or another process
-        trains this run.
+        If the loss is not finite, the data do not fit the model, a GPU's memory is too
+        small, or another process trains this run.
     UsageError
         If `name` is no name of a folder, or what lies in the folder is another run or,
         with `fresh`, none.
@@ -105,8 +105,22 @@ def run(
                 say(f"{folder.name}: done already (--fresh repeats it)")
                 return folder
             say(f"{folder.path}: {config.title}")
-            it.go()
+            with _memory(config.recipe, folder.name):
+                it.go()
     return folder
+
+
+@contextmanager
+def _memory(recipe: Recipe, name: str) -> Iterator[None]:
+    """Say in one line that a GPU's memory was too small."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        half = "" if recipe.precision == "bf16-mixed" else " or --precision bf16-mixed"
+        raise FeatregError(
+            f"{name}: out of GPU memory at --batch-size {recipe.batch_size}; take a smaller "
+            f"one{half}"
+        ) from None
 
 
 def deterministic() -> None:
@@ -141,6 +155,7 @@ class _Run:
         self._order(0, config.devices)
         self._cutter(self.train, config.features)
         for name, clips in (("valid", self.valid), ("test", self.test)):
+            self._require_clips(name, clips)
             self._require_metrics(name, clips)
         self.workers = READERS if workers is None else workers
 
@@ -216,6 +231,15 @@ class _Run:
         return predict(
             self.fabric, objective.tagger, chunks, objective.task, together, self.workers
         )
+
+    def _require_clips(self, split: str, clips: Clips) -> None:
+        """See that every device has something to predict."""
+        devices = self.config.devices
+        if len(clips) < devices:
+            raise UsageError(
+                f"{self.aligned.folder}, split {split}: {len(clips)} clips, devices: {devices}; "
+                "each predicts one at least; take fewer --devices"
+            )
 
     def _require_metrics(self, split: str, clips: Clips) -> None:
         """See that every metric exists on a split, whatever will be predicted."""

@@ -227,7 +227,7 @@ def _differences(
     return ", ".join(different)
 
 
-def choose_run(work: Path, wanted: str | None) -> RunDir:
+def choose_run(work: Path, wanted: str | None, option: str = "--run") -> RunDir:
     """The finished run that is meant.
 
     Parameters
@@ -236,6 +236,8 @@ def choose_run(work: Path, wanted: str | None) -> RunDir:
         The working folder.
     wanted
         A name in WORK/runs, or a folder; None for the only finished run.
+    option
+        Where it is given, for messages.
 
     Raises
     ------
@@ -248,7 +250,7 @@ def choose_run(work: Path, wanted: str | None) -> RunDir:
     if wanted is None:
         finished = [run.name for run in runs if run.finished]
         empty = f"{work / 'runs'}: no finished run; run `train run` first"
-        return RunDir(work / "runs" / choose("run", "--run", finished, None, empty))
+        return RunDir(work / "runs" / choose("run", option, finished, None, empty))
     for path in (work / "runs" / wanted, Path(wanted)):
         if (path / "config.json").is_file():
             if not RunDir(path).finished:
