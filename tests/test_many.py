@@ -61,6 +61,30 @@ def test_another_run_of_that_name_is_named_before_any_is_made(work: Path) -> Non
     assert not (work / "runs" / first.run_name).exists()
 
 
+def test_what_no_command_can_name_otherwise_is_not_advised(work: Path) -> None:
+    config = toy_config(work)
+    Runner(work).run([config])
+    precise = dataclasses.replace(config.recipe, precision="bf16-mixed")
+    with pytest.raises(UsageError, match="; give the options that it was made with, or") as raised:
+        Runner(work).run([dataclasses.replace(config, recipe=precise)])
+    assert "precision (float32, not bf16-mixed)" in str(raised.value)
+    assert "--run-name" not in str(raised.value)
+
+
+def test_runs_on_two_aligned_sets_lie_beside_each_other(work: Path) -> None:
+    config = toy_config(work)
+    write_toy(work, aligned="other", seconds=2.5)
+    other = dataclasses.replace(config, aligned="other")
+    runner = Runner(work)
+    for _ in range(2):
+        runner.run([config])
+        runner.run([other])
+    names = [config.run_name, f"{config.run_name}-other"]
+    found = [RunDir(work / "runs" / name).config() for name in names]
+    assert [each.aligned for each in found] == ["tones+noise-0.1s", "other"]
+    assert runner.group([other]).results[0].folder.name == names[1]
+
+
 def test_a_failure_keeps_no_other_run_from_being_made(work: Path) -> None:
     good, bad = toy_config(work), toy_config(work, seed=1, crop_s=0.1)
     with pytest.raises(FeatregError, match="1 of 2 runs failed") as raised:

@@ -183,7 +183,7 @@ def test_fresh_replaces_a_run(work: Path) -> None:
     assert folder.config() == longer
 
 
-@pytest.mark.parametrize("name", [".", "..", "../toy", "deep/er", "/tmp/elsewhere", "slash/"])
+@pytest.mark.parametrize("name", ["", ".", "..", "../toy", "deep/er", "/tmp/elsewhere", "slash/"])
 def test_a_run_lies_in_the_folder_of_runs(work: Path, name: str) -> None:
     with pytest.raises(UsageError, match=f"--run-name {re.escape(name)}: expected the name of a"):
         run(config(), work, name=name, fresh=True)

@@ -20,7 +20,7 @@ from .build import require_gpus
 from .compare import Group, Result
 from .data import AlignedSet
 from .presets import Config
-from .runs import LOG, RunDir
+from .runs import LOG, run_dir
 from .spelling import arguments
 
 CORES_PER_RUN = 4
@@ -99,7 +99,7 @@ class Runner:
             aligned = DatasetDir(self.work / config.dataset).aligned(config.aligned)
             if aligned not in data:
                 data[aligned] = AlignedSet(aligned).fingerprint
-            folder = _folder(config, self.work)
+            folder = run_dir(self.work, config)
             if self.fresh and config.run_name not in self.made:
                 folder.clear()
             if folder.todo(config, data[aligned], otherwise=_OTHERWISE):
@@ -108,12 +108,8 @@ class Runner:
 
     def group(self, configs: Sequence[Config]) -> Group:
         """The finished runs of `configs`, which differ in their seeds alone."""
-        results = [Result(_folder(config, self.work)) for config in configs]
+        results = [Result(run_dir(self.work, config)) for config in configs]
         return Group(configs[0].title, results)
-
-
-def _folder(config: Config, work: Path) -> RunDir:
-    return RunDir(work / "runs" / config.run_name)
 
 
 def environments(device: str, devices: int, jobs: int | None) -> list[Mapping[str, str]]:
@@ -235,7 +231,7 @@ def _process(
     running: set[subprocess.Popen[bytes]],
 ) -> str | None:
     """``train run`` in a process of its own; None, or why it failed."""
-    folder = _folder(config, work)
+    folder = run_dir(work, config)
     log = folder.path / LOG
     try:
         with folder.held():  # not the log of a run that another process trains

@@ -81,7 +81,7 @@ def run(
     if tensorboard:
         require_tensorboard()
     aligned = AlignedSet(DatasetDir(work / config.dataset).aligned(config.aligned))
-    folder = run_dir(work, name or config.run_name)
+    folder = run_dir(work, config, name)
     keep_memory()
     deterministic()
     for part in ("fabric", "pytorch"):  # they would repeat the precision

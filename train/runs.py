@@ -191,19 +191,40 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def run_dir(work: Path, name: str) -> RunDir:
-    """The folder of a run that is to be made.
+def run_dir(work: Path, config: Config, name: str | None = None) -> RunDir:
+    """The folder in which a run is made.
+
+    Parameters
+    ----------
+    work
+        The working folder.
+    config
+        Names the run if `name` is None; where a run on another aligned set bears its name
+        already, the name of its own stands at the end.
+    name
+        What the user calls it.
 
     Raises
     ------
     UsageError
         If `name` leads out of WORK/runs, or deeper into it.
     """
-    if name != Path(name).name or name == "..":
-        raise UsageError(
-            f"--run-name {name}: expected the name of a folder in {work / 'runs'}, not a path"
-        )
-    return RunDir(work / "runs" / name)
+    runs = work / "runs"
+    if name is not None:
+        if name != Path(name).name or name in ("", ".."):
+            raise UsageError(
+                f"--run-name {name}: expected the name of a folder in {runs}, not a path"
+            )
+        return RunDir(runs / name)
+    plain, apart = (
+        RunDir(runs / each) for each in (config.run_name, f"{config.run_name}-{config.aligned}")
+    )
+    if (apart.path / "config.json").is_file():
+        return apart
+    if (plain.path / "config.json").is_file():
+        there = plain.read_json("config.json")["config"]["aligned"]
+        return plain if there == config.aligned else apart
+    return plain
 
 
 def _differences(
