@@ -61,5 +61,5 @@ def pack(matrices: Tensor, dtype: torch.dtype, rows: int) -> Tensor | None:
             zeros, packed, None, [0, 0], [1, 1], [1, 1], points, "none", [], ""
         )
         return packed if found.permute(0, 2, 3, 1).is_contiguous() else None
-    except (AttributeError, RuntimeError):
+    except (AttributeError, RuntimeError, TypeError):  # gone, not for this, or called otherwise
         return None

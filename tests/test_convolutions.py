@@ -140,3 +140,14 @@ def test_products(dtype: torch.dtype, packed: bool, monkeypatch: pytest.MonkeyPa
         {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2**-8, "atol": 1e-4}
     )
     torch.testing.assert_close(found.double(), expected, **tolerance)
+
+
+@pytest.mark.parametrize("error", [AttributeError, RuntimeError, TypeError])
+def test_operators_that_another_torch_lacks_or_calls_otherwise_are_done_without(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch._C._nn, "mkldnn_reorder_conv2d_weight", refuse)
+    assert products.pack(torch.ones(2, 3, 4), torch.float32, 5) is None
