@@ -8,6 +8,7 @@ A stack of them takes images of shape (n, height, width), float32, and gives map
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,6 +58,14 @@ class Convolution:
     pool: bool = False
 
 
+def exact() -> AbstractContextManager[None]:
+    """Convolutions of torch's as they are asked for.
+
+    Left alone, a GPU rounds float32 factors to 10 bits and sums in any order.
+    """
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+
+
 class PlainStack:
     """Convolutions one after the other, as torch does them, with all of a batch at once."""
 
@@ -77,8 +86,7 @@ class PlainStack:
     def __call__(self, images: Tensor, then: Callable[[Tensor], Tensor] = torch.clone) -> Tensor:
         """See `Stack`."""
         maps = images[:, None].to(self._layers[0].weight)
-        # Left alone, a GPU rounds float32 factors to 10 bits and sums in any order.
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        with exact():
             for layer in self._layers:
                 maps = apply(layer, maps)
         return then(maps.permute(0, 2, 3, 1).float())

@@ -24,6 +24,7 @@ from torch import Tensor
 from featreg.datasets.base import UsageError
 from featreg.datasets.clock import Clock
 
+from .convolutions import exact
 from .mel import mel_filterbank
 from .musicnn_network import PATCH, Network, Output, from_tensorflow
 from .stream import Array, Extractor, Precision, Signal
@@ -226,4 +227,5 @@ class Musicnn(Extractor):
             return np.asarray(values.cpu())
 
         blocks = np.split(inputs, range(self._block, len(inputs), self._block))
-        return np.concatenate(in_threads(rows, blocks))
+        with exact():
+            return np.concatenate(in_threads(rows, blocks))

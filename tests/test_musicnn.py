@@ -150,6 +150,21 @@ def test_the_number_of_threads_changes_no_bit(
     np.testing.assert_array_equal(found[0], found[2])
 
 
+def test_float32_is_float32_on_a_gpu_too(
+    msd: Musicnn, signal: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    forward = Network.forward
+
+    def spy(self: Network, *arguments: Any) -> torch.Tensor:
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic))
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(Network, "forward", spy)
+    msd.network(msd.inputs(signal, 0, 1))
+    assert seen == [(False, True)]
+
+
 def test_inputs_do_not_depend_on_where_they_start(
     msd: Musicnn, signal: npt.NDArray[np.float32]
 ) -> None:
