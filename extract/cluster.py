@@ -6,6 +6,7 @@ neither the scheduler nor this process ever holds audio or features.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import pickle
@@ -16,12 +17,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dask.system import CPU_COUNT
 
 from featreg.datasets.base import FeatregError, UsageError
+from featreg.datasets.console import warn
 from featreg.datasets.shards import hush_full_disks
 
 if TYPE_CHECKING:
@@ -61,7 +64,8 @@ class Workers:
     count
         Worker processes; 0 works in this one, without Dask.
     threads
-        Threads of each one's network, so that count x threads <= cores.
+        Threads of each one's network, so that count x threads <= cores; 1 where there are
+        more GPUs than cores.
     scheduler
         Address of a Dask cluster to work on in place of local processes.
     gpus
@@ -84,7 +88,8 @@ def plan_workers(
     jobs
         Shards to do.
     asked
-        What the user wants, None to decide here: one worker a core, or one a GPU.
+        What the user wants, None to decide here: one worker a core, or one a GPU. More than
+        one a core, or one a GPU, are not started.
     scheduler
         Address of a Dask cluster, None for this machine.
     gpus
@@ -99,7 +104,14 @@ def plan_workers(
         if asked is not None:
             raise UsageError("--workers and --scheduler: a cluster brings its own workers")
         return Workers(0, 0, scheduler)
-    count = asked if asked is not None else min(gpus or CPU_COUNT, max(1, jobs))
+    most = max(CPU_COUNT, gpus)
+    if asked is None:
+        count = min(gpus or CPU_COUNT, max(1, jobs))
+    elif asked <= most:
+        count = asked
+    else:
+        count = most
+        warn(f"--workers {asked}: expected at most {most}, one a core; {most} are started")
     threads = max(1, CPU_COUNT // count)
     return Workers(0 if count == 1 and not alone else count, threads, gpus=gpus)
 
@@ -129,8 +141,13 @@ def run_jobs(
     Raises
     ------
     FeatregError
-        If the cluster cannot be reached, or is lost.
+        If the cluster cannot be reached, or is lost. Where there is no job, none is needed.
     """
+    rest = iter(jobs)
+    first = list(islice(rest, 1))
+    if not first:
+        return
+    jobs = chain(first, rest)
     if workers.count == 0 and workers.scheduler is None:
         for job in jobs:
             todo: Job | None = job
@@ -220,7 +237,7 @@ def _connect(workers: Workers) -> Iterator[Client]:
             ) from None
         try:
             client.wait_for_workers(1, timeout=_PATIENCE_S)
-        except TimeoutError:
+        except (TimeoutError, asyncio.TimeoutError):  # one and the same from Python 3.11 on
             raise FeatregError(
                 f"{address}: no worker within {_PATIENCE_S} s; start some with "
                 f"`dask worker {address}`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from distributed import LocalCluster
 from kit import make_dataset
 from loudness import LoudnessConfig
 from threadpoolctl import threadpool_info
@@ -42,8 +44,20 @@ def test_workers_times_threads_never_exceed_the_cores(
     assert team.threads >= 1
     if asked is None:
         assert team.count == min(gpus or cores, 50)  # one a GPU
-    if team.count <= cores:
-        assert team.count * team.threads <= cores
+    else:
+        assert team.count == min(asked, max(cores, gpus))
+    assert team.count * team.threads <= max(cores, gpus)
+
+
+def test_more_workers_than_cores_are_not_started_and_said_to_be_too_many(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cluster, "CPU_COUNT", 2)
+    monkeypatch.setattr(logging.getLogger("featreg"), "propagate", True)
+    assert plan_workers(50, 2, None) == Workers(2, 1)
+    assert caplog.text == ""
+    assert plan_workers(50, 100, None) == Workers(2, 1)
+    assert "--workers 100: expected at most 2, one a core; 2 are started" in caplog.text
 
 
 def test_what_cannot_be_asked_for_is_refused() -> None:
@@ -58,6 +72,19 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPat
     team = Workers(0, 0, "tcp://127.0.0.1:9")
     with pytest.raises(FeatregError, match=r"--scheduler tcp://127\.0\.0\.1:9: no Dask scheduler"):
         list(run_jobs(str, [1], team))
+
+
+def test_nothing_to_do_needs_no_scheduler() -> None:
+    assert list(run_jobs(str, [], Workers(0, 0, "tcp://127.0.0.1:9"))) == []
+
+
+def test_a_scheduler_without_workers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_PATIENCE_S", 0.1)
+    with (
+        LocalCluster(n_workers=0, dashboard_address=None, processes=False) as empty,
+        pytest.raises(FeatregError, match=r"no worker within 0.1 s; start some with `dask worker"),
+    ):
+        list(run_jobs(str, [1], Workers(0, 0, empty.scheduler_address)))
 
 
 def test_25_000_clips_travel_in_less_than_a_megabyte(tmp_path: Path) -> None:
