@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import resource
 import select
 import signal
@@ -25,6 +26,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any, Generic, ParamSpec, TypeVar
 
 from featreg.datasets.allocator import keep_memory
@@ -246,6 +248,12 @@ def _end_with_the_parent() -> None:
 
 def peak_bytes() -> int:
     """Most memory that this process ever had."""
+    # Linux counts into ru_maxrss what the process had before it became this program: its
+    # parent's memory.
+    with suppress(OSError):
+        status = Path("/proc/self/status").read_bytes()
+        if found := re.search(rb"^VmHWM:\s*(\d+) kB", status, re.MULTILINE):
+            return int(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

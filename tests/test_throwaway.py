@@ -60,6 +60,26 @@ def test_arrays_go_and_come(child: Throwaway[..., tuple[int, npt.NDArray[np.floa
     assert child.peak_bytes > values.nbytes
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a child's peak is its own")
+def test_its_memory_is_not_its_parent_s() -> None:
+    # Pages that are written to, in a process that had them before the child was started.
+    program = """
+import numpy as np
+from test_throwaway import work
+from featreg.extract.throwaway import Throwaway, peak_bytes
+assert np.ones(1 << 27).nbytes == 1 << 30
+child = Throwaway(work, 60.0)
+child("work")
+child.close()
+print(peak_bytes(), child.peak_bytes)
+"""
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, check=True)
+    ours, child = map(int, done.stdout.split())
+    assert ours > 1 << 30
+    assert 1e7 < child < 5e8
+
+
 def test_what_it_raises_is_raised_here(child: Throwaway[..., object]) -> None:
     with pytest.raises(ClipError, match="no audio") as caught:
         child("raise")
