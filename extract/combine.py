@@ -92,7 +92,13 @@ def _open_store(folder: DatasetDir, feature: str) -> _Store:
                     f"{folder.name} --features {feature} ...` again, it redoes what differs"
                 )
             header = shard.header
-            where.update(dict.fromkeys(shard.clip_ids, path))
+            for clip_id in shard.clip_ids:
+                if (other := where.setdefault(clip_id, path)) != path:
+                    raise FeatregError(
+                        f"{clip_id} is in two shards, {other} and {path}, and only one can be "
+                        f"up to date; run `prep extract --dataset {folder.name} --features "
+                        f"{feature} ...` again, without --split and --limit: it tidies them up"
+                    )
             contents[path] = shard.content_sha256
     if header is None:
         there = ", ".join(folder.native_features()) or "none yet"
@@ -137,7 +143,8 @@ def plan_alignment(
     UsageError
         If the resolution is not above 0, or no whole number of audio samples.
     FeatregError
-        If a feature was not extracted, or its shards disagree about settings.
+        If a feature was not extracted, or its shards disagree about settings, or two of
+        them hold a clip.
     """
     dataset = folder.read_dataset()
     names = list(features) or [name for name in folder.native_features() if name != AUDIO]

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -140,10 +141,21 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Shards to do, and what the finished ones say of their clips."""
+    """What there is to do.
+
+    Attributes
+    ----------
+    jobs
+        Shards to do.
+    done
+        What the finished ones say of their clips.
+    stale
+        Shards of the features asked for in which no clip belongs any more.
+    """
 
     jobs: tuple[ShardJob, ...]
     done: tuple[Account, ...]
+    stale: tuple[Path, ...] = ()
 
 
 def header_of(extractor: Extractor, dataset: str, request: Request) -> NativeHeader:
@@ -186,29 +198,27 @@ def make_plan(
     splits
         Only these, all if empty.
     limit
-        At most so many clips of each split.
+        At most so many clips of each split. With `splits` or a limit no shard is stale:
+        what else there is, a whole run put there.
     retry_failed
         Whether clips that failed are tried again, though their files have not changed.
     """
     headers = {
         spec.name: header_of(spec.extractor(), dataset.name, request) for spec in request.features
     }
-    places = [
-        ShardJob(
-            folder,
-            split,
-            index,
-            _without_labels(clips[:limit][first:][:size]),
-            request,
-            headers=headers,
-        )
-        for split, clips in splits_of(dataset.clips).items()
-        if not splits or split in splits
-        for size in [request.shard_clips]
-        for index, first in enumerate(range(0, len(clips[:limit]), size))
-    ]
+    places = []  # each with the clips that belong there, beyond the limit too
+    for split, clips in splits_of(dataset.clips).items():
+        if splits and split not in splits:
+            continue
+        wanted = len(clips) if limit is None else min(limit, len(clips))
+        for index, first in enumerate(range(0, wanted, request.shard_clips)):
+            there = clips[first : first + request.shard_clips]
+            asked = _without_labels(there[: wanted - first])
+            job = ShardJob(folder, split, index, asked, request, headers=headers)
+            places.append((job, {clip.clip_id for clip in there}))
 
-    def judge(job: ShardJob) -> tuple[ShardJob | None, list[Account]]:
+    def judge(place: tuple[ShardJob, set[str]]) -> tuple[ShardJob | None, list[Account]]:
+        job, members = place
         done, reasons, keep = [], {}, set()
         there = [spec for spec in request.features if job.path(spec.name).exists()]
         audio = {clip.clip_id: fingerprint(clip) for clip in job.clips} if there else {}
@@ -218,7 +228,7 @@ def make_plan(
                 continue
             read = spec.extractor().fingerprint
             files = {clip.clip_id: read(clip, audio[clip.clip_id]) for clip in job.clips}
-            found = _read_account(job.path(spec.name), headers[spec.name], files, request)
+            found = _read_account(job.path(spec.name), headers[spec.name], files, members, request)
             if not isinstance(found, Account):
                 reasons[spec] = found
             elif retry_failed and found.failures:
@@ -236,14 +246,20 @@ def make_plan(
 
     with ThreadPoolExecutor(_LOOKING) as pool:
         judged = list(pool.map(judge, places))
+    stale: set[Path] = set()
+    if not splits and limit is None:
+        for spec in request.features:
+            planned = {job.path(spec.name) for job, _ in places}
+            stale |= set(folder.native(spec.name).glob("*.h5")) - planned
     return Plan(
         tuple(job for job, _ in judged if job is not None),
         tuple(account for _, accounts in judged for account in accounts),
+        tuple(sorted(stale)),
     )
 
 
 def describe(plan: Plan) -> str:
-    """What is done and what is to do, and why, a line for each feature and reason."""
+    """What is done, what is to do and why, and what goes; a line for each feature and reason."""
     shards: dict[tuple[str, str], list[ShardJob]] = {}
     for job in plan.jobs:
         for spec, reason in zip(job.request.features, job.reasons, strict=True):
@@ -254,6 +270,12 @@ def describe(plan: Plan) -> str:
         f"{sum(len(job.clips) for job in jobs):,} clips: {reason}"
         for (name, reason), jobs in shards.items()
     ]
+    for name, gone in groupby(plan.stale, key=lambda path: path.parent.name):
+        first, *more = gone
+        lines.append(
+            f"{name}: {1 + len(more)} shards to remove ({first.name}"
+            f"{' and so on' if more else ''}): no clip belongs there any more"
+        )
     to_do = sum(map(len, shards.values()))
     lines.append(f"{to_do} shards to do, {len(plan.done)} done")
     return "\n".join(lines)
@@ -269,12 +291,16 @@ def _without_labels(clips: Sequence[Clip]) -> tuple[Clip, ...]:
 
 
 def _read_account(
-    path: Path, header: NativeHeader, files: dict[str, str], request: Request
+    path: Path,
+    header: NativeHeader,
+    files: dict[str, str],
+    members: set[str],
+    request: Request,
 ) -> Account | str:
     """What the finished shard at `path` says of the clips in `files`, or why it is not done."""
     try:
         with native_shard(path) as shard:
-            if reason := _why_stale(shard, header, files):
+            if reason := _why_stale(shard, header, files, members):
                 return reason
             failures = tuple(each for each in shard.failures if each.clip_id in files)
             if request.keep_silent and any(each.stage == SILENCE for each in failures):
@@ -285,13 +311,18 @@ def _read_account(
         return str(error)
 
 
-def _why_stale(shard: NativeShard, header: NativeHeader, files: dict[str, str]) -> str:
+def _why_stale(
+    shard: NativeShard, header: NativeHeader, files: dict[str, str], members: set[str]
+) -> str:
     """What differs between a shard and what is wanted; empty if nothing does."""
     if reason := difference(shard.header, header):
         return reason
     changed = [key for key, file in files.items() if shard.fingerprints.get(key) != file]
     if changed:
         return f"{len(changed)} clips are new or changed, {changed[0]} among them"
+    # Its rows would be there twice, and stay as they are when the clip changes.
+    if strangers := shard.fingerprints.keys() - members:
+        return f"{len(strangers)} clips belong here no more, {min(strangers)} among them"
     return ""
 
 

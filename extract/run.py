@@ -83,6 +83,8 @@ def run_extraction(
 ) -> Summary:
     """Do what a plan asks, and write the clip list and ``failures.csv``.
 
+    Shards that the plan calls stale are removed once all is done.
+
     Parameters
     ----------
     dataset
@@ -120,6 +122,11 @@ def run_extraction(
         with suppress(FeatregError):
             _record(dataset, folder, features, [*plan.done, *accounts], known)
         raise
+    # Only now, when the rows that take their place are written.
+    for path in plan.stale:
+        path.unlink()
+    if plan.stale:
+        say(f"{len(plan.stale)} shards removed in which no clip belongs any more")
     failed = _record(dataset, folder, features, [*plan.done, *accounts], known)
     everything = [*plan.done, *accounts]
     heard = {key for account in everything for key in account.durations}

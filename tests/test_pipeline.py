@@ -256,7 +256,7 @@ def test_shards_that_belong_to_no_clip_any_more_are_named(dataset: Dataset, tmp_
 def test_half_changed_features_are_not_mixed(dataset: Dataset, tmp_path: Path) -> None:
     extract(dataset, tmp_path)
     louder = replace(REQUEST, features=(AUDIO, replace(LOUDNESS, config=LoudnessConfig(2.0))))
-    extract(Dataset("tones", dataset.classes, dataset.clips[:2]), tmp_path, louder)
+    extract(dataset, tmp_path, louder, limit=2)
     with pytest.raises(FeatregError, match=r"gain is .* redoes what differs"):
         plan_alignment(DatasetDir(tmp_path / "tones"), (), 0.1, "repeat")
 

@@ -1,0 +1,113 @@
+"""Native shards of an earlier clip list or shard size: no old row gets into alignment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from kit import make_dataset, tone, write
+from loudness import LoudnessConfig
+from test_pipeline import AUDIO, LOUDNESS, REQUEST, align, extract
+
+from featreg.datasets.aligned import read_index
+from featreg.datasets.audio import decode, resample
+from featreg.datasets.base import Clip, Dataset, FeatregError
+from featreg.datasets.workdir import DatasetDir
+from featreg.extract.combine import plan_alignment
+from featreg.extract.plan import describe, make_plan
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return make_dataset(tmp_path / "source", {"train": 6, "valid": 2})
+
+
+def with_clips(dataset: Dataset, clips: Sequence[Clip]) -> Dataset:
+    return replace(dataset, clips=tuple(clips))
+
+
+def edit(clip: Clip) -> None:
+    write(clip.path, tone(2.0, 22050, seed=99), 22050)
+
+
+def native(work: Path) -> set[str]:
+    return {f"{path.parent.name}/{path.stem}" for path in (work / "tones/native").rglob("*.h5")}
+
+
+def assert_aligned_as_heard(dataset: Dataset, work: Path) -> None:
+    """Every clip is in the aligned shards once, with the audio that its file holds now."""
+    align(work)
+    for path in plan_alignment(DatasetDir(work / "tones"), (), 0.1, "repeat").stale:
+        path.unlink()
+    seen = []
+    for path in (work / "tones" / "aligned").rglob("*.h5"):
+        index = read_index(path)
+        with h5py.File(path) as file:
+            for k, clip_id in enumerate(index.clip_id):
+                (clip,) = [clip for clip in dataset.clips if clip.clip_id == clip_id]
+                signal, rate = decode(clip)
+                heard = np.rint(np.clip(resample(signal, rate, 16000), -1, 1) * 32767)
+                first, last = index.audio_offset[k : k + 2]
+                np.testing.assert_array_equal(file["audio"][first:last], heard, clip_id)
+                seen.append(clip_id)
+    assert sorted(seen) == sorted(clip.clip_id for clip in dataset.clips)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 6), (6, 2)])
+def test_another_shard_size_leaves_no_old_rows(
+    before: int, after: int, dataset: Dataset, tmp_path: Path
+) -> None:
+    extract(dataset, tmp_path, replace(REQUEST, shard_clips=before))
+    edit(dataset.clips[5])
+    request = replace(REQUEST, shard_clips=after)
+    plan = make_plan(dataset, DatasetDir(tmp_path / "tones"), request)
+    removed = "audio: 2 shards to remove (train-00001.h5 and so on): no clip belongs there any more"
+    assert (removed in describe(plan).splitlines()) == (before < after)
+    extract(dataset, tmp_path, request)
+    assert_aligned_as_heard(dataset, tmp_path)
+    assert extract(dataset, tmp_path, request).new_clips == 0
+
+
+def test_a_clip_that_moves_to_another_split_takes_its_rows_along(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    extract(dataset, tmp_path)
+    moved = replace(dataset.clips[7], split="train")
+    now = with_clips(dataset, [*dataset.clips[:7], moved])
+    extract(now, tmp_path)
+    edit(moved)
+    extract(now, tmp_path)
+    assert_aligned_as_heard(now, tmp_path)
+
+
+def test_shards_of_clips_that_left_are_removed_and_others_align(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    extract(dataset, tmp_path)
+    fewer = with_clips(dataset, dataset.clips[:6])  # no validation split any more
+    louder = replace(REQUEST, features=(AUDIO, replace(LOUDNESS, config=LoudnessConfig(2.0))))
+    extract(fewer, tmp_path, louder)
+    assert native(tmp_path) == {
+        f"{feature}/train-0000{k}" for feature in ("audio", "loudness") for k in (0, 1)
+    }
+    assert_aligned_as_heard(fewer, tmp_path)
+
+
+def test_a_run_of_a_part_removes_nothing_and_its_doubles_are_refused(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    folder, small = DatasetDir(tmp_path / "tones"), replace(REQUEST, shard_clips=1)
+    extract(dataset, tmp_path, small)
+    before = native(tmp_path)
+    assert make_plan(dataset, folder, REQUEST, splits=["valid"]).stale == ()
+    extract(dataset, tmp_path, limit=2)
+    assert native(tmp_path) == before
+    with pytest.raises(FeatregError, match=r"train-1 is in two shards, .*train-00000.h5 and .*001"):
+        align(tmp_path)
+    for request in (small, REQUEST):  # whatever whole run comes next
+        extract(dataset, tmp_path, request)
+        assert_aligned_as_heard(dataset, tmp_path)
