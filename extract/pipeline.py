@@ -121,7 +121,7 @@ def _extract(job: ShardJob, extractors: Sequence[Extractor], decoders: Decoders)
         seconds=spent,
         network={stream.name: stream.network_s for stream in streams},
         rows={stream.name: stream.rows for stream in streams},
-        written={each.name: job.path(each.name).stat().st_size for each in extractors},
+        written={each.name: each.share(job.path(each.name).stat().st_size) for each in streams},
         worker=f"{socket.gethostname()}:{os.getpid()}",
         peak_bytes=peak_bytes() + decoders.peak_bytes,
     )
@@ -161,10 +161,16 @@ class _Stream:
         self._durations: dict[str, float] = {}
         self.failures: list[Failure] = []
         self.network_s, self.write_s, self.rows = 0.0, 0.0, 0
+        self._kept_rows = 0
 
     def has(self, clip: Clip) -> bool:
-        """Whether the clip's rows are there already and are to be kept."""
-        return self._kept is not None and clip.clip_id in self._kept.durations
+        """Whether the clip's rows are there already, of the file as it is now."""
+        kept, key = self._kept, clip.clip_id
+        return (
+            kept is not None
+            and key in kept.durations
+            and kept.fingerprints[key] == self._files[key]
+        )
 
     def copy(self, clip: Clip) -> float:
         """Take over the rows that are there; return the clip's seconds."""
@@ -172,8 +178,13 @@ class _Stream:
         self.finish()  # clips keep their order
         duration_s = self._kept.durations[clip.clip_id]
         rows = self._kept.stored(clip.clip_id)
+        self._kept_rows += len(rows)
         self._writer.append(clip.clip_id, rows, duration_s, self._files[clip.clip_id])
         return duration_s
+
+    def share(self, size: int) -> int:
+        """Of the shard's bytes, those of the rows that were computed and not taken over."""
+        return size * self.rows // max(1, self.rows + self._kept_rows)
 
     def add(self, clip: Clip, heard: Heard) -> None:
         """Compute the clip's rows, and write those of all clips that are complete."""

@@ -70,8 +70,8 @@ class ShardJob:
     reasons
         For each feature, why it has to be done.
     keep
-        Features whose rows in the shard that is there are kept: only its failed clips
-        are done again.
+        Features whose shard is there and made as it would be now: it gives the rows of
+        clips whose files are as they were.
     threads
         For the network; 0 for as many as the Dask worker has.
     clip_timeout_s
@@ -122,7 +122,7 @@ class Account:
     rows
         Rows of each feature that were computed.
     written
-        Bytes on disk, by feature.
+        Bytes on disk that the computed rows take, by feature.
     worker, peak_bytes
         Who did it, and the most memory that it had, its decoders included.
     """
@@ -228,14 +228,15 @@ def make_plan(
                 continue
             read = spec.extractor().fingerprint
             files = {clip.clip_id: read(clip, audio[clip.clip_id]) for clip in job.clips}
-            found = _read_account(job.path(spec.name), headers[spec.name], files, members, request)
-            if not isinstance(found, Account):
-                reasons[spec] = found
-            elif retry_failed and found.failures:
-                reasons[spec] = f"{len(found.failures)} failed clips are to be tried again"
-                keep.add(spec.name)
-            else:
+            found = _read_account(
+                job.path(spec.name), headers[spec.name], files, members, request, retry_failed
+            )
+            if isinstance(found, Account):
                 done.append(found)
+                continue
+            reasons[spec] = found.reason
+            if found.keep:
+                keep.add(spec.name)
         if not reasons:
             return None, done
         reduced = replace(request, features=tuple(reasons))
@@ -290,37 +291,49 @@ def _without_labels(clips: Sequence[Clip]) -> tuple[Clip, ...]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Lack:
+    """Why a shard is to be done, and whether the rows of its unchanged clips are kept."""
+
+    reason: str
+    keep: bool = False
+
+
 def _read_account(
     path: Path,
     header: NativeHeader,
     files: dict[str, str],
     members: set[str],
     request: Request,
-) -> Account | str:
-    """What the finished shard at `path` says of the clips in `files`, or why it is not done."""
+    retry_failed: bool,
+) -> Account | _Lack:
+    """What the finished shard at `path` says of the clips in `files`, or why it is not done.
+
+    `members` are the clips that belong there, those of `files` among them.
+    """
     try:
         with native_shard(path) as shard:
-            if reason := _why_stale(shard, header, files, members):
-                return reason
+            if reason := difference(shard.header, header):
+                return _Lack(reason)
+            if reason := _other_clips(shard, files, members):
+                return _Lack(reason, keep=True)
             failures = tuple(each for each in shard.failures if each.clip_id in files)
             if request.keep_silent and any(each.stage == SILENCE for each in failures):
-                return "silent clips are to be kept"
+                return _Lack("silent clips are to be kept", keep=True)
+            if retry_failed and failures:
+                return _Lack(f"{len(failures)} failed clips are to be tried again", keep=True)
             durations = {key: shard.durations[key] for key in shard.clip_ids if key in files}
             return Account(durations, failures)
     except FeatregError as error:
-        return str(error)
+        return _Lack(str(error))
 
 
-def _why_stale(
-    shard: NativeShard, header: NativeHeader, files: dict[str, str], members: set[str]
-) -> str:
-    """What differs between a shard and what is wanted; empty if nothing does."""
-    if reason := difference(shard.header, header):
-        return reason
+def _other_clips(shard: NativeShard, files: dict[str, str], members: set[str]) -> str:
+    """What differs in the clips that a shard holds; empty if nothing does."""
     changed = [key for key, file in files.items() if shard.fingerprints.get(key) != file]
     if changed:
         return f"{len(changed)} clips are new or changed, {changed[0]} among them"
-    # Its rows would be there twice, and stay as they are when the clip changes.
+    # Their rows would be there twice, and stay as they are when the clip changes.
     if strangers := shard.fingerprints.keys() - members:
         return f"{len(strangers)} clips belong here no more, {min(strangers)} among them"
     return ""

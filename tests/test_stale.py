@@ -1,4 +1,4 @@
-"""Native shards of an earlier clip list or shard size: no old row gets into alignment."""
+"""Clips, files or shard sizes that change: what is redone, and that no old row is aligned."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from kit import make_dataset, tone, write
 from loudness import LoudnessConfig
-from test_pipeline import AUDIO, LOUDNESS, REQUEST, align, extract
+from test_pipeline import AUDIO, LOUDNESS, REQUEST, align, contents, extract
 
 from featreg.datasets.aligned import read_index
 from featreg.datasets.audio import decode, resample
@@ -55,6 +55,20 @@ def assert_aligned_as_heard(dataset: Dataset, work: Path) -> None:
                 np.testing.assert_array_equal(file["audio"][first:last], heard, clip_id)
                 seen.append(clip_id)
     assert sorted(seen) == sorted(clip.clip_id for clip in dataset.clips)
+
+
+def test_of_a_shard_with_a_changed_file_that_clip_alone_is_done_again(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    extract(dataset, tmp_path / "work")
+    edit(dataset.clips[4])
+    summary = extract(dataset, tmp_path / "work")
+    assert summary.new_clips == 1
+    assert summary.heard_s == pytest.approx(2.0)
+    # 16 kHz of 2 bytes, and the headers; the shard's other two clips are not counted.
+    assert 64_000 < summary.written < 100_000
+    extract(dataset, tmp_path / "anew")
+    assert contents(tmp_path / "work") == contents(tmp_path / "anew")
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 6), (6, 2)])
