@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from featreg.datasets.base import Dataset, FeatregError
 from featreg.datasets.console import progress, say
-from featreg.datasets.native import Failure
+from featreg.datasets.native import Failure, native_shard
 from featreg.datasets.workdir import DatasetDir
 
 from .cluster import Workers, run_jobs
@@ -184,13 +184,27 @@ def _record(
     failures = [failure for account in accounts for failure in account.failures]
     durations = {key: s for account in accounts for key, s in account.durations.items()}
     failed = {failure.clip_id for failure in failures}
-    lines = [(each.clip_id, each.stage, each.reason) for each in failures]
+    # Of a feature that this run was not asked for, the shards alone remember who failed.
+    lines = [
+        (each.clip_id, each.stage, each.reason)
+        for each in [*failures, *_stored_failures(dataset, folder)]
+    ]
     lines += [
         (clip_id, KNOWN, "known to be unusable as published") for clip_id in dataset.known_bad
     ]
     folder.write_failures(lines, judged=durations.keys() | failed)
     folder.write_dataset(dataset, features, known | durations)
     return failed
+
+
+def _stored_failures(dataset: Dataset, folder: DatasetDir) -> list[Failure]:
+    """Failures that the native shards of all features hold, of the dataset's clips."""
+    clips = {clip.clip_id for clip in dataset.clips}
+    found: list[Failure] = []
+    for path in folder.path.glob("native/*/*.h5"):
+        with suppress(FeatregError), native_shard(path) as shard:  # a damaged one is redone
+            found += [each for each in shard.failures if each.clip_id in clips]
+    return found
 
 
 def _summarize(accounts: Sequence[Account], wall_s: float) -> Summary:

@@ -10,15 +10,16 @@ import h5py
 import numpy as np
 import pytest
 from kit import make_dataset, tone, write
-from loudness import LoudnessConfig
+from loudness import Loudness, LoudnessConfig
 from test_pipeline import AUDIO, LOUDNESS, REQUEST, align, contents, extract
 
 from featreg.datasets.aligned import read_index
 from featreg.datasets.audio import decode, resample
-from featreg.datasets.base import Clip, Dataset, FeatregError
+from featreg.datasets.base import Clip, ClipError, Dataset, FeatregError
 from featreg.datasets.workdir import DatasetDir
 from featreg.extract.combine import plan_alignment
 from featreg.extract.plan import describe, make_plan
+from featreg.extract.stream import Signal
 
 
 @pytest.fixture
@@ -109,6 +110,25 @@ def test_shards_of_clips_that_left_are_removed_and_others_align(
         f"{feature}/train-0000{k}" for feature in ("audio", "loudness") for k in (0, 1)
     }
     assert_aligned_as_heard(fewer, tmp_path)
+
+
+def test_failures_of_a_feature_are_listed_until_it_is_mended(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prepare(self: Loudness, clip_id: str, signal: Signal) -> Signal:
+        if clip_id == "train-1":
+            raise ClipError("extract", "too quiet")
+        return signal
+
+    monkeypatch.setattr(type(LOUDNESS.extractor()), "prepare", prepare)
+    listed = DatasetDir(tmp_path / "tones").failures_csv
+    for request in (REQUEST, replace(REQUEST, features=(AUDIO,))):
+        extract(dataset, tmp_path, request)
+        assert listed.read_text() == "clip_id,stage,reason\ntrain-1,extract,too quiet\n"
+    monkeypatch.undo()
+    edit(dataset.clips[1])
+    extract(dataset, tmp_path)
+    assert listed.read_text() == "clip_id,stage,reason\n"
 
 
 def test_a_run_of_a_part_removes_nothing_and_its_doubles_are_refused(
