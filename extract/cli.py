@@ -63,7 +63,12 @@ def prep() -> None:
 @click.option("--limit", type=click.IntRange(1), help="At most so many clips of each split.")
 @click.option("--workers", type=int, help="Processes.  [default: one a core, or one a GPU]")
 @click.option("--scheduler", help="Address of a Dask cluster to work on.")
-@click.option("--device", type=_DEVICES, default="auto", help="Where the networks run.")
+@click.option(
+    "--device",
+    type=_DEVICES,
+    default="auto",
+    help="Where the networks run. auto: on this machine's GPUs, if any; with --scheduler, on cpu.",
+)
 @click.option("--precision", type=_PRECISIONS, default="float32", help="Of the networks' products.")
 @click.option("--backend", type=_BACKENDS, default="torch", help="Who computes OpenL3.")
 @click.option("--weights", "weights", multiple=True, metavar="NAME=FILE", help="Weights to use.")

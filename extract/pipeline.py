@@ -20,7 +20,7 @@ from featreg.datasets.base import Clip, ClipError, FeatregError
 from featreg.datasets.native import Failure, NativeShard, NativeWriter, native_shard, native_writer
 
 from .ahead import Decoders, decoders_here
-from .cluster import threads_here
+from .cluster import count_gpus, threads_here
 from .features import extractor_class
 from .hearing import Heard, Hearing, hear
 from .plan import Account, Request, ShardJob, difference, header_of
@@ -44,6 +44,11 @@ def extract_shard(job: ShardJob) -> Account:
         extractors = build_extractors(job.request, threads)
         _check_planned(job, extractors)
         on_gpu = any(spec.device != "cpu" for spec in job.request.features)
+        if on_gpu and not count_gpus("auto"):
+            raise FeatregError(
+                f"--device cuda: torch sees no GPU on worker {socket.gethostname()}:{os.getpid()}; "
+                "give the cluster only workers that have one, or use --device cpu"
+            )
         decoders = decoders_here(_decoders(threads, on_gpu), job.clip_timeout_s)
         return _extract(job, extractors, decoders)
 

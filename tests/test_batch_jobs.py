@@ -98,6 +98,7 @@ def test_several_nodes_share_a_scheduler(tmp_path: Path) -> None:
     address = parsed["prep extract"]["scheduler"]
     assert parsed["prep align"]["scheduler"] == parsed["dask worker"]["scheduler"] == address
     assert address.endswith(f":{parsed['dask scheduler']['port']}")
+    assert parsed["prep extract"]["device"] == "cuda", "auto does not look for its workers' GPUs"
 
 
 def test_the_array_is_every_method_with_every_seed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from kit import make_dataset
 from loudness import LoudnessConfig
 
@@ -39,6 +40,16 @@ def test_a_worker_with_other_weights_than_planned_does_nothing(tmp_path: Path) -
     with pytest.raises(FeatregError, match=r"loudness: worker .* weights .*\(other weights\)"):
         extract_shard(replace(job, headers={**job.headers, "loudness": other}))
     assert not list(tmp_path.rglob("*.h5"))
+
+
+def test_a_worker_without_a_gpu_blames_no_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    dataset = make_dataset(tmp_path / "source", {"train": 1})
+    job = make_job(dataset, tmp_path / "work", replace(LOUDNESS, device="cuda"))
+    with pytest.raises(FeatregError, match=r"no GPU on worker .* or use --device cpu"):
+        extract_shard(job)
 
 
 def careful_job(dataset: Dataset, work: Path, arrays: Path) -> ShardJob:
