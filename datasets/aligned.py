@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,9 @@ class AlignedHeader:
         ``settings``, and its column range ``columns`` in the combined feature.
     notes
         Sentences that must stand beside every result.
+    audio_settings
+        What the audio's native shards say of their ``settings``: the ``resampler``. Empty
+        in shards of before it was kept.
     """
 
     dataset: str
@@ -78,6 +81,7 @@ class AlignedHeader:
     audio_rate: int
     features: Mapping[str, Mapping[str, Any]]
     notes: tuple[str, ...] = ()
+    audio_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, root: h5py.Group) -> None:
         """Store the header as root attributes."""
@@ -92,6 +96,7 @@ class AlignedHeader:
             audio_rate=self.audio_rate,
             features=json.dumps(self.features),
             notes=json.dumps(self.notes),
+            audio_settings=json.dumps(self.audio_settings),
             featreg_version=__version__,
         )
 
@@ -107,6 +112,9 @@ class AlignedHeader:
             audio_rate=int(root.attrs["audio_rate"]),
             features=read_json(root, "features"),
             notes=tuple(read_json(root, "notes")),
+            audio_settings=(
+                read_json(root, "audio_settings") if "audio_settings" in root.attrs else {}
+            ),
         )
 
 

@@ -214,6 +214,7 @@ def _header(
         audio_rate=stores[AUDIO].header.sample_rate,
         features=features,
         notes=dataset.notes,
+        audio_settings=stores[AUDIO].header.settings,
     )
 
 

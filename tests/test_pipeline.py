@@ -200,6 +200,7 @@ def test_aligned_shards_hold_every_feature_label_and_sample(
         index = read_index(path)
         assert index.header.features["loudness"]["columns"] == [0, 2]
         assert index.header.features["loudness"]["settings"]["gain"] == 1.0
+        assert index.header.audio_settings["resampler"] == "soxr_hq"
         with h5py.File(path) as file:
             for k, clip_id in enumerate(index.clip_id):
                 clip = by_id[clip_id]

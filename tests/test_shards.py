@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -134,6 +135,7 @@ ALIGNED = AlignedHeader(
     audio_rate=16000,
     features={"a": {"dim": 3, "columns": [0, 3]}, "b": {"dim": 2, "columns": [3, 5]}},
     notes=("one clip is missing",),
+    audio_settings={"resampler": "soxr_vhq"},
 )
 
 
@@ -156,6 +158,15 @@ def test_an_aligned_shard_gives_back_what_it_was_given(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "s.h5") as file:
         np.testing.assert_array_equal(file["features/a"][1:3], rows(2, 2))
         np.testing.assert_array_equal(file["audio"][1600:4800], audio[1])
+
+
+def test_shards_of_before_the_resampler_was_kept_are_read(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "x.wav")
+    with aligned_writer(tmp_path / "s.h5", ALIGNED, "") as shard:
+        shard.append(clip, {"a": rows(1, 0), "b": rows(1, 1)[:, :2]}, np.zeros(9, np.int16), 0.1)
+    with h5py.File(tmp_path / "s.h5", "r+") as file:
+        del file.attrs["audio_settings"]
+    assert read_index(tmp_path / "s.h5").header == replace(ALIGNED, audio_settings={})
 
 
 def test_features_of_unequal_length_are_never_written(tmp_path: Path) -> None:

@@ -16,13 +16,14 @@ import pytest
 from kit import write
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from synthetic import RATE
+from synthetic import RATE, header
 from toy_runs import CLASSES, call, noise
 
+from featreg.datasets.audio import Resampler, resample
 from featreg.datasets.base import FeatregError
 from featreg.train import load
 from featreg.train.classifier import Classifier
-from featreg.train.model_file import read_model, write_model
+from featreg.train.model_file import Card, read_model, write_model
 from featreg.train.models.registry import build_encoder, build_tagger
 from featreg.train.runs import RunDir
 
@@ -72,6 +73,20 @@ def test_a_file_and_its_array_give_the_same(model: Classifier, tmp_path: Path) -
     assert ((expected > 0) & (expected < 1)).all()
     np.testing.assert_array_equal(model.predict(audio, 44100), expected)
     np.testing.assert_array_equal(model.predict(str(path)), expected)
+
+
+def test_audio_is_heard_by_the_resampler_of_the_shards(
+    trained: RunDir, model: Classifier, tmp_path: Path
+) -> None:
+    method: Resampler = "kaiser_best"
+    tagger, _ = read_model(trained.path / "model.safetensors")
+    about = header(audio_settings={"resampler": method})
+    write_model(path := tmp_path / "m.safetensors", tagger, Card.of("m", trained.config(), about))
+    audio = noise(1.7, 44100)
+    stored = np.rint(resample(audio, 44100, RATE, method).clip(-1, 1) * 32767) / 32767
+    expected = model.predict(stored.astype(np.float32), RATE)
+    np.testing.assert_array_equal(load(path).predict(audio, 44100), expected)
+    assert not np.array_equal(model.predict(audio, 44100), expected)
 
 
 def test_a_lone_safetensors_file_is_enough(
@@ -134,7 +149,9 @@ def test_what_is_no_audio_is_named(model: Classifier, audio: Any, message: str) 
 
 
 def test_a_hop_of_nothing_is_refused(model: Classifier) -> None:
-    with pytest.raises(FeatregError, match="hop_s 0: expected at least one sample"):
+    with pytest.raises(
+        FeatregError, match=r"--hop 0 \(in Python hop_s\): expected at least one sample"
+    ):
         model.predict_over_time(noise(1), hop_s=0)
 
 

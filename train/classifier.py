@@ -76,7 +76,8 @@ class Classifier:
 
     Audio is a file, of any rate and number of channels, or an array of shape (samples,)
     or (samples, channels) in [-1, 1] with its rate in Hz (None: `sample_rate`). It is
-    heard as the shards store it: averaged over channels, at `sample_rate`, in 16 bit.
+    heard as the shards store it: averaged over channels, at `sample_rate` by the same
+    resampler, in 16 bit.
     """
 
     def __init__(self, tagger: Tagger, card: Card, device: str) -> None:
@@ -140,7 +141,8 @@ class Classifier:
         hop = hop_s * self.sample_rate
         if not hop >= 1:
             raise FeatregError(
-                f"hop_s {hop_s:g}: expected at least one sample, {1 / self.sample_rate:g} s"
+                f"--hop {hop_s:g} (in Python hop_s): expected at least one sample, "
+                f"{1 / self.sample_rate:g} s"
             )
         signal = self._hear(audio, rate)
         spare = max(0, len(signal) - self.card.samples)
@@ -161,7 +163,7 @@ class Classifier:
         else:
             rate = rate or self.sample_rate
             signal = _checked(audio, rate)
-        signal = resample(signal, rate, self.sample_rate)
+        signal = resample(signal, rate, self.sample_rate, self.card.resampler)
         stored = np.rint(np.clip(signal, -1, 1) * 32767)
         heard: Array = stored.astype(np.float32) / np.float32(32767)
         return heard

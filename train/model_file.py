@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from featreg.datasets.aligned import AlignedHeader
+from featreg.datasets.audio import Resampler
 from featreg.datasets.base import FeatregError, Task
 from featreg.datasets.shards import atomic_path
 
@@ -56,6 +57,8 @@ class Card:
     features
         What the aligned shards say of each feature beside the audio that it needs;
         empty, and not written, for a model that hears audio alone.
+    resampler
+        What brought the audio to `sample_rate`: a name in ``datasets.audio.RESAMPLERS``.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Card:
     resolution_s: float
     notes: tuple[str, ...] = ()
     features: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    resampler: Resampler = "soxr_hq"
 
     @classmethod
     def of(cls, name: str, config: Config, header: AlignedHeader) -> Card:
@@ -89,6 +93,7 @@ class Card:
             resolution_s=header.resolution_s,
             notes=header.notes,
             features={feature: dict(header.features[feature]) for feature in needed},
+            resampler=header.audio_settings.get("resampler", "soxr_hq"),
         )
 
     def to_json(self) -> str:
