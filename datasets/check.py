@@ -6,9 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import soundfile
-
-from .base import Clip
+from .base import Clip, ClipError
+from .containers import open_audio
 
 # Enough for an mp3 decoder to find its frames; half a second at most rates.
 BLOCK = 1 << 15
@@ -17,20 +16,16 @@ BLOCK = 1 << 15
 def fault(clip: Clip) -> str:
     """Why the first block of a clip cannot be decoded; empty if it can."""
     try:
-        if not clip.path.stat().st_size:
-            return "an empty file"
-        with soundfile.SoundFile(clip.path) as file:
+        with open_audio(clip.path) as (file, samples):
             start = round(clip.start_s * file.samplerate)
-            if start >= len(file):
-                lasts = len(file) / file.samplerate
-                return f"lasts {lasts:.3f} s, nothing is left at {clip.start_s} s"
+            if start >= samples:
+                lasts = samples / file.samplerate
+                return f"{clip.path} lasts {lasts:.3f} s, nothing is left at {clip.start_s} s"
             file.seek(start)
-            if not len(file.read(BLOCK, dtype="float32")):
-                return "no samples"
-    except OSError as error:
-        return str(error.strerror)
-    except RuntimeError as error:  # soundfile's own errors among them
-        return f"cannot be decoded ({error})"
+            if not len(file.read(min(BLOCK, samples - start), dtype="float32")):
+                return f"{clip.path} holds no samples"
+    except ClipError as error:
+        return error.reason
     return ""
 
 

@@ -94,7 +94,7 @@ def datasets(
                 advance()
                 if fault:
                     bad += 1
-                    click.echo(f"{clip.clip_id}: {clip.path}: {fault}")
+                    click.echo(f"{clip.clip_id}: {fault}")
         say(f"{len(dataset.clips) - bad:,} files can be decoded, {bad:,} cannot")
         sys.exit(1 if bad else 0)
 

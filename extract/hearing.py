@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
 from featreg.datasets.audio import Resampler, decode, resample
 from featreg.datasets.base import Clip, ClipError
+from featreg.datasets.containers import open_audio
 
 # Stage at which a clip of nothing but zeros fails.
 SILENCE = "silence"
@@ -71,11 +71,11 @@ def hear(clip: Clip, hearing: Hearing) -> Heard | ClipError:
 
 
 def length_s(clip: Clip) -> float | None:
-    """Seconds of the clip as its file declares them, None if it cannot be read."""
+    """Seconds of the clip as its headers have it, None if it cannot be read."""
     try:
-        with soundfile.SoundFile(clip.path) as file:
-            whole = float(len(file) / file.samplerate) - clip.start_s
-    except (soundfile.LibsndfileError, RuntimeError):
+        with open_audio(clip.path) as (file, samples):
+            whole = samples / float(file.samplerate) - clip.start_s
+    except ClipError:
         return None
     return whole if clip.duration_s is None else min(whole, clip.duration_s)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from kit import make_clip, make_kit, tone, write
 
 from featreg.datasets.audio import decode, fingerprint, resample
 from featreg.datasets.base import Clip, ClipError
+from featreg.datasets.check import fault
+from featreg.extract.hearing import length_s
 
 
 def excerpt(path: Path, start_s: float, duration_s: float | None) -> Clip:
@@ -60,6 +63,83 @@ def test_every_bad_file_is_refused_by_name(tmp_path: Path, name: str, words: str
         decode(make_clip(bad[name]))
     assert bad[name].name in refused.value.reason
     assert refused.value.stage == "decode"
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype"),
+    [
+        ("whole.wav", "PCM_16"),
+        ("whole.wav", "FLOAT"),
+        ("whole.aiff", "PCM_16"),
+        ("whole.au", "PCM_16"),
+        ("whole.rf64", "PCM_16"),
+        ("whole.w64", "PCM_16"),
+        ("whole.caf", "PCM_16"),
+        ("whole.flac", "PCM_16"),
+        ("whole.ogg", "VORBIS"),
+        ("whole.ogg", "OPUS"),
+        ("whole.mp3", "MPEG_LAYER_III"),
+    ],
+)
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+def test_half_a_file_is_refused_whatever_the_container(
+    tmp_path: Path, name: str, subtype: str, part: float
+) -> None:
+    path = write(tmp_path / name, tone(6.0, 48000), 48000, subtype=subtype)
+    assert len(decode(make_clip(path))[0]) >= 6 * 48000
+    whole = path.read_bytes()
+    path.write_bytes(whole[: round(len(whole) * part)])
+    with pytest.raises(ClipError, match=f"{name} (breaks off|cannot be decoded)"):
+        decode(make_clip(path))
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_that_ends_in_its_last_page_is_told_from_one_with_a_tag(
+    tmp_path: Path, subtype: str
+) -> None:
+    path = write(tmp_path / "a.ogg", tone(1.0, 48000), 48000, subtype=subtype)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"TAG".ljust(128))
+    assert len(decode(make_clip(path))[0]) == 48000
+    last = whole.rindex(b"OggS")
+    for cut in (last + 5, last + 27, last + 40, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(ClipError, match=r"a\.ogg breaks off"):
+            decode(make_clip(path))
+
+
+def test_sizes_that_a_pipe_left_open_do_not_matter(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone(1.0, 16000), 16000)
+    whole = path.read_bytes()
+    at = whole.index(b"data") + 4
+    for size in (0xFFFFFFFF, 0x7FFFF000):
+        path.write_bytes(whole[:at] + size.to_bytes(4, "little") + whole[at + 4 :])
+        assert len(decode(make_clip(path))[0]) == 16000
+
+
+def test_samples_without_a_header_are_refused_and_the_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.raw"
+    path.write_bytes(bytes(64000))
+    expected = r"a\.raw has no header that says rate, channels and format"
+    with pytest.raises(ClipError, match=expected):
+        decode(make_clip(path))
+    assert re.search(expected, fault(make_clip(path)))
+    assert length_s(make_clip(path)) is None
+
+
+def test_what_is_no_file_or_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.wav").mkdir()
+    with pytest.raises(ClipError, match=r"no file .*a\.wav"):
+        decode(make_clip(tmp_path / "a.wav"))
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)  # as in a folder that may not be searched
+    with pytest.raises(ClipError, match=r"a\.wav cannot be read: Permission denied"):
+        decode(make_clip(tmp_path / "a.wav"))
 
 
 def test_an_excerpt_is_those_samples(tmp_path: Path) -> None:

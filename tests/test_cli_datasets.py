@@ -86,7 +86,7 @@ def test_a_check_of_good_files_succeeds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "an empty file"),
+        (b"", "is empty"),
         (b"%PDF-1.4 renamed", "cannot be decoded"),
         (b"RIFF\x24\x00\x00\x00WAVE", "cannot be decoded"),
     ],
@@ -98,7 +98,7 @@ def test_a_check_names_each_bad_file(tmp_path: Path, content: bytes, reason: str
     assert result.exit_code == 1
     bad = [line for line in result.stdout.splitlines() if ".wav" in line]
     assert len(bad) == 1
-    assert bad[0].startswith(f"valid.wav: {tmp_path / 'valid.wav'}: {reason}")
+    assert bad[0].startswith(f"valid.wav: {tmp_path / 'valid.wav'} {reason}")
 
 
 def test_a_check_finds_excerpts_beyond_the_end_and_files_that_are_locked(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_check_finds_excerpts_beyond_the_end_and_files_that_are_locked(tmp_pat
     path.write_text(text)
     result = run("datasets", path, "--check")
     assert result.exit_code == 1
-    assert "test.wav: lasts 0.200 s, nothing is left at 7.0 s" in result.stdout
+    assert "test.wav lasts 0.200 s, nothing is left at 7.0 s" in result.stdout
     if os.geteuid():
         (tmp_path / "train.wav").chmod(0)
         assert "Permission denied" in run("datasets", path, "--check").stdout

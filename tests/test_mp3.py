@@ -1,0 +1,124 @@
+"""Every sample of an mp3 is heard, whatever its headers say of its length."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from kit import make_clip, tone
+
+from featreg.datasets import mp3
+from featreg.datasets.audio import decode
+from featreg.datasets.base import ClipError
+from featreg.datasets.check import fault
+from featreg.extract.hearing import length_s
+
+RATE = 44100
+LOUD, LEAN = 0.0, 0.9  # soundfile's compression levels: 320 and 64 kbit/s
+
+
+def encoded(level: float, seconds: float = 4.0, rate: int = RATE, channels: int = 1) -> bytes:
+    """A constant bit rate; in front the frame that declares the length, if it has room for that."""
+    file = io.BytesIO()
+    options = {"compression_level": level, "bitrate_mode": "CONSTANT"}
+    soundfile.write(file, tone(seconds, rate, channels), rate, format="MP3", **options)
+    return file.getvalue()
+
+
+def bare(data: bytes) -> bytes:
+    """Without the frame that declares the length."""
+    found = mp3.contents(data)
+    assert found is not None
+    return data[found.start :]
+
+
+def heard(folder: Path, data: bytes) -> np.ndarray:
+    (folder / "a.mp3").write_bytes(data)
+    return decode(make_clip(folder / "a.mp3"))[0]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000])
+def test_frames_are_counted_at_every_rate(tmp_path: Path, rate: int, channels: int) -> None:
+    for level in (LOUD, 0.5, LEAN):
+        data = bare(encoded(level, 2.0, rate, channels))
+        found = mp3.contents(data)
+        assert found is not None
+        # What mpg123 finds where its guess from a constant rate reaches the end.
+        expected, _ = soundfile.read(io.BytesIO(data))
+        assert found.samples == len(expected) == len(heard(tmp_path, data))
+
+
+@pytest.mark.parametrize("order", [(LOUD, LEAN), (LEAN, LOUD), (LOUD, LEAN, LOUD)])
+def test_a_variable_rate_that_nothing_declares_is_heard_to_its_end(
+    tmp_path: Path, order: tuple[float, ...]
+) -> None:
+    parts = [bare(encoded(level)) for level in order]
+    signal = heard(tmp_path, b"".join(parts))
+    alone = [soundfile.read(io.BytesIO(part), dtype="float32")[0] for part in parts]
+    assert len(signal) == sum(map(len, alone))
+    np.testing.assert_array_equal(signal[: len(alone[0])], alone[0])
+    # At a joint two frames are heard that lean on what came before.
+    tail = len(alone[-1]) - 3 * 1152
+    np.testing.assert_allclose(signal[-tail:], alone[-1][-tail:], atol=1e-6)
+
+    clip = make_clip(tmp_path / "a.mp3")
+    seconds = len(signal) / RATE
+    assert fault(clip) == ""
+    assert length_s(clip) == pytest.approx(seconds, abs=1e-6)
+    last, _ = decode(replace(clip, start_s=seconds - 0.5))
+    np.testing.assert_allclose(last, signal[-len(last) :], atol=1e-6)
+    assert fault(replace(clip, start_s=seconds + 0.1)).endswith(f"left at {seconds + 0.1} s")
+
+
+def test_files_in_a_row_are_more_than_the_first_declares(tmp_path: Path) -> None:
+    first, second = encoded(LEAN), encoded(LEAN)
+    tag = b"ID3\x03\x00\x00\x00\x00\x10\x00" + bytes(2048)
+    signal = heard(tmp_path, tag + first + tag + second)
+    # The second's own declaration is a frame of silence.
+    both = len(heard(tmp_path, bare(first))) + len(heard(tmp_path, bare(second)))
+    assert len(signal) == both + 1152
+
+
+def test_what_stands_behind_the_sound_is_no_sound(tmp_path: Path) -> None:
+    data = bare(encoded(LEAN))
+    expected = heard(tmp_path, data)
+    noise = b"APETAGEX" + np.random.default_rng(0).bytes(200_000)
+    for tail in (b"TAG".ljust(128), noise, bytes(5000), data[:100]):
+        np.testing.assert_array_equal(heard(tmp_path, data + tail), expected)
+
+
+def test_an_ordinary_file_is_heard_as_it_always_was(tmp_path: Path) -> None:
+    for data in (encoded(LEAN), encoded(LOUD, channels=2)):
+        found = mp3.contents(data)
+        assert found is not None
+        assert found.declared
+        expected = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)[0]
+        np.testing.assert_array_equal(heard(tmp_path, data), expected.mean(axis=1))
+        assert len(expected) == 4 * RATE  # without the encoder's padding
+
+
+def test_a_published_clip_keeps_its_samples(shared: Path) -> None:
+    (path,) = (shared / "data" / "audio").glob("*.mp3")
+    signal, rate = decode(make_clip(path))
+    np.testing.assert_array_equal(signal, soundfile.read(path, dtype="float32")[0])
+    found = mp3.contents(path.read_bytes())
+    assert found is not None
+    assert (rate, len(signal), found.samples) == (16000, 465984, 465984)  # 809 frames
+
+
+def test_a_rate_that_changes_is_refused(tmp_path: Path) -> None:
+    data = bare(encoded(LEAN)) + bare(encoded(LEAN, rate=48000))
+    with pytest.raises(ClipError, match=r"a\.mp3 breaks off: its header declares 8\.\d+ s, 4\."):
+        heard(tmp_path, data)
+
+
+def test_what_has_no_frames_is_left_to_the_decoder() -> None:
+    assert mp3.contents(b"") is None
+    assert mp3.contents(b"ID3") is None
+    assert mp3.contents(bytes(10_000)) is None
+    assert mp3.contents(b"\xff\xfb\x00" * 1000) is None  # free format: the length is nowhere
