@@ -36,6 +36,7 @@ from .shards import (
     open_shard,
     read_json,
     read_strings,
+    reading,
     write_array,
     write_strings,
 )
@@ -220,7 +221,7 @@ def read_index(path: Path) -> AlignedIndex:
     FeatregError
         If `path` is not a readable aligned shard of this version.
     """
-    with open_shard(path, FORMAT) as file:
+    with open_shard(path, FORMAT) as file, reading(file):
         return AlignedIndex(
             path=path,
             header=AlignedHeader.read(file),

@@ -34,8 +34,10 @@ from .shards import (
     Array,
     create_shard,
     open_shard,
+    read_array,
     read_json,
     read_strings,
+    reading,
     write_array,
     write_strings,
 )
@@ -170,11 +172,15 @@ def native_writer(path: Path, header: NativeHeader) -> Iterator[NativeWriter]:
 
 
 class NativeShard:
-    """Reads one native shard; use as ``with native_shard(path) as shard``."""
+    """Reads one native shard; use as ``with native_shard(path) as shard``.
+
+    What is damaged raises `FeatregError`, which names the file, when it is read.
+    """
 
     def __init__(self, file: h5py.File) -> None:
         self._file = file
-        self.header = NativeHeader.read(file)
+        with reading(file):
+            self.header = NativeHeader.read(file)
 
     @property
     def content_sha256(self) -> str:
@@ -189,7 +195,8 @@ class NativeShard:
     @cached_property
     def durations(self) -> dict[str, float]:
         """Decoded length of each clip, in seconds."""
-        return dict(zip(self.clip_ids, self._file["duration_s"][()].tolist(), strict=True))
+        seconds = read_array(self._file, "duration_s").tolist()
+        return dict(zip(self.clip_ids, seconds, strict=True))
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -200,15 +207,15 @@ class NativeShard:
     @cached_property
     def failures(self) -> list[Failure]:
         """Clips that gave no rows."""
-        group = self._file["failed"]
         columns = [
-            read_strings(group, name) for name in ("clip_id", "stage", "reason", "fingerprint")
+            read_strings(self._file, f"failed/{name}")
+            for name in ("clip_id", "stage", "reason", "fingerprint")
         ]
         return [Failure(*row) for row in zip(*columns, strict=True)]
 
     @cached_property
     def _offsets(self) -> npt.NDArray[np.int64]:
-        return self._file["offset"][()]  # type: ignore[no-any-return]
+        return read_array(self._file, "offset")
 
     @cached_property
     def _index(self) -> dict[str, int]:
@@ -225,7 +232,7 @@ class NativeShard:
         start, stop = self._offsets[k : k + 2].tolist()
         if last is not None:
             stop = min(stop, start + last)
-        return self._file["frames"][start + first : stop]  # type: ignore[no-any-return]
+        return read_array(self._file, "frames", slice(start + first, stop))
 
     def values(
         self, clip_id: str, first: int = 0, last: int | None = None

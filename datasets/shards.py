@@ -199,9 +199,45 @@ def write_strings(group: h5py.Group, name: str, values: Sequence[str]) -> None:
     dataset.attrs["sha256"] = hashlib.sha256(data.tobytes()).hexdigest()
 
 
+@contextmanager
+def reading(file: h5py.File) -> Iterator[None]:
+    """Name the file in what h5py raises where bytes of it are not what was written.
+
+    Raises
+    ------
+    FeatregError
+        If the block cannot read what it wants.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise FeatregError(
+            f"{file.filename}: damaged ({error}); delete it and run the command again that wrote it"
+        ) from None
+
+
+def read_array(group: h5py.Group, name: str, rows: slice = slice(None)) -> Array:
+    """The values that `write_array` stored, or some rows of them.
+
+    Raises
+    ------
+    FeatregError
+        If they are damaged.
+    """
+    with reading(group.file):
+        return group[name][rows]  # type: ignore[no-any-return]
+
+
 def read_strings(group: h5py.Group, name: str) -> list[str]:
-    """The strings that `write_strings` stored."""
-    return [value.decode() for value in group[name][()].tolist()]
+    """The strings that `write_strings` stored.
+
+    Raises
+    ------
+    FeatregError
+        If they are damaged.
+    """
+    with reading(group.file):
+        return [value.decode() for value in read_array(group, name).tolist()]
 
 
 class Appender:
@@ -300,7 +336,8 @@ def open_shard(path: Path, layout: str) -> Iterator[h5py.File]:
             f"{path}: not a readable HDF5 file ({error}); delete it and run again"
         ) from None
     with file:
-        found = (file.attrs.get("format"), file.attrs.get("version"))
+        with reading(file):
+            found = (file.attrs.get("format"), file.attrs.get("version"))
         if found != (layout, VERSION):
             raise FeatregError(
                 f"{path}: expected a {layout!r} shard of version {VERSION}, found {found[0]!r} of "

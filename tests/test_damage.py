@@ -1,0 +1,97 @@
+"""A damaged shard is done again, or named with the next step; other shards are unharmed."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import h5py
+import pytest
+from click.testing import CliRunner
+from kit import make_dataset
+from test_pipeline import AUDIO, LOUDNESS, align, contents, extract
+
+from featreg.datasets.base import Dataset, FeatregError
+from featreg.datasets.workdir import DatasetDir
+from featreg.extract.cli import prep
+from featreg.extract.plan import Request, make_plan
+
+REQUEST = Request((AUDIO, LOUDNESS), shard_clips=2)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return make_dataset(tmp_path / "source", {"train": 4})
+
+
+def damage(path: Path, name: str) -> None:
+    """Flip a bit of a dataset's values."""
+    with h5py.File(path) as file:
+        chunk = file[name].id.get_chunk_info(0)
+    flip(path, chunk.byte_offset + chunk.size // 2)
+
+
+def flip(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["clip_id", "fingerprint", "duration_s"])
+def test_a_native_shard_whose_account_is_damaged_is_done_again(
+    name: str, dataset: Dataset, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    folder = DatasetDir(work / "tones")
+    extract(dataset, work, REQUEST)
+    before = contents(work)
+    path = folder.native("loudness") / "train-00001.h5"
+    damage(path, name)
+    (job,) = make_plan(dataset, folder, REQUEST).jobs
+    assert job.path("loudness") == path
+    assert f"{path}: damaged (" in job.reasons[0]
+    if name == "clip_id":
+        with pytest.raises(FeatregError, match=f"{path}: damaged .* delete it and run the command"):
+            align(work)
+    extract(dataset, work, REQUEST)
+    assert contents(work) == before
+
+
+def test_damaged_rows_stop_alignment_with_a_line_that_names_their_file(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    extract(dataset, tmp_path, REQUEST)
+    path = DatasetDir(tmp_path / "tones").native("loudness") / "train-00000.h5"
+    damage(path, "frames")
+    line = ["align", "--work", str(tmp_path), "--resolution", "0.1", "--workers", "1"]
+    done = CliRunner().invoke(prep, line)
+    assert done.exit_code == 1
+    assert f"{path}: damaged (" in done.output
+    assert "delete it and run the command again" in done.output
+    path.unlink()
+    extract(dataset, tmp_path, REQUEST)
+    assert CliRunner().invoke(prep, line).exit_code == 0
+
+
+def test_a_damaged_aligned_shard_is_written_again(dataset: Dataset, tmp_path: Path) -> None:
+    extract(dataset, tmp_path, REQUEST)
+    path, _ = align(tmp_path)
+    before = contents(tmp_path)
+    damage(path, "label")
+    assert align(tmp_path) == [path]
+    assert contents(tmp_path) == before
+
+
+def test_wherever_the_damage_is_nothing_but_a_named_error_comes_of_it(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    extract(dataset, tmp_path, REQUEST)
+    folder = DatasetDir(tmp_path / "tones")
+    path = folder.native("loudness") / "train-00000.h5"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), len(whole) // 150):
+        flip(path, place)
+        make_plan(dataset, folder, REQUEST)
+        with suppress(FeatregError):
+            align(tmp_path)
+        path.write_bytes(whole)
