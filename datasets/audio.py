@@ -13,6 +13,9 @@ import soxr
 from .base import Clip, ClipError, UsageError
 from .containers import open_audio
 
+# Raised by a release that decodes or resamples to other samples: what heard those is done again.
+REVISION = 1
+
 Resampler = Literal["soxr_hq", "soxr_vhq", "kaiser_best"]
 RESAMPLERS: tuple[Resampler, ...] = get_args(Resampler)
 

@@ -25,6 +25,9 @@ import numpy.typing as npt
 
 from featreg.datasets.clock import Clock
 
+# Raised by a release that changes the numbers: shards aligned before are then written again.
+REVISION = 1
+
 Mode = Literal["repeat", "area", "linear"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from featreg.datasets.base import Clip, Dataset, FeatregError, UsageError
 from featreg.datasets.native import NativeHeader, NativeShard, native_shard
 from featreg.datasets.workdir import DatasetDir, shard_name, splits_of
 
-from .align import Mode, align_span, target_rows
+from .align import REVISION, Mode, align_span, target_rows
 from .features import AUDIO
 
 # Target rows, and samples of audio, that are held at a time: a few MB of each feature.
@@ -155,7 +156,7 @@ def plan_alignment(
         )
     stores = {name: _open_store(folder, name) for name in (*names, AUDIO)}
     samples = resolution_s * stores[AUDIO].header.sample_rate
-    if resolution_s <= 0 or abs(samples - round(samples)) > 1e-6:
+    if not 0 < samples < math.inf or abs(samples - round(samples)) > 1e-6:
         raise UsageError(
             f"--resolution {resolution_s}: expected seconds above 0 that make a whole number of "
             f"samples at {stores[AUDIO].header.sample_rate} Hz, such as 0.1"
@@ -225,7 +226,8 @@ def _make_job(
         name: tuple(sorted({store.where[clip.clip_id] for clip in clips}))
         for name, store in stores.items()
     }
-    digest = hashlib.sha256(json.dumps(dataclasses.asdict(header), sort_keys=True).encode())
+    about = {"align_revision": REVISION, **dataclasses.asdict(header)}
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, paths in sources.items():
         digest.update(f"{name} {[stores[name].contents[source] for source in paths]}".encode())
     for clip in clips:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from featreg.datasets import audio
 from featreg.datasets.audio import Resampler, fingerprint
 from featreg.datasets.base import Clip, Dataset, FeatregError
 from featreg.datasets.native import Failure, NativeHeader, NativeShard, native_shard
@@ -160,6 +161,9 @@ class Plan:
 
 def header_of(extractor: Extractor, dataset: str, request: Request) -> NativeHeader:
     """What a shard of this extractor says of itself."""
+    heard = {"resampler": request.resampler, "audio_revision": audio.REVISION}
+    # As they will come back from the shard: tuples are lists in JSON.
+    settings = json.loads(json.dumps({**extractor.settings, **heard}, default=str))
     return NativeHeader(
         dataset=dataset,
         feature=extractor.name,
@@ -170,10 +174,7 @@ def header_of(extractor: Extractor, dataset: str, request: Request) -> NativeHea
         clock=extractor.clock,
         sample_rate=extractor.sample_rate,
         weights_sha256=extractor.weights_sha256,
-        # As they will come back from the shard: tuples are lists in JSON.
-        settings=json.loads(
-            json.dumps({**extractor.settings, "resampler": request.resampler}, default=str)
-        ),
+        settings=settings,
     )
 
 
@@ -221,13 +222,13 @@ def make_plan(
         job, members = place
         done, reasons, keep = [], {}, set()
         there = [spec for spec in request.features if job.path(spec.name).exists()]
-        audio = {clip.clip_id: fingerprint(clip) for clip in job.clips} if there else {}
+        heard = {clip.clip_id: fingerprint(clip) for clip in job.clips} if there else {}
         for spec in request.features:
             if spec not in there:
                 reasons[spec] = "not extracted yet"
                 continue
             read = spec.extractor().fingerprint
-            files = {clip.clip_id: read(clip, audio[clip.clip_id]) for clip in job.clips}
+            files = {clip.clip_id: read(clip, heard[clip.clip_id]) for clip in job.clips}
             found = _read_account(
                 job.path(spec.name), headers[spec.name], files, members, request, retry_failed
             )

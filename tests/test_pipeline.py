@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import logging
+import math
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -271,6 +272,9 @@ def test_what_was_not_extracted_cannot_be_aligned(dataset: Dataset, tmp_path: Pa
         plan_alignment(folder, ("vggish",), 0.1, "repeat")
     with pytest.raises(UsageError, match="--resolution 0: expected seconds above 0"):
         plan_alignment(folder, (), 0, "repeat")
+    for endless in (math.nan, math.inf, 1e305):
+        with pytest.raises(UsageError, match="--resolution .* expected seconds above 0"):
+            plan_alignment(folder, (), endless, "repeat")
     with pytest.raises(UsageError, match="whole number of samples"):
         plan_alignment(folder, (), 1 / 30000, "repeat")
 

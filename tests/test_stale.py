@@ -112,6 +112,20 @@ def test_shards_of_clips_that_left_are_removed_and_others_align(
     assert_aligned_as_heard(fewer, tmp_path)
 
 
+def test_a_release_that_hears_or_aligns_otherwise_redoes_what_it_touches(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(dataset, tmp_path)
+    assert len(align(tmp_path)) == 3
+    monkeypatch.setattr("featreg.extract.combine.REVISION", 2)
+    assert len(align(tmp_path)) == 3
+    assert align(tmp_path) == []
+    monkeypatch.setattr("featreg.datasets.audio.REVISION", 2)
+    jobs = make_plan(dataset, DatasetDir(tmp_path / "tones"), REQUEST).jobs
+    assert {reason for job in jobs for reason in job.reasons} == {"audio_revision was 1, now 2"}
+    assert len(jobs) == 3
+
+
 def test_failures_of_a_feature_are_listed_until_it_is_mended(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
