@@ -128,6 +128,20 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
+def find_shards(path: Path) -> list[Path]:
+    """The shard at `path`, or every shard in that folder and below, by name.
+
+    Raises
+    ------
+    FeatregError
+        If there is none.
+    """
+    shards = [path] if path.is_file() else sorted(path.rglob("*.h5"))
+    if not shards:
+        raise FeatregError(f"{path}: no shard (*.h5) here or below")
+    return shards
+
+
 def remove_temporaries(folder: Path) -> None:
     """Remove what killed processes left half written in a folder and below."""
     for path in folder.rglob(".*.tmp"):

@@ -270,13 +270,12 @@ def verify(path: Path, workers: int | None) -> None:
         prep verify featreg-work
     """
     from featreg.datasets.base import FeatregError
+    from featreg.datasets.shards import find_shards
 
     from .cluster import plan_workers, run_jobs
     from .verify import faults
 
-    shards = [path] if path.is_file() else sorted(path.rglob("*.h5"))
-    if not shards:
-        raise FeatregError(f"{path}: no shard (*.h5) here or below")
+    shards = find_shards(path)
     found: list[str] = []
     with progress("verify", len(shards)) as advance:
         team = plan_workers(len(shards), workers, None, alone=False)

@@ -10,6 +10,7 @@ import numpy as np
 
 from featreg.datasets import aligned, native
 from featreg.datasets.base import FeatregError
+from featreg.datasets.shards import find_shards, reading
 
 
 def describe(path: Path) -> str:
@@ -20,27 +21,31 @@ def describe(path: Path) -> str:
     FeatregError
         If there is no shard at `path`, or it is none of featreg's.
     """
-    if path.is_file():
-        return _describe_shard(path)
-    shards = sorted(path.rglob("*.h5"))
-    if not shards:
-        raise FeatregError(f"{path}: no shard (*.h5) here or below")
-    return "\n\n".join(_describe_shard(shard) for shard in shards)
+    return "\n\n".join(map(_describe_shard, find_shards(path)))
 
 
-def _describe_shard(path: Path) -> str:
+def layout_of(path: Path) -> str:
+    """Layout of the shard at `path`: `native.FORMAT` or `aligned.FORMAT`.
+
+    Raises
+    ------
+    FeatregError
+        If it is none of featreg's shards.
+    """
     try:
         with h5py.File(path, "r", locking=False) as file:
             layout = file.attrs.get("format")
-            if layout == native.FORMAT:
-                lines = _native_lines(path)
-            elif layout == aligned.FORMAT:
-                lines = _aligned_lines(path)
-            else:
-                raise FeatregError(f"{path}: an HDF5 file, but no shard of featreg's")
-            stored = _stored_lines(file)
     except OSError as error:
         raise FeatregError(f"{path}: not a readable HDF5 file ({error})") from None
+    if layout not in (native.FORMAT, aligned.FORMAT):
+        raise FeatregError(f"{path}: an HDF5 file, but no shard of featreg's")
+    return str(layout)
+
+
+def _describe_shard(path: Path) -> str:
+    lines = _native_lines(path) if layout_of(path) == native.FORMAT else _aligned_lines(path)
+    with h5py.File(path, "r", locking=False) as file, reading(file):
+        stored = _stored_lines(file)
     return "\n".join([str(path), *(f"  {line}" for line in [*lines, *stored])])
 
 

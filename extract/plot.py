@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from featreg.datasets import aligned, native
 from featreg.datasets.base import FeatregError
-from featreg.datasets.shards import atomic_path
+from featreg.datasets.shards import atomic_path, find_shards, reading
 from featreg.datasets.workdir import DatasetDir
 
 from .features import AUDIO
+from .inspect import layout_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,12 +80,11 @@ def read_scene(path: Path, clip_id: str | None = None) -> Scene:
     Raises
     ------
     FeatregError
-        If there is no such clip.
+        If there is no such clip, or a shard cannot be read.
     """
-    paths = [path] if path.is_file() else sorted(path.rglob("*.h5"))
+    paths = find_shards(path)
     for shard in paths:
-        with h5py.File(shard, "r", locking=False) as file:
-            read = _read_aligned if file.attrs.get("format") == aligned.FORMAT else _read_native
+        read = _read_aligned if layout_of(shard) == aligned.FORMAT else _read_native
         if (scene := read(shard, clip_id)) is not None:
             return scene
     wanted = "no clip with rows" if clip_id is None else f"no clip {clip_id!r}"
@@ -99,7 +99,7 @@ def _read_aligned(path: Path, clip_id: str | None) -> Scene | None:
     rows = slice(*index.offset[k : k + 2].tolist())
     samples = slice(*index.audio_offset[k : k + 2].tolist())
     end_s = (rows.stop - rows.start) * index.header.resolution_s
-    with h5py.File(path, "r", locking=False) as file:
+    with h5py.File(path, "r", locking=False) as file, reading(file):
         return Scene(
             index.clip_id[k],
             float(index.duration_s[k]),
@@ -124,21 +124,23 @@ def _read_native(path: Path, clip_id: str | None) -> Scene | None:
             return None
         found = clip_id or shard.clip_ids[0]
         clock, tracks = shard.header.clock, {}
-        if shard.header.feature != AUDIO:
+        if (feature := shard.header.feature) != AUDIO:
             rows = shard.values(found)
             begin_s = clock.first_center_s - clock.hop_s / 2
             end_s = begin_s + len(rows) * clock.hop_s
-            tracks[shard.header.feature] = Track(rows, begin_s, end_s)
+            tracks[feature] = Track(rows, begin_s, end_s)
         duration_s = shard.durations[found]
-    # WORK/DATASET/native/FEATURE/SHARD: the audio of the same clips, and their labels.
-    folder = DatasetDir(path.absolute().parents[2])
+    # In WORK/DATASET/native/FEATURE lie the audio of the same clips, and their labels, beside it.
+    beside = path.absolute().parent.parent
     audio, rate = None, 1
-    if (beside := folder.native(AUDIO) / path.name).is_file():
-        with native.native_shard(beside) as shard:
+    heard = path if feature == AUDIO else beside / AUDIO / path.name
+    if heard.is_file():
+        with native.native_shard(heard) as shard:
             if found in shard.clip_ids:
                 audio = shard.stored(found)[:, 0]
                 rate = shard.header.sample_rate
     labels = None
+    folder = DatasetDir(beside.parent)
     if folder.clips_csv.is_file():
         dataset = folder.read_dataset()
         for clip in (clip for clip in dataset.clips if clip.clip_id == found):

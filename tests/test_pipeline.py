@@ -273,7 +273,7 @@ def test_what_was_not_extracted_cannot_be_aligned(dataset: Dataset, tmp_path: Pa
     with pytest.raises(UsageError, match="--resolution 0: expected seconds above 0"):
         plan_alignment(folder, (), 0, "repeat")
     for endless in (math.nan, math.inf, 1e305):
-        with pytest.raises(UsageError, match="--resolution .* expected seconds above 0"):
+        with pytest.raises(UsageError, match=r"--resolution .* expected seconds above 0"):
             plan_alignment(folder, (), endless, "repeat")
     with pytest.raises(UsageError, match="whole number of samples"):
         plan_alignment(folder, (), 1 / 30000, "repeat")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import matplotlib.image
@@ -76,6 +77,43 @@ def test_the_picture_has_one_time_axis(
     pixels = matplotlib.image.imread(tmp_path / "x.png")
     assert pixels.shape[1] == 1100
     assert pixels[..., :3].std() > 0.1
+
+
+@pytest.mark.parametrize("feature", ["audio", "loudness"])
+def test_a_native_shard_alone_is_drawn_as_far_as_it_goes(
+    feature: str, folder: DatasetDir, tmp_path: Path
+) -> None:
+    lone = tmp_path / "shard.h5"
+    shutil.copy(folder.native(feature) / "train-00000.h5", lone)
+    scene = read_scene(lone)
+    assert (scene.audio is not None, scene.labels) == (feature == "audio", None)
+    line = ["inspect", str(lone), "--plot", str(tmp_path / "x.png")]
+    assert CliRunner().invoke(prep, line).exit_code == 0
+    assert matplotlib.image.imread(tmp_path / "x.png").shape[1] == 1100
+
+
+def test_a_shard_at_the_root_of_the_disk_has_nothing_beside_it(
+    folder: DatasetDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "absolute", lambda self: Path("/") / self.name)
+    assert read_scene(folder.native("loudness") / "train-00000.h5").audio is None
+
+
+@pytest.mark.parametrize("content", [b"junk", None])
+@pytest.mark.parametrize("plot", [True, False])
+def test_what_is_no_shard_is_said_to_be_none(
+    content: bytes | None, plot: bool, tmp_path: Path
+) -> None:
+    path, words = tmp_path / "junk", "no shard (*.h5) here or below"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+        words = "not a readable HDF5 file"
+    line = ["inspect", str(path), *(["--plot", str(tmp_path / "x.png")] if plot else [])]
+    done = CliRunner().invoke(prep, line)
+    assert done.exit_code == 1
+    assert f"{path}: {words}" in done.output
 
 
 def test_a_clip_that_is_not_there_is_named(folder: DatasetDir, tmp_path: Path) -> None:
