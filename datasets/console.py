@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -138,6 +139,19 @@ def work_option(command: Any) -> Any:
         show_envvar=True,
         help="Working folder: all that featreg reads and writes.",
     )(command)
+
+
+class Finite(click.FloatRange):
+    """A number within bounds. click's own range lets nan through, and inf where no end is."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number; fails with click's usage error if it is none, or out of bounds."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"expected a finite number, found {number}", param, ctx)
+        return number
 
 
 class Advance(Protocol):

@@ -9,7 +9,15 @@ import click
 from click.shell_completion import CompletionItem
 
 from featreg.datasets.completion import completion
-from featreg.datasets.console import Commands, group_options, progress, say, warn, work_option
+from featreg.datasets.console import (
+    Commands,
+    Finite,
+    group_options,
+    progress,
+    say,
+    warn,
+    work_option,
+)
 
 from . import cli_datasets, cli_doctor, cli_weights
 from .cli_datasets import complete_dataset, reading_options
@@ -84,7 +92,7 @@ def prep() -> None:
 @click.option("--retry-failed", is_flag=True, help="Try the clips again that failed before.")
 @click.option(
     "--clip-timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(0, min_open=True),
     default=600.0,
     metavar="SECONDS",
     help="Longest time that decoding one clip may take.",

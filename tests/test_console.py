@@ -7,10 +7,12 @@ import io
 import click
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 from featreg.datasets import console
 from featreg.datasets.base import FeatregError
+from featreg.extract.cli import prep
 from featreg.train.tables import print_table
 
 NAMES = ["song [live].mp3", "song [/x].mp3", "song :cat:.mp3", r"song \[b].mp3"]
@@ -50,3 +52,10 @@ def test_progress_notes_are_printed_as_they_are(name: str, monkeypatch: pytest.M
     text = screen.file.getvalue()  # type: ignore[attr-defined]
     assert f"reading {name}" in text
     assert f"at {name}" in text
+
+
+@pytest.mark.parametrize("wrong", ["nan", "inf"])
+def test_a_number_that_is_none_is_wrong_usage(wrong: str) -> None:
+    result = CliRunner().invoke(prep, ["extract", "--dataset", "demo", "--clip-timeout", wrong])
+    assert result.exit_code == 2
+    assert f"'--clip-timeout': expected a finite number, found {wrong}" in result.output

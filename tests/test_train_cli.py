@@ -97,6 +97,13 @@ def test_a_preset_is_found_by_the_name_of_the_dataset(tmp_path: Path) -> None:
         ("--aligned other", 2, "no such aligned set; there is tones+noise-0.1s"),
         ("--reg nonsense", 2, "'nonsense' is not one of"),
         ("--chunks 1", 2, "1 is not in the range"),
+        ("--fraction nan", 2, "--fraction nan"),
+        ("--crop inf", 2, "'--crop': expected a finite number, found inf"),
+        ("--crop nan", 2, "'--crop': expected a finite number, found nan"),
+        ("--lr nan", 2, "'--lr': expected a finite number, found nan"),
+        ("--clip-norm nan", 2, "'--clip-norm': expected a finite number, found nan"),
+        ("--reg conreg --alpha nan", 2, "'--alpha': expected a finite number, found nan"),
+        ("--save-every nan", 2, "'--save-every': expected a finite number, found nan"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(

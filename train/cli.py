@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from featreg.datasets.completion import completion
-from featreg.datasets.console import Commands, group_options, say, work_option
+from featreg.datasets.console import Commands, Finite, group_options, say, work_option
 
 from . import cli_models
 from .cli_experiments import attach
@@ -41,7 +41,7 @@ def train() -> None:
 @click.option("--fresh", is_flag=True, help="Replace a run of this name.")
 @click.option(
     "--save-every",
-    type=click.FloatRange(0),
+    type=Finite(0),
     default=60.0,
     metavar="SECONDS",
     help="Training that a kill may cost; each epoch's end is saved too.",

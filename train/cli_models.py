@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featreg.datasets.base import SPLITS
-from featreg.datasets.console import progress, say, warn, work_option
+from featreg.datasets.console import Finite, progress, say, warn, work_option
 
 if TYPE_CHECKING:
     from .classifier import Classifier
@@ -47,7 +47,7 @@ def attach(group: click.Group) -> None:
 @click.option(
     "--hop",
     "hop_s",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(0, min_open=True),
     metavar="SECONDS",
     help="Predict over time, every so many seconds.  [default: once for the whole file]",
 )

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from featreg.datasets.base import UsageError
+from featreg.datasets.console import Finite
 
 from .models.registry import ENCODERS, FUSIONS
 from .presets import ALPHAS, PRESETS, Config, Recipe, preset_for
@@ -19,7 +20,7 @@ from .schedule import SCHEDULES
 _PRESET = "the preset's"
 _ALPHA = click.option(
     "--alpha",
-    type=click.FloatRange(0),
+    type=Finite(0),
     show_default="the preset's, else the paper's",
     help="Weight of the regularizer; `train choose-alpha` tries several.",
 )
@@ -50,7 +51,7 @@ _RECIPE = (
     click.option(
         "--crop",
         "crop_s",
-        type=click.FloatRange(0, min_open=True),
+        type=Finite(0, min_open=True),
         metavar="SECONDS",
         show_default=_PRESET,
         help="Length of a training example.",
@@ -67,13 +68,13 @@ _RECIPE = (
     click.option("--epochs", type=click.IntRange(1), show_default=_PRESET, help="In all."),
     click.option(
         "--lr",
-        type=click.FloatRange(0, 1e6, min_open=True),
+        type=Finite(0, 1e6, min_open=True),
         show_default=_PRESET,
         help="Learning rate that the schedule starts from.",
     ),
     click.option(
         "--clip-norm",
-        type=click.FloatRange(0),
+        type=Finite(0),
         show_default=_PRESET,
         help="Largest norm of the gradient; 0: any.",
     ),
