@@ -14,6 +14,7 @@ from featreg.train import ablate
 from featreg.train.bootstrap import bootstrap
 from featreg.train.compare import Result, group
 from featreg.train.metrics import METRICS
+from featreg.train.plots import ablation
 
 
 def groups_of(work: Path, seeds: int) -> list[ablate.Group]:
@@ -77,6 +78,16 @@ def test_the_band_of_one_run_is_the_interval_of_its_report(tmp_path: Path) -> No
     assert 0.2 < low < high < 0.6
 
 
+def test_shares_of_less_than_a_percent_apart_are_told_apart(tmp_path: Path) -> None:
+    runs = [made_up_run(tmp_path, 0, 0.5, fraction=p) for p in ablate.read_fractions("2,2.5,7")]
+    found = ablate.points(group([Result(run) for run in runs]))
+    assert ablate.in_words(found)["training clips"].tolist() == ["2 %", "2.5 %", "7 %"]
+    figure = ablation(found)
+    figure.draw_without_rendering()
+    ticks = figure.axes[0].get_xticklabels()
+    assert [each.get_text() for each in ticks] == ["2 %", "2.5 %", "7 %"]
+
+
 def test_the_figure_is_written_and_read_back(tmp_path: Path) -> None:
     found = ablate.points(groups_of(tmp_path, seeds=3))
     path = ablate.write(found, tmp_path / "reports")
@@ -85,8 +96,8 @@ def test_the_figure_is_written_and_read_back(tmp_path: Path) -> None:
     assert "Con-Reg</text>" in path.with_suffix(".svg").read_text()
     [back] = ablate.read(tmp_path / "reports", "demo")
     assert ablate.in_words(back).to_numpy().tolist() == [
-        ["10%", "0.400 (0.152 to 0.648)", "0.500 (0.252 to 0.748)"],
-        ["100%", "0.600 (0.352 to 0.848)", "0.700 (0.452 to 0.948)"],
+        ["10 %", "0.400 (0.152 to 0.648)", "0.500 (0.252 to 0.748)"],
+        ["100 %", "0.600 (0.352 to 0.848)", "0.700 (0.452 to 0.948)"],
     ]
     assert not ablate.read(tmp_path / "reports", "other")
     again = ablate.write(found, tmp_path / "again")

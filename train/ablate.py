@@ -120,15 +120,14 @@ def _drawn(result: Result) -> Values:
 def in_words(found: pd.DataFrame) -> pd.DataFrame:
     """The figure as a table: fractions down, methods across."""
     cells = found.assign(
-        clips=[f"{fraction:.0%}" for fraction in found["fraction"]],
         value=[
             f"{mean:.3f} ({low:.3f} to {high:.3f})"
             for mean, low, high in found[["mean", "low", "high"]].itertuples(index=False)
         ],
     )
-    order = list(dict.fromkeys(cells["clips"])), list(dict.fromkeys(cells["method"]))
-    wide: pd.DataFrame = cells.pivot(index="clips", columns="method", values="value").loc[order]
+    wide = cells.pivot(index="fraction", columns="method", values="value")[cells["method"].unique()]
     named: pd.DataFrame = wide.rename_axis(columns=None).reset_index(names="training clips")
+    named["training clips"] = [f"{100 * fraction:g} %" for fraction in wide.index]
     return named
 
 

@@ -13,7 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from .compare import Group
 from .metrics import METRICS
@@ -190,7 +190,7 @@ def ablation(points: pd.DataFrame) -> Figure:
     axes.set_xlabel("training clips")
     axes.set_ylabel(f"test {METRICS[points['metric'].iloc[0]].title}")
     axes.set_xticks(sorted({100 * value for value in points["fraction"]}))
-    axes.xaxis.set_major_formatter(PercentFormatter(decimals=0))
+    axes.xaxis.set_major_formatter("{x:g} %")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="best")
     return figure
