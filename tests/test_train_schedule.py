@@ -44,3 +44,4 @@ def test_every_epoch_has_a_stage(name: str, epochs: int) -> None:
     schedule = Schedule(name, epochs, 1e-3)
     stages = [schedule.stage(epoch) for epoch in range(epochs)]
     assert stages == sorted(stages)
+    assert stages[0] == 0

@@ -25,7 +25,7 @@ class Stage:
     share
         Of all epochs.
     lr
-        As a multiple of the schedule's highest.
+        As a multiple of the schedule's `lr`.
     weight_decay
         Added to the gradient (adam, sgd) or taken off the weights (adamw).
     cosine
@@ -62,7 +62,7 @@ class Schedule:
     name
         A name in `SCHEDULES`.
     epochs
-        In all; every stage gets its share, rounded.
+        In all; every stage gets its share, rounded, and the first at least one.
     lr
         The rate that the stages' rates are multiples of.
     """
@@ -75,7 +75,7 @@ class Schedule:
         shares, ends = 0.0, []
         for stage in SCHEDULES[self.name]:
             shares += stage.share
-            ends.append(round(shares * self.epochs))
+            ends.append(max(1, round(shares * self.epochs)))
         return ends
 
     def stage(self, epoch: int) -> int:
