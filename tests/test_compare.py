@@ -33,6 +33,7 @@ def test_seeds_are_one_row_and_the_baseline_comes_first(work: Path) -> None:
     rows = table(load(work, [], None))
     assert rows["method"].tolist() == ["baseline", "Con-Reg (musicnn, alpha 0.3)"]
     assert rows["seeds"].tolist() == [2, 2]
+    assert rows["parameters without extractors"].tolist() == ["1,000", "1,000"]
     # 0.5 and 0.6: mean 0.55, sample deviation 0.1 / sqrt(2).
     assert rows["test macro PR-AUC"].tolist() == ["0.550 ± 0.071", "0.660 ± 0.085"]
 

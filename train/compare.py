@@ -192,7 +192,9 @@ def table(groups: Sequence[Group]) -> pd.DataFrame:
         for name in each.results[0].report["test"]:
             row[f"test {METRICS[name].title}"] = spread(list(each.values(name).values()))
         row[f"valid {METRICS[metric].title}"] = spread(list(each.values(metric, "valid").values()))
-        row["parameters"] = f"{each.results[0].about['parameters']['inference']:,}"
+        row["parameters without extractors"] = (
+            f"{each.results[0].about['parameters']['inference']:,}"
+        )
         rows.append(row)
     found: pd.DataFrame = pd.DataFrame(rows)
     return found

@@ -70,7 +70,7 @@ _RECIPE = (
         "--lr",
         type=Finite(0, 1e6, min_open=True),
         show_default=_PRESET,
-        help="Learning rate that the schedule starts from.",
+        help="Learning rate; a schedule's stages have multiples of it.",
     ),
     click.option(
         "--clip-norm",

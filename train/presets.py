@@ -31,7 +31,7 @@ class Recipe:
     epochs
         Length of the whole schedule.
     lr
-        Highest learning rate of the schedule.
+        Learning rate that the rates of the schedule's stages are multiples of.
     clip_norm
         Gradients are scaled down to this norm; 0 leaves them.
     patience
