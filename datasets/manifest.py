@@ -82,8 +82,8 @@ def read(
     Raises
     ------
     FeatregError
-        If a cell is wrong, an id is there twice, a file is missing, or a class cannot
-        be both learnt and tested.
+        If a cell is wrong, an id is there twice, a file is missing, there is no class, or
+        one that cannot be both learnt and tested.
     UsageError
         If the columns are not those described above.
     """
@@ -96,6 +96,11 @@ def read(
         classes, labels = columns, [_from_columns(path, row, columns) for row in rows]
     else:
         classes = _listed_classes(path, rows)
+        if rows and not classes:
+            raise FeatregError(
+                f"{path}: no class in any row; expected the classes of a clip in its column labels "
+                "(a|b|c), found only empty cells"
+            )
         labels = [_from_list(row, classes) for row in rows]
     if task == "single-label":
         labels = [_exclusive(path, row, label) for row, label in zip(rows, labels, strict=True)]

@@ -215,6 +215,14 @@ def test_a_file_without_rows_has_no_clips(tmp_path: Path) -> None:
         read(write(tmp_path, "path,labels\n"), allow_missing=True)
 
 
+def test_labels_that_are_all_empty_name_no_class(tmp_path: Path) -> None:
+    path = write(tmp_path, "path,split,labels\na.wav,train,\nb.wav,valid, |\nc.wav,test,\n")
+    with pytest.raises(
+        FeatregError, match=r"no class in any row; expected .* in its column labels"
+    ):
+        read(path, allow_missing=True)
+
+
 def test_an_unknown_column_is_told_from_a_class(tmp_path: Path) -> None:
     text = "path,dog,artist\na.wav,1,Bach\n"
     with pytest.raises(FeatregError, match=r"line 2, column artist: expected 0, 1 or .*'Bach'"):
