@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from featreg.datasets.base import Content, Dataset, UsageError
 
@@ -245,7 +245,7 @@ def make_config(
 
 
 def _parse_value(option: str, kind: Any, text: str) -> Any:
-    if get_origin(kind) is UnionType:  # what may be left out is X | None
+    if get_origin(kind) in (UnionType, Union):  # what may be left out is X | None
         (kind,) = (each for each in get_args(kind) if each is not NoneType)
     if get_origin(kind) is Literal:
         for choice in get_args(kind):

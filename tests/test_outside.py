@@ -240,11 +240,13 @@ def test_classes_that_cannot_be(
         features.make_specs(read(manifest), word, (), (), "cpu", "float32")
 
 
+@pytest.mark.parametrize("old_spelling", [False, True])
 def test_settings_of_a_class_are_its_config(
-    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old_spelling: bool
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text(SIMPLE)
+    optional = "import typing\n" + SIMPLE.replace("str | None", "typing.Optional[str]")
+    (tmp_path / "mine.py").write_text(optional if old_spelling else SIMPLE)
 
     def level(*assignments: str) -> features.FeatureSpec:
         dataset = read(manifest)
