@@ -15,7 +15,6 @@ from typing import Literal
 
 import requests
 import urllib3
-from filelock import FileLock
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -27,6 +26,7 @@ from rich.progress import (
 
 from .base import FeatregError
 from .console import console, say
+from .locks import locked
 
 ATTEMPTS = 4
 BACKOFF_S = 1.0  # doubled after each attempt that brought nothing new
@@ -120,8 +120,7 @@ def fetch(
     if expected:
         remedy += f" (expected: {', '.join(expected)})"
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(destination.with_name(f".{destination.name}.lock")):
+        with locked(destination.with_name(f".{destination.name}.lock"), f"mend that, {remedy}"):
             # Another process may have fetched it while this one waited.
             if not destination.is_file() or _fault(destination, checksum, size):
                 _fetch_verified(url, destination, checksum, size)

@@ -1,4 +1,4 @@
-"""A folder that one process writes at a time."""
+"""Files and folders that one process holds at a time."""
 
 from __future__ import annotations
 
@@ -29,33 +29,36 @@ os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager
-def exclusive(folder: Path, busy: str) -> Iterator[None]:
-    """Hold a folder, made if need be, as long as the block lasts.
+def locked(path: Path, remedy: str, busy: str = "") -> Iterator[None]:
+    """Hold the lock file `path` as long as the block lasts; a killed process lets go of it.
 
     On a file system without locks a warning is given, and nothing is held.
 
     Parameters
     ----------
-    folder
-        What is held.
+    path
+        A file for this alone; it and its folder are made if need be, and stay.
+    remedy
+        What to do where nothing can be written there.
     busy
-        Which other process may hold it, and what to do then: the end of a message.
+        Which other process may hold it, and what to do then; if empty, it is waited for.
 
     Raises
     ------
     DiskError
         If nothing can be written there.
     FeatregError
-        If another process holds it.
+        With `busy`, if another process holds it.
     """
+    folder = path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock_file = (folder / LOCK).open("a")
+        lock_file = path.open("a")
     except OSError as error:
-        raise DiskError(f"{folder}: cannot be written to ({error.strerror})") from None
+        raise DiskError(f"{folder}: cannot be written to ({error.strerror}); {remedy}") from None
     with lock_file as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError:
             raise FeatregError(f"{folder}: {busy}") from None
         except OSError as error:
@@ -68,3 +71,10 @@ def exclusive(folder: Path, busy: str) -> Iterator[None]:
             yield
         finally:
             _held.discard(lock)
+
+
+@contextmanager
+def exclusive(folder: Path, busy: str) -> Iterator[None]:
+    """Hold a folder, made if need be, as long as the block lasts; see `locked`."""
+    with locked(folder / LOCK, "mend that, or work in another folder (--work)", busy):
+        yield

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pooch
-from filelock import FileLock
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.console import say
 from featreg.datasets.fetch import Checksum, fetch
+from featreg.datasets.locks import locked
 
 from .conversion import check_shapes, convert, source_sha256
 from .published import WEIGHTS, Weights, known
@@ -147,14 +147,10 @@ def _is(checksum: Checksum, file: Path) -> bool:
 def _obtain(weights: Weights) -> Path:
     """Fetch the published file, convert it, and keep the conversion only."""
     folder = cache()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FeatregError(
-            f"cannot make the folder for weights {folder}: {error.strerror}; "
-            "XDG_CACHE_HOME names another"
-        ) from error
-    with FileLock(folder / f".{weights.name}.lock"):
+    remedy = (
+        "XDG_CACHE_HOME names another place for weights, FEATREG_WEIGHTS a folder that has them"
+    )
+    with locked(folder / f".{weights.name}.lock", remedy):
         if found := _in_place(weights):  # another process was faster
             return found
         if file := _put_by_hand(weights):

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
 import gzip
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,6 +99,38 @@ def test_a_dropped_connection_does_not_matter(server: FileServer, seeded: Module
     server.faults = [("drop", 10_000), 503]
     assert_pca(locate("vggish_pca", {}), seeded)
     assert server.ranges == ["", "bytes=10000-", "bytes=10000-"]
+
+
+def test_a_cache_without_locks_is_used_with_a_warning(
+    server: FileServer,
+    seeded: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(logging.getLogger("featreg"), "propagate", True)
+    assert_pca(locate("vggish_pca", {}), seeded)
+    assert f"{cache()}: this file system has no locks (No locks available)" in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(
+    number: int, server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Path.open
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.suffix == ".lock":
+            raise OSError(number, os.strerror(number))
+        return whole(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    words = rf"{cache()}: cannot be written to \({os.strerror(number)}\); XDG_CACHE_HOME names"
+    with pytest.raises(FeatregError, match=words):
+        locate("vggish_pca", {})
 
 
 @pytest.mark.parametrize("name", ["vggish_pca", OPENL3])
