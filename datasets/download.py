@@ -27,6 +27,7 @@ from .console import progress, say, warn
 from .fetch import Checksum, fetch
 from .info import Archive, Remote
 from .registry import module
+from .room import free_bytes
 
 _BUFFER = 1 << 20
 
@@ -89,8 +90,7 @@ def _check_room(root: Path, archives: Sequence[Archive]) -> None:
         here.update((root / archive.folder).rglob("*"))
         there = sum(path.stat().st_size for path in here if path.is_file())
         needed += max(0, archive.download_bytes + archive.unpacked_bytes - there)
-    existing = next(folder for folder in (root, *root.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(existing).free
+    free = free_bytes(root)
     if needed > free:
         raise FeatregError(
             f"{root}: expected {needed / 1e9:.1f} GB of free disk space, for the archive and what "

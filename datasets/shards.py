@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .base import FeatregError
+from .room import free_bytes
 
 VERSION = 1
 
@@ -119,13 +119,6 @@ def hush_full_disks() -> None:
             ignore(what)
 
     sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
-
-
-def free_bytes(path: Path) -> int:
-    """Bytes free on the disk where `path` lies or will lie."""
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
 
 
 def find_shards(path: Path) -> list[Path]:

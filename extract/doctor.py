@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from featreg.datasets.base import FeatregError
+from featreg.datasets.room import existing, free_bytes
 
 Level = Literal["ok", "note", "broken"]
 
@@ -180,7 +181,7 @@ def check_weights() -> Iterator[Finding]:
 def check_folders(work: Path) -> Iterator[Finding]:
     """Whether results can be written, and how many."""
     yield _folder("working folder", work, "--work DIR or FEATREG_WORK=DIR names another")
-    free = shutil.disk_usage(_existing(work)).free
+    free = free_bytes(work)
     yield Finding(
         "ok" if free > _LITTLE_ROOM else "note",
         f"{free / 1e9:.1f} GB free there",
@@ -193,14 +194,10 @@ def check_folders(work: Path) -> Iterator[Finding]:
 
 def _folder(what: str, path: Path, remedy: str) -> Finding:
     """Whether a folder can be written to, or made."""
-    existing = _existing(path)
-    if not os.access(existing, os.W_OK | os.X_OK):
-        return Finding("broken", f"{what} {path}: {existing} cannot be written to", remedy)
+    there = existing(path)
+    if not os.access(there, os.W_OK | os.X_OK):
+        return Finding("broken", f"{what} {path}: {there} cannot be written to", remedy)
     return Finding("ok", f"{what} {path}" + ("" if path.is_dir() else " (made when needed)"))
-
-
-def _existing(path: Path) -> Path:
-    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
 
 
 def check_datasets(work: Path) -> Iterator[Finding]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from featreg.datasets.room import existing
+
 from .doctor import Finding
 
 # Formats of the datasets and of what people have, and how a second of each is encoded.
@@ -60,7 +62,7 @@ def check_shards(work: Path) -> Iterator[Finding]:
     """A small HDF5 file where shards will lie, with checksums and compression."""
     import h5py
 
-    folder = next(each for each in (work, *work.absolute().parents) if each.is_dir())
+    folder = existing(work)
     values = np.arange(1000)
     remedy = "--work DIR names another folder"
     try:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from featreg.datasets.base import Dataset, FeatregError
 from featreg.datasets.console import warn
-from featreg.datasets.shards import atomic_path, free_bytes
+from featreg.datasets.room import free_bytes
+from featreg.datasets.shards import atomic_path
 from featreg.datasets.workdir import DatasetDir
 
 from .cluster import Workers

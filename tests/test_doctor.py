@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_written_is_broken(
     done = examine(tmp_path / "file" / "work")
     assert done.exit_code == 1
     assert re.search(r"!! working folder .*/file cannot be written to\n +--work DIR", done.output)
-    assert "error: 1 things are broken" in done.output
+    assert "error: 2 things are broken" in done.output  # the folder, and a shard in it
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")

@@ -174,9 +174,7 @@ def test_wrong_labels_are_refused(published: FileServer, tmp_path: Path) -> None
 def test_room_is_checked_before_the_first_byte(
     published: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = SimpleNamespace(free=3_000_000_000)
-    full = SimpleNamespace(**{**vars(shutil), "disk_usage": lambda _: usage})
-    monkeypatch.setattr(module, "shutil", full)
+    monkeypatch.setattr(module, "free_bytes", lambda _: 3_000_000_000)
     expected = "expected 3.1 GB of free disk space, .*, found 3.0 GB"
     with pytest.raises(FeatregError, match=expected):
         download("mtat", tmp_path / "root")
