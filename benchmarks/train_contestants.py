@@ -143,9 +143,11 @@ def featreg_loader(features: tuple[str, ...]) -> Callable[[Path, int], Work]:
     """Random crops from aligned shards, by so many worker processes as there are cores."""
 
     def prepare(folder: Path, threads: int) -> Work:
+        from featreg.datasets.allocator import keep_memory
         from featreg.train import data
         from featreg.train.crops import Crops, Cutter, EpochOrder, crop_loader
 
+        keep_memory()  # as `train run` does
         data.IN_MEMORY_BYTES = 0  # as for a dataset that does not fit
         aligned = data.AlignedSet(folder / "aligned")
         clips = aligned.split("train")

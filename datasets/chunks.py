@@ -241,7 +241,9 @@ def lzf_decompress(packed: Array, unpacked: Array) -> int:
             at += 1
             if back > written or written + count > room:
                 return -1
-            for k in range(count):
-                unpacked[written + k] = unpacked[written + k - back]
+            target = unpacked[written : written + count]
+            source = unpacked[written - back : written - back + count]
+            for k in range(count):  # from the start: what is repeated may be longer than `back`
+                target[k] = source[k]
         written += count
     return written
