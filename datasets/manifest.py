@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ from .published import few, names_in, say_all
 from .tables import Row, damaged, read_rows
 
 COLUMNS = ("path", "clip_id", "split", "start_s", "duration_s", "labels")
+
+# A carriage return would end a line of clips.csv, and a zero byte a name in a shard.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _Label = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]  # vector and mask
 
@@ -102,6 +106,8 @@ def read(
                 "(a|b|c), found only empty cells"
             )
         labels = [_from_list(row, classes) for row in rows]
+    if bad := [name for name in classes if _CONTROL.search(name)]:
+        raise UsageError(f"{path}: a class must not hold control characters, found {bad[0]!r}")
     if task == "single-label":
         labels = [_exclusive(path, row, label) for row, label in zip(rows, labels, strict=True)]
 
@@ -137,6 +143,10 @@ def _read_clips(path: Path, header: Sequence[str], lines: Iterable[Row]) -> list
         clip_id = cells["clip_id"] or "@".join(filter(None, (cells["path"], cells["start_s"])))
         if not cells["path"]:
             raise damaged(path, line, "path", "an audio file", "an empty cell")
+        if _CONTROL.search(clip_id):
+            raise damaged(
+                path, line, "clip_id", "no line breaks or other control characters", repr(clip_id)
+            )
         if clip_id in line_of:
             raise damaged(
                 path,

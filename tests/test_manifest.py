@@ -215,6 +215,14 @@ def test_a_file_without_rows_has_no_clips(tmp_path: Path) -> None:
         read(write(tmp_path, "path,labels\n"), allow_missing=True)
 
 
+def test_a_class_must_fit_in_a_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "")
+    for text in ('path,labels\na.wav,"d\rg"\n', 'path,"d\rg"\na.wav,1\n'):
+        path.write_bytes(text.encode())
+        with pytest.raises(UsageError, match=r"must not hold control characters, found 'd\\rg'"):
+            read(path)
+
+
 def test_labels_that_are_all_empty_name_no_class(tmp_path: Path) -> None:
     path = write(tmp_path, "path,split,labels\na.wav,train,\nb.wav,valid, |\nc.wav,test,\n")
     with pytest.raises(
@@ -241,6 +249,8 @@ def test_an_unknown_column_is_told_from_a_class(tmp_path: Path) -> None:
         ("path,duration_s,labels", "b.wav,0,x", "line 3, column duration_s: expected more than 0"),
         ("path,clip_id,labels", "b.wav,,x", "files not found"),
         ("path,clip_id,labels", "b.wav,a.wav,x", "column clip_id: .* 'a.wav' again, as in line 2"),
+        ("path,clip_id,labels", 'b.wav,"b\rc",x', "column clip_id: expected no line breaks"),
+        ("path,clip_id,labels", "b.wav,b\x1fc,x", "column clip_id: expected no line breaks"),
         ("path,labels,clip_id", ",x,b", "line 3, column path: expected an audio file"),
         ("path,labels", "a.wav,x", "line 3, column clip_id: expected a new id, .* line 2"),
         ("path,labels", "b.wav", "line 3, column 2: expected 2 columns, found 1"),
