@@ -148,6 +148,8 @@ def fingerprint(clip: Clip) -> str:
     empty if there is no such file. Equal for a copied file, other for an edited one.
     """
     try:
+        if not clip.path.is_file():  # to open a named pipe is to wait for its writer
+            return ""
         with clip.path.open("rb") as file:
             digest = hashlib.blake2b(f"{clip.start_s} {clip.duration_s}".encode(), digest_size=16)
             head = file.read(1 << 16)

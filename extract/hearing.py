@@ -87,6 +87,8 @@ def _read(clip: Clip) -> None:
     the time of reading is known apart from that of decoding.
     """
     try:
+        if not clip.path.is_file():
+            return
         with clip.path.open("rb", buffering=0) as file:
             if os.fstat(file.fileno()).st_size <= _READ_WHOLE:
                 while file.read(1 << 20):

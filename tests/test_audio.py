@@ -14,7 +14,7 @@ from kit import make_clip, make_kit, tone, write
 from featreg.datasets.audio import decode, fingerprint, resample
 from featreg.datasets.base import Clip, ClipError
 from featreg.datasets.check import fault
-from featreg.extract.hearing import length_s
+from featreg.extract.hearing import Hearing, hear, length_s
 
 
 def excerpt(path: Path, start_s: float, duration_s: float | None) -> Clip:
@@ -125,6 +125,15 @@ def test_samples_without_a_header_are_refused_and_the_file_is_named(tmp_path: Pa
         decode(make_clip(path))
     assert re.search(expected, fault(make_clip(path)))
     assert length_s(make_clip(path)) is None
+
+
+def test_a_named_pipe_is_no_file_and_nobody_waits_for_its_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.wav")
+    clip = make_clip(tmp_path / "a.wav")
+    assert fingerprint(clip) == ""
+    heard = hear(clip, Hearing((16000,), "soxr_hq", keep_silent=False))
+    assert isinstance(heard, ClipError)
+    assert heard.reason == f"no file {clip.path}"
 
 
 def test_what_is_no_file_or_may_not_be_read_is_named(
