@@ -71,7 +71,8 @@ class DatasetDir:
         """Features in the order in which they were first asked for."""
         if not self.dataset_json.is_file():
             return []
-        return list(json.loads(self.dataset_json.read_text())["features"])
+        with _undamaged(self.dataset_json):
+            return list(json.loads(self.dataset_json.read_text())["features"])
 
     def native_features(self) -> list[str]:
         """Features that have native shards, in the order in which they were asked for."""
@@ -95,10 +96,13 @@ class DatasetDir:
         """
         rows = set(failures)
         if self.failures_csv.is_file():
-            earlier = pd.read_csv(self.failures_csv, dtype=str, keep_default_na=False)
-            rows |= {
-                row for row in earlier.itertuples(index=False, name=None) if row[0] not in judged
-            }
+            with _undamaged(self.failures_csv):
+                earlier = pd.read_csv(self.failures_csv, dtype=str, keep_default_na=False)
+                rows |= {
+                    row
+                    for row in earlier.itertuples(index=False, name=None)
+                    if row[0] not in judged
+                }
         with atomic_path(self.failures_csv) as temporary:
             table = pd.DataFrame(sorted(rows), columns=["clip_id", "stage", "reason"])
             table.to_csv(temporary, index=False)
@@ -107,14 +111,15 @@ class DatasetDir:
         """Length of each clip in seconds, as far as it is known."""
         if not self.clips_csv.is_file():
             return {}
-        table = pd.read_csv(
-            self.clips_csv,
-            usecols=["clip_id", "duration_s"],
-            dtype={"clip_id": str},
-            keep_default_na=False,
-            na_values={"duration_s": [""]},
-        ).dropna()
-        return dict(zip(table["clip_id"], table["duration_s"].astype(float), strict=True))
+        with _undamaged(self.clips_csv):
+            table = pd.read_csv(
+                self.clips_csv,
+                usecols=["clip_id", "duration_s"],
+                dtype={"clip_id": str},
+                keep_default_na=False,
+                na_values={"duration_s": [""]},
+            ).dropna()
+            return dict(zip(table["clip_id"], table["duration_s"].astype(float), strict=True))
 
     def write_dataset(
         self,
@@ -191,13 +196,17 @@ class DatasetDir:
         Raises
         ------
         FeatregError
-            If nothing was extracted here yet.
+            If nothing was extracted here yet, or a file is not as it was written.
         """
         if not self.clips_csv.is_file():
             raise FeatregError(
                 f"{self.clips_csv}: no such file; run "
                 f"`prep extract --dataset {self.name} --features ...` first"
             )
+        with _undamaged(self.clips_csv, self.dataset_json):
+            return self._read_dataset()
+
+    def _read_dataset(self) -> Dataset:
         about = json.loads(self.dataset_json.read_text())
         classes = tuple(about["classes"])
         table = pd.read_csv(
@@ -232,6 +241,20 @@ class DatasetDir:
             tuple(about["known_bad"]),
             tuple(about["notes"]),
         )
+
+
+@contextmanager
+def _undamaged(*paths: Path) -> Iterator[None]:
+    """Name the files that cannot be read as they were written."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        names = " or ".join(str(path) for path in paths)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise FeatregError(
+            f"{names}: not as featreg wrote it ({reason}); delete it and run `prep extract` again, "
+            "which writes it anew and keeps the shards"
+        ) from error
 
 
 def splits_of(clips: Iterable[Clip]) -> dict[str, list[Clip]]:

@@ -310,6 +310,21 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
         read(tmp_path / "absent.csv")
 
 
+@pytest.mark.parametrize("name", ["clips.csv", "dataset.json"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"{}", b"clip_id\n1\n", b'{"classes": 3}'])
+def test_a_list_that_is_not_as_it_was_written_is_named(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    folder = DatasetDir(tmp_path / "work" / "mine")
+    folder.path.mkdir(parents=True)
+    folder.write_dataset(read(write(tmp_path, BASIC)), ["vggish"])
+    (folder.path / name).write_bytes(content)
+    with pytest.raises(
+        FeatregError, match=rf"{name}.*not as featreg wrote it .* delete it and run"
+    ):
+        folder.read_dataset()
+
+
 def test_the_clip_list_of_a_working_folder_is_a_manifest(tmp_path: Path) -> None:
     text = (
         "path,split,start_s,duration_s,zebra,ant\na.wav,train,,1,1,0\nb.wav,valid,2,,,1\n"
