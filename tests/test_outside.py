@@ -15,26 +15,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
-from kit import tone, write
+from click.testing import Result
+from kit import tone
+from outside_runs import rows_of, run, write_arrays, write_manifest
 
 from featreg.datasets.aligned import read_index
-from featreg.datasets.audio import decode, resample
 from featreg.datasets.base import ClipError, FeatregError, UsageError
 from featreg.datasets.clock import Clock
 from featreg.datasets.manifest import read
 from featreg.datasets.native import native_shard
 from featreg.datasets.workdir import DatasetDir
 from featreg.extract import external, features
-from featreg.extract.cli import prep
 from featreg.extract.external import WholeClip, load_class
-from featreg.extract.folder import FolderConfig, complete, folder_class
 from featreg.extract.pipeline import extract_shard
 from featreg.extract.plan import Plan, Request, make_plan
-from featreg.train.cli import train
 
 HERE = Path(__file__).parent
-SPLITS = {"train": 4, "valid": 2, "test": 2}
 FAST = ["--encoder", "mel_cnn", "--width", "2", "--crop", "1", "--epochs", "1", "--batch-size", "2"]
 
 
@@ -50,42 +46,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight clips of a second, in a CSV file: low tones and high ones."""
-    folder, rows = tmp_path_factory.mktemp("clips"), ["path,clip_id,split,low,high"]
-    for split, count in SPLITS.items():
-        for k in range(count):
-            write(folder / f"{split}{k}.wav", tone(1.0 + 0.1 * k, 22050, seed=k), 22050)
-            rows.append(f"{split}{k}.wav,{split}/{k},{split},{(k + 1) % 2},{k % 2}")
-    path = folder / "tones.csv"
-    path.write_text("\n".join(rows))
-    return path
-
-
-def run(work: Path, command: str, *arguments: object) -> Result:
-    words = [*command.split(), "--work", str(work), *map(str, arguments)]
-    return CliRunner().invoke({"prep": prep, "train": train}[words[0]], words[1:])
-
-
-def rows_of(work: Path, feature: str) -> dict[str, np.ndarray]:
-    found = {}
-    for path in (work / "tones" / "native" / feature).glob("*.h5"):
-        with native_shard(path) as shard:
-            found |= {clip_id: shard.values(clip_id) for clip_id in shard.clip_ids}
-    return found
-
-
-def write_arrays(manifest: Path, folder: Path) -> dict[str, np.ndarray]:
-    """Chroma of every clip as CLIP_ID.npy, made without featreg's extraction."""
-    librosa = pytest.importorskip("librosa")
-    arrays = {}
-    for clip in read(manifest).clips:
-        signal = resample(*decode(clip), 22050)
-        chroma = librosa.feature.chroma_stft(y=signal, sr=22050, hop_length=1024, tuning=0.0)
-        path = folder / f"{clip.clip_id}.npy"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, chroma.T.astype(np.float64))
-        arrays[clip.clip_id] = chroma.T.astype(np.float32)
-    return arrays
+    return write_manifest(tmp_path_factory.mktemp("clips"))
 
 
 def test_a_class_and_a_folder_of_its_arrays_go_all_the_way_and_agree(
@@ -313,96 +274,6 @@ def test_integers_are_rows_too() -> None:
     rows = promise.extract(np.zeros(100, np.float32))
     assert rows.dtype == np.float32
     assert rows.ravel().tolist() == list(range(30))
-
-
-# --- a folder
-
-
-def in_folder(manifest: Path, work: Path, folder: Path, *more: str) -> Result:
-    return run(work, f"prep extract --dataset {manifest} --workers 1 --features made",
-               "--set", f"made.folder={folder}", "--set", "made.hop=0.1", *more)  # fmt: skip
-
-
-def test_files_that_are_missing_or_misshapen_fail_their_clips_and_are_read_when_they_are_right(
-    manifest: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "arrays"
-    for clip in read(manifest).clips:
-        (folder / clip.clip_id).parent.mkdir(parents=True, exist_ok=True)
-        np.save(folder / f"{clip.clip_id}.npy", np.ones((10, 5), np.float16))
-    (folder / "train/0.npy").unlink()
-    np.save(folder / "train/1.npy", np.ones((10, 4)))
-    np.save(folder / "train/2.npy", np.ones((100, 5)))
-    (folder / "train/3.npy").write_bytes(b"not an array")
-    np.save(folder / "valid/0.npy", np.array([{}], object), allow_pickle=True)
-    np.save(folder / "valid/1.npy", np.ones((9, 5), np.complex64))
-    done = in_folder(manifest, tmp_path / "work", folder)
-    assert done.exit_code == 1
-    assert "2 clips extracted, 6 failed" in done.output
-    failures = pd.read_csv(tmp_path / "work" / "tones" / "failures.csv", index_col="clip_id")
-    assert set(failures.stage) == {"extract"}
-    for clip_id, reason in {
-        "train/0": f"no file {folder}/train/0.npy",
-        "train/1": f"{folder}/train/1.npy holds an array of shape (10, 4), expected (rows, 5)",
-        "train/2": f"{folder}/train/2.npy holds 100 rows for 1.20 s, expected about",
-        "train/3": f"{folder}/train/3.npy is no array that can be read",
-        "valid/0": f"{folder}/valid/0.npy is no array that can be read",
-        "valid/1": f"{folder}/valid/1.npy holds values of type complex64",
-    }.items():
-        assert failures.reason[clip_id].startswith(reason)
-
-    for clip_id in failures.index:
-        np.save(folder / f"{clip_id}.npy", np.full((10, 5), 2))
-    assert in_folder(manifest, tmp_path / "work", folder).exit_code == 0
-    assert rows_of(tmp_path / "work", "made")["train/0"].tolist() == [[2] * 5] * 10
-    # Elsewhere, the same files are the same feature; a changed file is another.
-    folder = folder.rename(tmp_path / "moved")
-    assert "nothing new" in in_folder(manifest, tmp_path / "work", folder).output
-    np.save(folder / "test/0.npy", np.full((10, 5), 3))
-    again = in_folder(manifest, tmp_path / "work", folder)
-    assert "this run: 1 clips" in again.output
-    assert rows_of(tmp_path / "work", "made")["test/0"].tolist() == [[3] * 5] * 10
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (FolderConfig(hop=0.1), r"needs --set made.folder=DIR and .*; made.folder is not given"),
-        (FolderConfig(Path("here")), r"made.hop is not given"),
-        (FolderConfig(Path("here"), -1), r"--set made.hop=-1: expected seconds above 0"),
-        (FolderConfig(Path("here"), float("nan")), r"--set made.hop=nan: expected seconds above"),
-        (FolderConfig(Path("here"), 1, 0), r"--set made.window=0: expected seconds above 0"),
-        (FolderConfig(Path("nowhere"), 1), r"--set made.folder=nowhere: no such folder"),
-        (FolderConfig(Path("here"), 1), r"expected files CLIP_ID.npy .* found none"),
-    ],
-)
-def test_folders_that_cannot_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: FolderConfig, message: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "here").mkdir()
-    np.save(tmp_path / "here" / "flat.npy", np.ones(3))
-    with pytest.raises(UsageError, match=message):
-        complete("made", config)
-
-
-def test_a_row_covers_its_hop_unless_the_user_says_other(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.ones((3, 7)))
-    made = folder_class("made")(complete("made", FolderConfig(tmp_path, 0.5)), {})
-    assert (made.name, made.dim, made.clock) == ("made", 7, Clock(0.5, 0.5, 0.25))
-    other = complete("made", FolderConfig(tmp_path, 0.5, 2.0, 0.0, 9))
-    assert folder_class("made")(other, {}).clock == Clock(0.5, 2.0, 0.0)
-    assert other.dim == 9
-
-
-@pytest.mark.parametrize("clip_id", ["../a", "/a", "b/../../a"])
-def test_ids_do_not_lead_out_of_the_folder(tmp_path: Path, clip_id: str) -> None:
-    np.save(tmp_path / "a.npy", np.ones((3, 7)))
-    (tmp_path / "here").mkdir()
-    np.save(tmp_path / "here" / "b.npy", np.ones((3, 7)))
-    made = folder_class("made")(complete("made", FolderConfig(tmp_path / "here", 0.5)), {})
-    with pytest.raises(ClipError, match=r"names no file in .* a column clip_id"):
-        made.prepare(clip_id, np.zeros(16000, np.float32))
 
 
 @pytest.mark.parametrize(
