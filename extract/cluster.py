@@ -52,6 +52,11 @@ _SETTINGS = {
     "distributed.scheduler.allowed-failures": 1,
     # Jobs are as long as minutes: none waits at a busy worker while another is idle.
     "distributed.scheduler.worker-saturation": 1.0,
+    # Nobody looks at what Dask measures of itself, a hundred times a second in each worker.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.system-monitor.gil.enabled": False,
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.admin.tick.interval": "1s",
 }
 
 
