@@ -327,13 +327,13 @@ TASKS = {
     "memory": memory,
     "align": aligned,
 }
-CLIPS = {"rates": 0, "end-to-end": 192, "workers": 192, "memory": 10000, "align": 384}
+CLIPS = {"rates": 0, "end-to-end": 192, "workers": 192, "memory": 10000, "align": 768}
 
 
 @click.command(context_settings={"show_default": True})
 @click.option("--rounds", default=3, help="Turns that each side has.")
 @click.option("--task", "tasks", multiple=True, type=click.Choice(list(TASKS)), help="Only these.")
-@click.option("--clips", type=click.IntRange(192), help="Clips.  [default: by task]")
+@click.option("--clips", type=click.IntRange(128), help="Clips.  [default: by task]")
 def main(rounds: int, tasks: tuple[str, ...], clips: int | None) -> None:
     """Time whole extractions and alignments.
 

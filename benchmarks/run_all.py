@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 SCRIPTS: dict[str, tuple[str, str]] = {
     "extract": ("", "--rounds 1 --task network-float32"),
     "musicnn": ("", "--seconds 10 --repeats 1"),
-    "pipeline": ("", "--rounds 1 --task end-to-end --clips 96"),
+    "pipeline": ("", "--rounds 1 --task end-to-end --clips 128"),
     "scheduler": ("", "--shards 500"),
     "train": ("", "--rounds 1 --task conreg"),
 }
