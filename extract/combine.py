@@ -73,16 +73,18 @@ class AlignPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Store:
-    """A feature's native shards: what they agree on, and which holds a clip."""
+    """A feature's native shards: what they agree on, which holds a clip, and of what file."""
 
     header: NativeHeader
     where: Mapping[str, Path]
+    files: Mapping[str, str]
     contents: Mapping[Path, str]
 
 
 def _open_store(folder: DatasetDir, feature: str) -> _Store:
     header: NativeHeader | None = None
     where: dict[str, Path] = {}
+    files: dict[str, str] = {}
     contents: dict[Path, str] = {}
     for path in sorted(folder.native(feature).glob("*.h5")):
         with native_shard(path) as shard:
@@ -100,6 +102,7 @@ def _open_store(folder: DatasetDir, feature: str) -> _Store:
                         f"up to date; run `prep extract --dataset {folder.name} --features "
                         f"{feature} ...` again, without --split and --limit: it tidies them up"
                     )
+            files |= shard.fingerprints
             contents[path] = shard.content_sha256
     if header is None:
         there = ", ".join(folder.native_features()) or "none yet"
@@ -107,7 +110,24 @@ def _open_store(folder: DatasetDir, feature: str) -> _Store:
             f"{folder.path}: no native shards of {feature!r} (there is {there}); "
             f"run `prep extract --dataset {folder.name} --features {feature}` first"
         )
-    return _Store(header, where, contents)
+    return _Store(header, where, files, contents)
+
+
+def _check_files(folder: DatasetDir, stores: Mapping[str, _Store]) -> None:
+    """Refuse to set rows beside the audio of another file than they were computed from."""
+    for name, store in stores.items():
+        # A feature's fingerprint begins with the audio's; what follows is its own.
+        others = [
+            clip_id
+            for clip_id in store.where.keys() & stores[AUDIO].where.keys()
+            if not store.files[clip_id].startswith(stores[AUDIO].files[clip_id])
+        ]
+        if others:
+            raise FeatregError(
+                f"{folder.path}: of {len(others)} clips, {min(others)} among them, the file has "
+                f"changed between the extraction of {AUDIO} and that of {name}; run `prep extract "
+                f"--dataset {folder.name} --features {name} ...` again, it redoes those"
+            )
 
 
 def _difference(one: NativeHeader, other: NativeHeader) -> str:
@@ -145,7 +165,7 @@ def plan_alignment(
         If the resolution is not above 0, or no whole number of audio samples.
     FeatregError
         If a feature was not extracted, or its shards disagree about settings, or two of
-        them hold a clip.
+        them hold a clip, or a clip's file changed between the extraction of two features.
     """
     dataset = folder.read_dataset()
     names = list(features) or [name for name in folder.native_features() if name != AUDIO]
@@ -155,6 +175,7 @@ def plan_alignment(
             f"{folder.name} --features NAMES` first"
         )
     stores = {name: _open_store(folder, name) for name in (*names, AUDIO)}
+    _check_files(folder, stores)
     samples = resolution_s * stores[AUDIO].header.sample_rate
     if not 0 < samples < math.inf or abs(samples - round(samples)) > 1e-6:
         raise UsageError(

@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 
 from featreg.datasets.allocator import keep_memory
@@ -115,6 +115,7 @@ def _extract(job: ShardJob, extractors: Sequence[Extractor], decoders: Decoders)
                     stream.fail(clip, outcome)
         for stream in streams:
             stream.finish()
+            stream.keep(job.beyond)
         begin = time.perf_counter()
     spent["write"] = time.perf_counter() - begin + sum(stream.write_s for stream in streams)
     spent["network"] = sum(stream.network_s for stream in streams)
@@ -181,10 +182,24 @@ class _Stream:
         """Take over the rows that are there; return the clip's seconds."""
         assert self._kept is not None
         self.finish()  # clips keep their order
-        duration_s = self._kept.durations[clip.clip_id]
-        rows = self._kept.stored(clip.clip_id)
+        return self._copy(self._kept, clip.clip_id)
+
+    def keep(self, clips: Collection[str]) -> None:
+        """Take over what is there of other clips than the shard's job names."""
+        if self._kept is None:
+            return
+        for clip_id in self._kept.clip_ids:
+            if clip_id in clips:
+                self._copy(self._kept, clip_id)
+        for failure in self._kept.failures:
+            if failure.clip_id in clips:
+                self._writer.fail(failure)
+
+    def _copy(self, kept: NativeShard, clip_id: str) -> float:
+        duration_s = kept.durations[clip_id]
+        rows = kept.stored(clip_id)
         self._kept_rows += len(rows)
-        self._writer.append(clip.clip_id, rows, duration_s, self._files[clip.clip_id])
+        self._writer.append(clip_id, rows, duration_s, kept.fingerprints[clip_id])
         return duration_s
 
     def share(self, size: int) -> int:

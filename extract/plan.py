@@ -66,6 +66,9 @@ class ShardJob:
         The shard's place.
     clips
         The clips, without labels.
+    beyond
+        Further clips that belong there, beyond the limit of this run: what the shard holds of
+        them is kept, where its other rows are.
     request
         What is asked for, reduced to the features that this shard lacks.
     reasons
@@ -89,6 +92,7 @@ class ShardJob:
     index: int
     clips: tuple[Clip, ...]
     request: Request
+    beyond: frozenset[str] = frozenset()
     reasons: tuple[str, ...] = ()
     keep: frozenset[str] = frozenset()
     threads: int = 1
@@ -207,7 +211,7 @@ def make_plan(
     headers = {
         spec.name: header_of(spec.extractor(), dataset.name, request) for spec in request.features
     }
-    places = []  # each with the clips that belong there, beyond the limit too
+    places: list[ShardJob] = []
     for split, clips in splits_of(dataset.clips).items():
         if splits and split not in splits:
             continue
@@ -215,11 +219,10 @@ def make_plan(
         for index, first in enumerate(range(0, wanted, request.shard_clips)):
             there = clips[first : first + request.shard_clips]
             asked = _without_labels(there[: wanted - first])
-            job = ShardJob(folder, split, index, asked, request, headers=headers)
-            places.append((job, {clip.clip_id for clip in there}))
+            beyond = frozenset(clip.clip_id for clip in there[wanted - first :])
+            places.append(ShardJob(folder, split, index, asked, request, beyond, headers=headers))
 
-    def judge(place: tuple[ShardJob, set[str]]) -> tuple[ShardJob | None, list[Account]]:
-        job, members = place
+    def judge(job: ShardJob) -> tuple[ShardJob | None, list[Account]]:
         done, reasons, keep = [], {}, set()
         there = [spec for spec in request.features if job.path(spec.name).exists()]
         heard = {clip.clip_id: fingerprint(clip) for clip in job.clips} if there else {}
@@ -230,7 +233,7 @@ def make_plan(
             read = spec.extractor().fingerprint
             files = {clip.clip_id: read(clip, heard[clip.clip_id]) for clip in job.clips}
             found = _read_account(
-                job.path(spec.name), headers[spec.name], files, members, request, retry_failed
+                job.path(spec.name), headers[spec.name], files, job.beyond, request, retry_failed
             )
             if isinstance(found, Account):
                 done.append(found)
@@ -251,7 +254,7 @@ def make_plan(
     stale: set[Path] = set()
     if not splits and limit is None:
         for spec in request.features:
-            planned = {job.path(spec.name) for job, _ in places}
+            planned = {job.path(spec.name) for job in places}
             stale |= set(folder.native(spec.name).glob("*.h5")) - planned
     return Plan(
         tuple(job for job, _ in judged if job is not None),
@@ -304,19 +307,19 @@ def _read_account(
     path: Path,
     header: NativeHeader,
     files: dict[str, str],
-    members: set[str],
+    beyond: frozenset[str],
     request: Request,
     retry_failed: bool,
 ) -> Account | _Lack:
     """What the finished shard at `path` says of the clips in `files`, or why it is not done.
 
-    `members` are the clips that belong there, those of `files` among them.
+    The clips in `beyond` belong there too.
     """
     try:
         with native_shard(path) as shard:
             if reason := difference(shard.header, header):
                 return _Lack(reason)
-            if reason := _other_clips(shard, files, members):
+            if reason := _other_clips(shard, files, beyond):
                 return _Lack(reason, keep=True)
             failures = tuple(each for each in shard.failures if each.clip_id in files)
             if request.keep_silent and any(each.stage == SILENCE for each in failures):
@@ -329,13 +332,13 @@ def _read_account(
         return _Lack(str(error))
 
 
-def _other_clips(shard: NativeShard, files: dict[str, str], members: set[str]) -> str:
+def _other_clips(shard: NativeShard, files: dict[str, str], beyond: frozenset[str]) -> str:
     """What differs in the clips that a shard holds; empty if nothing does."""
     changed = [key for key, file in files.items() if shard.fingerprints.get(key) != file]
     if changed:
         return f"{len(changed)} clips are new or changed, {changed[0]} among them"
     # Their rows would be there twice, and stay as they are when the clip changes.
-    if strangers := shard.fingerprints.keys() - members:
+    if strangers := shard.fingerprints.keys() - files.keys() - beyond:
         return f"{len(strangers)} clips belong here no more, {min(strangers)} among them"
     return ""
 

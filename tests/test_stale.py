@@ -16,6 +16,7 @@ from test_pipeline import AUDIO, LOUDNESS, REQUEST, align, contents, extract
 from featreg.datasets.aligned import read_index
 from featreg.datasets.audio import decode, resample
 from featreg.datasets.base import Clip, ClipError, Dataset, FeatregError
+from featreg.datasets.native import native_shard
 from featreg.datasets.workdir import DatasetDir
 from featreg.extract.combine import plan_alignment
 from featreg.extract.plan import describe, make_plan
@@ -159,3 +160,39 @@ def test_a_run_of_a_part_removes_nothing_and_its_doubles_are_refused(
     for request in (small, REQUEST):  # whatever whole run comes next
         extract(dataset, tmp_path, request)
         assert_aligned_as_heard(dataset, tmp_path)
+
+
+def test_what_lies_beyond_a_limit_outlives_a_shard_that_is_redone(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    lost = dataset.clips[2]
+    sound = lost.path.read_bytes()
+    lost.path.write_bytes(b"")
+    request = replace(REQUEST, shard_clips=4)
+    extract(dataset, tmp_path / "work", request)
+    edit(dataset.clips[0])
+    assert extract(dataset, tmp_path / "work", request, limit=2).new_clips == 1
+    for path in (tmp_path / "work/tones/native").rglob("train-00000.h5"):
+        with native_shard(path) as shard:
+            assert set(shard.clip_ids) == {"train-0", "train-1", "train-3"}
+            assert [failure.clip_id for failure in shard.failures] == ["train-2"]
+    lost.path.write_bytes(sound)
+    assert extract(dataset, tmp_path / "work", request).new_clips == 1
+    assert_aligned_as_heard(dataset, tmp_path / "work")
+    # With other settings none of the shard's rows can stay.
+    louder = replace(request, features=(AUDIO, replace(LOUDNESS, config=LoudnessConfig(2.0))))
+    extract(dataset, tmp_path / "work", louder, limit=2)
+    with native_shard(tmp_path / "work/tones/native/loudness/train-00000.h5") as shard:
+        assert shard.clip_ids == ["train-0", "train-1"]
+
+
+def test_rows_of_a_file_that_changed_since_are_not_set_beside_its_audio(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    extract(dataset, tmp_path)
+    edit(dataset.clips[1])
+    extract(dataset, tmp_path, replace(REQUEST, features=(AUDIO,)))
+    with pytest.raises(FeatregError, match=r"of 1 clips, train-1 among them, .*features loudness"):
+        align(tmp_path)
+    extract(dataset, tmp_path)
+    assert_aligned_as_heard(dataset, tmp_path)
