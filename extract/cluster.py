@@ -15,6 +15,7 @@ import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -190,26 +191,38 @@ def _run_on(
                 job = following
             else:
                 return
-            future = client.submit(_work, pack(function, job), pure=False)
-            running[future] = job
-            finished.add(future)
+            packed = pack(function, job)
+            with _naming_the_loss():
+                future = client.submit(_work, packed, pure=False)
+                running[future] = job
+                finished.add(future)
 
     submit()
     for future in finished:
         job = running.pop(future)
-        if future.status in ("lost", "cancelled"):
-            raise FeatregError(
-                "the Dask scheduler is gone; what is finished stays, and the same command goes on "
-                "from there once a scheduler runs"
-            )
-        failed = future.exception()
-        outcome = future.result() if failed is None else failed
-        future.release()
+        with _naming_the_loss():
+            failed = future.exception()
+            outcome = future.result() if failed is None else failed
+            if future.status in ("lost", "cancelled"):
+                raise CancelledError
+            future.release()
         if failed is not None and (other := again(job, failed)) is not None:
             repeated.append(other)
         submit()
         if failed is None or other is None:
             yield job, outcome
+
+
+@contextmanager
+def _naming_the_loss() -> Iterator[None]:
+    """Without its scheduler Dask raises one thing or another, as the moment has it."""
+    try:
+        yield
+    except Exception as error:
+        raise FeatregError(
+            "the Dask scheduler is gone; what is finished stays, and the same command goes on "
+            "from there once a scheduler runs"
+        ) from error
 
 
 def pack(function: Callable[[Job], Account], job: Job) -> bytes:
