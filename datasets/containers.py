@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import soundfile
@@ -71,14 +72,19 @@ def _open(path: Path) -> tuple[soundfile.SoundFile, int]:
         ) from None
     if file.format != "MP3":
         return file, len(file)
-    data = path.read_bytes()
-    found = mp3.contents(data)
+    about = path.stat()
+    found = _mp3_contents(path, about.st_size, about.st_mtime_ns)
     if found is None or found.declared:
         return file, len(file)
     if found.samples <= len(file):
         return file, found.samples
     file.close()
-    return soundfile.SoundFile(io.BytesIO(mp3.lengthened(data, found))), found.samples
+    return soundfile.SoundFile(io.BytesIO(mp3.lengthened(path.read_bytes(), found))), found.samples
+
+
+@lru_cache(maxsize=64)  # clips that are cut from one file come one after the other
+def _mp3_contents(path: Path, size: int, changed_ns: int) -> mp3.Contents | None:
+    return mp3.contents(path.read_bytes())
 
 
 def _check_end(path: Path, file: soundfile.SoundFile, samples: int) -> None:

@@ -117,6 +117,12 @@ class NativeHeader:
             settings=read_json(root, "settings"),
         )
 
+    def differing_setting(self, other: NativeHeader) -> str | None:
+        """The first setting, by name, that is not the same in another header."""
+        names = sorted({*self.settings, *other.settings})
+        differing = (name for name in names if self.settings.get(name) != other.settings.get(name))
+        return next(differing, None)
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

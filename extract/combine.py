@@ -91,7 +91,7 @@ def _open_store(folder: DatasetDir, feature: str) -> _Store:
             if header is not None and shard.header != header:
                 raise FeatregError(
                     f"{path}: made with other settings than the shards before it "
-                    f"({_difference(header, shard.header)}); run `prep extract --dataset "
+                    f"({_in_words(header, shard.header)}); run `prep extract --dataset "
                     f"{folder.name} --features {feature} ...` again, it redoes what differs"
                 )
             header = shard.header
@@ -130,11 +130,11 @@ def _check_files(folder: DatasetDir, stores: Mapping[str, _Store]) -> None:
             )
 
 
-def _difference(one: NativeHeader, other: NativeHeader) -> str:
-    for key in sorted({*one.settings, *other.settings}):
-        if one.settings.get(key) != other.settings.get(key):
-            return f"{key} is {one.settings.get(key)} and {other.settings.get(key)}"
-    return "weights or layout differ"
+def _in_words(one: NativeHeader, other: NativeHeader) -> str:
+    key = one.differing_setting(other)
+    if key is None:
+        return "weights or layout differ"
+    return f"{key} is {one.settings.get(key)} and {other.settings.get(key)}"
 
 
 def aligned_name(features: Sequence[str], resolution_s: float, mode: Mode) -> str:

@@ -345,10 +345,8 @@ def _other_clips(shard: NativeShard, files: dict[str, str], beyond: frozenset[st
 
 def difference(found: NativeHeader, wanted: NativeHeader) -> str:
     """The first thing that differs between two headers; empty if nothing does."""
-    for key in sorted({*found.settings, *wanted.settings}):
-        was, now = found.settings.get(key), wanted.settings.get(key)
-        if was != now:
-            return f"{key} was {was}, now {now}"
+    if key := found.differing_setting(wanted):
+        return f"{key} was {found.settings.get(key)}, now {wanted.settings.get(key)}"
     if found.weights_sha256 != wanted.weights_sha256:
         return "other weights"
     return "another layout of rows" if found != wanted else ""

@@ -120,15 +120,15 @@ def run_extraction(
     except BaseException:
         # What is known so far is worth a line each, if a line can still be written.
         with suppress(FeatregError):
-            _record(dataset, folder, features, [*plan.done, *accounts], known)
+            _record(dataset, folder, features, [*plan.done, *accounts], known, whole=False)
         raise
     # Only now, when the rows that take their place are written.
     for path in plan.stale:
         path.unlink()
     if plan.stale:
         say(f"{len(plan.stale)} shards removed in which no clip belongs any more")
-    failed = _record(dataset, folder, features, [*plan.done, *accounts], known)
     everything = [*plan.done, *accounts]
+    failed = _record(dataset, folder, features, everything, known, whole=True)
     heard = {key for account in everything for key in account.durations}
     summary = _summarize(accounts, time.perf_counter() - begin)
     if accounts:
@@ -179,16 +179,18 @@ def _record(
     features: Sequence[str],
     accounts: Sequence[Account],
     known: dict[str, float],
+    whole: bool,
 ) -> set[str]:
-    """Write what became of the clips; return those that failed."""
+    """Write what became of the clips; return those that failed.
+
+    Where `accounts` are `whole`, they say of these features whatever their shards would.
+    """
     failures = [failure for account in accounts for failure in account.failures]
     durations = {key: s for account in accounts for key, s in account.durations.items()}
     failed = {failure.clip_id for failure in failures}
     # Of a feature that this run was not asked for, the shards alone remember who failed.
-    lines = [
-        (each.clip_id, each.stage, each.reason)
-        for each in [*failures, *_stored_failures(dataset, folder)]
-    ]
+    stored = _stored_failures(dataset, folder, features if whole else ())
+    lines = [(each.clip_id, each.stage, each.reason) for each in [*failures, *stored]]
     lines += [
         (clip_id, KNOWN, "known to be unusable as published") for clip_id in dataset.known_bad
     ]
@@ -197,11 +199,13 @@ def _record(
     return failed
 
 
-def _stored_failures(dataset: Dataset, folder: DatasetDir) -> list[Failure]:
-    """Failures that the native shards of all features hold, of the dataset's clips."""
+def _stored_failures(dataset: Dataset, folder: DatasetDir, but: Sequence[str]) -> list[Failure]:
+    """Failures that the native shards of all features but these hold, of the dataset's clips."""
     clips = {clip.clip_id for clip in dataset.clips}
     found: list[Failure] = []
     for path in folder.path.glob("native/*/*.h5"):
+        if path.parent.name in but:
+            continue
         with suppress(FeatregError), native_shard(path) as shard:  # a damaged one is redone
             found += [each for each in shard.failures if each.clip_id in clips]
     return found

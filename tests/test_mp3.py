@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from kit import make_clip, tone
+from kit import make_clip, tone, write
 
 from featreg.datasets import mp3
 from featreg.datasets.audio import decode
 from featreg.datasets.base import ClipError
 from featreg.datasets.check import fault
+from featreg.datasets.containers import open_audio
 from featreg.extract.hearing import length_s
 
 RATE = 44100
@@ -122,3 +123,23 @@ def test_what_has_no_frames_is_left_to_the_decoder() -> None:
     assert mp3.contents(b"ID3") is None
     assert mp3.contents(bytes(10_000)) is None
     assert mp3.contents(b"\xff\xfb\x00" * 1000) is None  # free format: the length is nowhere
+
+
+def test_a_file_is_counted_once_for_all_clips_cut_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = []
+
+    def count(data: bytes) -> mp3.Contents | None:
+        counted.append(len(data))
+        return contents(data)
+
+    contents = mp3.contents
+    monkeypatch.setattr(mp3, "contents", count)
+    path = tmp_path / "long.mp3"
+    for seconds in (2.0, 3.0):  # a file that changed is counted again
+        write(path, tone(seconds, 16000), 16000)
+        for _ in range(3):
+            with open_audio(path) as (file, samples):
+                assert samples >= seconds * file.samplerate
+    assert len(counted) == 2
