@@ -36,8 +36,10 @@ from .shards import (
     open_shard,
     read_json,
     read_strings,
+    read_text,
     reading,
     write_array,
+    write_attributes,
     write_strings,
 )
 from .version import __version__
@@ -86,7 +88,8 @@ class AlignedHeader:
 
     def write(self, root: h5py.Group) -> None:
         """Store the header as root attributes."""
-        root.attrs.update(
+        write_attributes(
+            root,
             format=FORMAT,
             version=VERSION,
             dataset=self.dataset,
@@ -105,11 +108,11 @@ class AlignedHeader:
     def read(cls, root: h5py.Group) -> AlignedHeader:
         """The header that `write` stored."""
         return cls(
-            dataset=str(root.attrs["dataset"]),
-            task=str(root.attrs["task"]),
+            dataset=read_text(root, "dataset"),
+            task=read_text(root, "task"),
             classes=tuple(read_json(root, "classes")),
             resolution_s=float(root.attrs["resolution_s"]),
-            mode=str(root.attrs["mode"]),
+            mode=read_text(root, "mode"),
             audio_rate=int(root.attrs["audio_rate"]),
             features=read_json(root, "features"),
             notes=tuple(read_json(root, "notes")),
@@ -186,7 +189,7 @@ def aligned_writer(path: Path, header: AlignedHeader, sources: str) -> Iterator[
     write the same fingerprint has nothing to do.
     """
     with create_shard(path) as file:
-        file.attrs["sources"] = sources
+        write_attributes(file, sources=sources)
         writer = AlignedWriter(file, header)
         yield writer
         writer.close()
@@ -225,8 +228,8 @@ def read_index(path: Path) -> AlignedIndex:
         return AlignedIndex(
             path=path,
             header=AlignedHeader.read(file),
-            sources=str(file.attrs["sources"]),
-            content_sha256=str(file.attrs["content_sha256"]),
+            sources=read_text(file, "sources"),
+            content_sha256=read_text(file, "content_sha256"),
             clip_id=tuple(read_strings(file, "clip_id")),
             split=tuple(read_strings(file, "split")),
             label=file["label"][()],

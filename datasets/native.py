@@ -37,8 +37,10 @@ from .shards import (
     read_array,
     read_json,
     read_strings,
+    read_text,
     reading,
     write_array,
+    write_attributes,
     write_strings,
 )
 from .version import __version__
@@ -83,7 +85,8 @@ class NativeHeader:
 
     def write(self, root: h5py.Group) -> None:
         """Store the header as root attributes."""
-        root.attrs.update(
+        write_attributes(
+            root,
             format=FORMAT,
             version=VERSION,
             dataset=self.dataset,
@@ -103,8 +106,8 @@ class NativeHeader:
         """The header that `write` stored."""
         attrs, frames = root.attrs, root["frames"]
         return cls(
-            dataset=str(attrs["dataset"]),
-            feature=str(attrs["feature"]),
+            dataset=read_text(root, "dataset"),
+            feature=read_text(root, "feature"),
             dim=int(attrs["dim"]),
             dtype=frames.dtype.name,
             scale=float(frames.attrs["scale"]),
@@ -113,7 +116,7 @@ class NativeHeader:
                 float(attrs["hop_s"]), float(attrs["window_s"]), float(attrs["first_center_s"])
             ),
             sample_rate=int(attrs["sample_rate"]),
-            weights_sha256=str(attrs["weights_sha256"]),
+            weights_sha256=read_text(root, "weights_sha256"),
             settings=read_json(root, "settings"),
         )
 
@@ -140,7 +143,7 @@ class NativeWriter:
     def __init__(self, file: h5py.File, header: NativeHeader) -> None:
         self._file = file
         self._frames = Appender(file, "frames", header.dtype, (header.dim,))
-        self._frames.dataset.attrs.update(scale=header.scale, offset=header.offset)
+        write_attributes(self._frames.dataset, scale=header.scale, offset=header.offset)
         self._clips: list[tuple[str, str, float, int]] = []
         self._failures: list[Failure] = []
         header.write(file)
@@ -191,7 +194,7 @@ class NativeShard:
     @property
     def content_sha256(self) -> str:
         """Hash of all that the shard holds."""
-        return str(self._file.attrs["content_sha256"])
+        return read_text(self._file, "content_sha256")
 
     @cached_property
     def clip_ids(self) -> list[str]:

@@ -159,7 +159,7 @@ def create_shard(path: Path) -> Iterator[h5py.File]:
         h5py.File(temporary, "w", libver=_LIBVER, locking=False) as file,
     ):
         yield file
-        file.attrs["content_sha256"] = content_sha256(file)
+        write_attributes(file, content_sha256=content_sha256(file))
 
 
 def dataset_options(dtype: npt.DTypeLike, row_shape: Sequence[int] = ()) -> dict[str, Any]:
@@ -187,7 +187,37 @@ def write_array(group: h5py.Group, name: str, values: Array) -> None:
     if len(values):
         options["chunks"] = (min(len(values), options["chunks"][0]), *values.shape[1:])
     dataset = group.create_dataset(name, data=values, maxshape=(None, *values.shape[1:]), **options)
-    dataset.attrs["sha256"] = hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
+    write_attributes(dataset, sha256=hashlib.sha256(np.ascontiguousarray(values).data).hexdigest())
+
+
+def write_attributes(item: h5py.Group | h5py.Dataset, **values: str | float) -> None:
+    """Store attributes, text as fixed-length utf-8.
+
+    Text of variable length lies in a heap without a checksum, where one flipped bit makes
+    HDF5 search forever.
+    """
+    for name, value in values.items():
+        if isinstance(value, str):
+            encoded = value.encode()
+            length = max(1, len(encoded))
+            item.attrs.create(name, encoded, dtype=h5py.string_dtype("utf-8", length))
+        else:
+            item.attrs[name] = value
+
+
+def read_text(item: h5py.Group | h5py.Dataset, name: str, default: str | None = None) -> str:
+    """An attribute that `write_attributes` stored as text.
+
+    Raises
+    ------
+    KeyError
+        If it is not there, and no `default` is given.
+    """
+    if default is not None and name not in item.attrs:
+        return default
+    value = item.attrs[name]
+    # Text of variable length, as older shards have it, comes as `str`.
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def write_strings(group: h5py.Group, name: str, values: Sequence[str]) -> None:
@@ -203,7 +233,7 @@ def write_strings(group: h5py.Group, name: str, values: Sequence[str]) -> None:
         fletcher32=True,
         compression="lzf",
     )
-    dataset.attrs["sha256"] = hashlib.sha256(data.tobytes()).hexdigest()
+    write_attributes(dataset, sha256=hashlib.sha256(data.tobytes()).hexdigest())
 
 
 @contextmanager
@@ -280,7 +310,7 @@ class Appender:
         """Write what still waits, and the hash of all."""
         if self._waiting_rows:
             self._write(self._waiting_rows)
-        self.dataset.attrs["sha256"] = self._digest.hexdigest()
+        write_attributes(self.dataset, sha256=self._digest.hexdigest())
 
     def _write(self, rows: int) -> None:
         values = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
@@ -344,16 +374,16 @@ def open_shard(path: Path, layout: str) -> Iterator[h5py.File]:
         ) from None
     with file:
         with reading(file):
-            found = (file.attrs.get("format"), file.attrs.get("version"))
+            found = (read_text(file, "format", "none"), file.attrs.get("version"))
         if found != (layout, VERSION):
             raise FeatregError(
                 f"{path}: expected a {layout!r} shard of version {VERSION}, found {found[0]!r} of "
                 f"version {found[1]}; write it again with this featreg, or read it with the one "
-                f"that wrote it ({file.attrs.get('featreg_version', 'unknown')})"
+                f"that wrote it ({read_text(file, 'featreg_version', 'unknown')})"
             )
         yield file
 
 
 def read_json(root: h5py.Group, name: str) -> Any:
     """A root attribute stored as JSON."""
-    return json.loads(root.attrs[name])
+    return json.loads(read_text(root, name))

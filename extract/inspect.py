@@ -10,7 +10,7 @@ import numpy as np
 
 from featreg.datasets import aligned, native
 from featreg.datasets.base import FeatregError
-from featreg.datasets.shards import find_shards, reading
+from featreg.datasets.shards import find_shards, read_text, reading
 
 
 def describe(path: Path) -> str:
@@ -34,12 +34,12 @@ def layout_of(path: Path) -> str:
     """
     try:
         with h5py.File(path, "r", locking=False) as file:
-            layout = file.attrs.get("format")
+            layout = read_text(file, "format", "none")
     except OSError as error:
         raise FeatregError(f"{path}: not a readable HDF5 file ({error})") from None
     if layout not in (native.FORMAT, aligned.FORMAT):
         raise FeatregError(f"{path}: an HDF5 file, but no shard of featreg's")
-    return str(layout)
+    return layout
 
 
 def _describe_shard(path: Path) -> str:
@@ -95,8 +95,8 @@ def _aligned_lines(path: Path) -> list[str]:
 
 def _stored_lines(file: h5py.File) -> list[str]:
     lines = [
-        f"content: sha256 {file.attrs['content_sha256']}",
-        f"written by: featreg {file.attrs['featreg_version']}",
+        f"content: sha256 {read_text(file, 'content_sha256')}",
+        f"written by: featreg {read_text(file, 'featreg_version')}",
     ]
 
     def add(name: str, item: object) -> None:

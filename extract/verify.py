@@ -12,7 +12,7 @@ import numpy as np
 
 from featreg.datasets import aligned, native
 from featreg.datasets.base import SPLITS
-from featreg.datasets.shards import content_sha256, datasets_of
+from featreg.datasets.shards import content_sha256, datasets_of, read_text
 
 from .align import target_rows
 
@@ -28,7 +28,7 @@ def faults(path: Path) -> list[str]:
     """
     try:
         with h5py.File(path, "r", locking=False) as file:
-            layout = file.attrs.get("format")
+            layout = read_text(file, "format", "none")
             if layout not in (native.FORMAT, aligned.FORMAT):
                 return [f"{path}: an HDF5 file, but no shard of featreg's"]
             found = list(_stored_faults(file))
@@ -57,11 +57,11 @@ def _stored_faults(file: h5py.File) -> Iterator[str]:
         except OSError as error:
             yield f"{name} does not match its checksum ({error})"
             continue
-        if digest.hexdigest() != dataset.attrs["sha256"]:
+        if digest.hexdigest() != read_text(dataset, "sha256"):
             yield f"{name} is not what was written: its hash differs"
         if infinite:
             yield f"{name} is not finite in row {infinite[0]} and {len(infinite) - 1} more"
-    if content_sha256(file) != file.attrs["content_sha256"]:
+    if content_sha256(file) != read_text(file, "content_sha256"):
         yield "the attributes are not what was written: the hash of the content differs"
 
 

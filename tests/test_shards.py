@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from featreg.datasets.aligned import AlignedHeader, aligned_writer, read_index
 from featreg.datasets.base import FeatregError
 from featreg.datasets.clock import Clock
 from featreg.datasets.native import Failure, NativeHeader, native_shard, native_writer
+from featreg.datasets.shards import create_shard, read_json, read_text, write_attributes
 
 HEADER = NativeHeader(
     dataset="tones",
@@ -177,3 +179,19 @@ def test_features_of_unequal_length_are_never_written(tmp_path: Path) -> None:
     ):
         shard.append(clip, {"a": rows(1, 0), "b": rows(2, 1)[:, :2]}, np.zeros(9, np.int16), 0.1)
     assert not list(tmp_path.iterdir())
+
+
+def test_text_of_attributes_lies_under_checksums_however_long(tmp_path: Path) -> None:
+    classes = [f"class {k}: Größe, 長さ" for k in range(10_000)]
+    with create_shard(tmp_path / "x.h5") as file:
+        write_attributes(file, classes=json.dumps(classes), empty="", version=1)
+    # Text of variable length would lie in a heap, which has none.
+    assert b"GCOL" not in (tmp_path / "x.h5").read_bytes()
+    with h5py.File(tmp_path / "x.h5", "r+") as file:
+        assert read_json(file, "classes") == classes
+        assert (read_text(file, "empty"), file.attrs["version"]) == ("", 1)
+        file.attrs["empty"] = "as older shards have it"
+        assert read_text(file, "empty") == "as older shards have it"
+        assert read_text(file, "absent", "none") == "none"
+        with pytest.raises(KeyError):
+            read_text(file, "absent")
