@@ -25,8 +25,12 @@ from featreg.datasets.chunks import ShardRows
 IN_MEMORY_BYTES = 256 << 20
 """A split that takes no more is kept in memory, decompressed, from its first reading on."""
 
-OPEN_SHARDS = 512
-"""Shards that a reader keeps open: reopening costs more than reading a crop."""
+OPEN_SHARDS = 256
+"""Shards that a reader keeps open: reopening costs more than reading a crop.
+
+Each is an open file, and training and validation each have a reader: two at a time stay
+below the 1,024 files that a process may usually open.
+"""
 
 Array = npt.NDArray[Any]
 
