@@ -103,7 +103,7 @@ class Cutter:
         samples: int,
         scaling: Scaling | None = None,
     ) -> None:
-        self.reader = ClipReader(clips, features, aligned.dim(features))
+        self.reader = ClipReader(clips, aligned.dims(features))
         self.samples = samples
         self.row_samples = aligned.row_samples
         if samples % self.row_samples:

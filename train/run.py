@@ -182,8 +182,7 @@ class _Run:
         self.fabric.barrier()
 
     def _reader(self) -> ClipReader:
-        features = self.config.features
-        return ClipReader(self.train, features, self.aligned.dim(features))
+        return ClipReader(self.train, self.aligned.dims(self.config.features))
 
     def _scaling(self) -> Scaling | None:
         """Statistics of the training clips' features, where they are asked for."""
