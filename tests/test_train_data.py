@@ -91,7 +91,7 @@ def test_threads_give_the_same_batches(
     crops = Crops(cutter(toy), seed=0)
     order = EpochOrder(16, 2, seed=0, rank=0, world=1)
     alone, loader = crop_loader(crops, order, threads=0), crop_loader(crops, order, threads=4)
-    assert len(loader) == 8
+    assert len(list(loader)) == 8
     for epoch in range(20):
         order.epoch = epoch
         for mine, theirs in zip(alone, loader, strict=True):

@@ -58,8 +58,7 @@ def run(
     device
         ``cpu`` or ``cuda``.
     workers
-        Processes that read; None: none for data that fit into memory, else one a core
-        up to 8.
+        Threads that read ahead; 0: none; None: `READERS`.
     save_every
         Seconds of training after which the state is saved, beside each epoch's end.
     tensorboard
