@@ -88,10 +88,8 @@ def predict_command(
             "--format json"
         )
     model: Classifier = load(_model_path(work, wanted), device)
-    if hop_s is not None and hop_s * model.sample_rate < 1:
-        raise UsageError(
-            f"--hop {hop_s:g}: expected at least one sample, {1 / model.sample_rate:g} s"
-        )
+    if hop_s is not None:  # said once, not of every file
+        model.check_hop(hop_s)
     say(f"{model.card.name}: {len(model.classes)} classes, pieces of {model.piece_s:g} s")
     for note in model.card.notes:
         say(note)
