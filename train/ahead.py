@@ -12,9 +12,6 @@ import torch
 AHEAD = 2
 """Batches for each thread that wait to be used."""
 
-READERS = 4
-"""Threads that read, unless others are asked for: they sleep most of the time."""
-
 
 class ReadAhead:
     """Iterates over what `read` gives for each of `keys`, in their order.

@@ -11,6 +11,8 @@ import click
 from featreg.datasets.base import SPLITS
 from featreg.datasets.console import Finite, progress, say, warn, work_option
 
+from .configure import workers_option
+
 if TYPE_CHECKING:
     from .classifier import Classifier
 
@@ -129,7 +131,7 @@ def predict_command(
     default="table",
     help="json: all digits, keys as in report.json.",
 )
-@click.option("--workers", type=click.IntRange(0), default=4, help="Threads that read.")
+@workers_option
 @_DEVICE
 @work_option
 def eval_command(
