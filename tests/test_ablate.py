@@ -80,19 +80,6 @@ def test_the_band_of_one_run_is_the_interval_of_its_report(tmp_path: Path) -> No
     assert 0.2 < low < high < 0.6
 
 
-def test_the_order_of_the_shards_changes_no_band(tmp_path: Path) -> None:
-    run = made_up_run(tmp_path, 0, 0.5)
-    arrays = Result(run).embeddings()
-    guesses = np.random.default_rng(0).random(arrays["label"].shape).round(6)
-    table = pd.DataFrame(guesses, columns=CLASSES, index=arrays["clip_id"])
-    table.to_csv(run.path / "predictions.csv", index_label="clip_id")
-    first = ablate.band(group([Result(run)])[0])
-    other = np.random.default_rng(1).permutation(len(guesses))
-    moved = {name: values[other] for name, values in arrays.items()}
-    np.savez(run.path / "embeddings.npz", **moved)
-    assert ablate.band(group([Result(run)])[0]) == first
-
-
 def test_shares_of_less_than_a_percent_apart_are_told_apart(tmp_path: Path) -> None:
     runs = [made_up_run(tmp_path, 0, 0.5, fraction=p) for p in ablate.read_fractions("2,2.5,7")]
     found = ablate.points(group([Result(run) for run in runs]))

@@ -65,18 +65,18 @@ class Result:
         return found
 
     def embeddings(self) -> dict[str, npt.NDArray[Any]]:
-        """``embeddings.npz`` of the test split, by clip id: shards may have other orders."""
+        """``embeddings.npz`` of the test split."""
         with np.load(self.folder.path / "embeddings.npz") as file:
-            order = np.argsort(file["clip_id"], kind="stable")
-            return {name: values[order] for name, values in file.items()}
+            return dict(file)
 
     @cached_property
     def test_set(self) -> str:
         """Fingerprint of what it was tested on: clips, in any order, labels and classes."""
         arrays = self.embeddings()
         digest = hashlib.sha256(json.dumps(self.about["data"]["classes"]).encode())
+        order = np.argsort(arrays["clip_id"])
         for name in ("clip_id", "label", "label_mask"):
-            digest.update(json.dumps(arrays[name].tolist()).encode())
+            digest.update(json.dumps(arrays[name][order].tolist()).encode())
         return digest.hexdigest()
 
 

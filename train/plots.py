@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ def embedding_map(groups: Sequence[Group]) -> Figure:
     groups
         Of one test set.
     """
-    maps = [each.results[0].embeddings() for each in groups]
+    maps = [_by_clip(each.results[0].embeddings()) for each in groups]
     points, kept = project([found["embedding"] for found in maps])
     first = groups[0].results[0]
     classes = first.about["data"]["classes"]
@@ -161,6 +161,12 @@ def embedding_map(groups: Sequence[Group]) -> Figure:
             if column == 0:
                 axes.set_ylabel(_wrapped(classes[number], 20))
     return figure
+
+
+def _by_clip(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The same rows, in the order of clip ids: shards of one test set may have others."""
+    order = np.argsort(arrays["clip_id"])
+    return {name: values[order] for name, values in arrays.items()}
 
 
 @mpl.rc_context(_STYLE)
