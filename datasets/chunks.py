@@ -74,10 +74,6 @@ class ShardRows:
             values = self._chunk(name, layout, chunk)
             out[first - start : last - start] = values[first - chunk * rows : last - chunk * rows]
 
-    def dim(self, name: str) -> int:
-        """Values in a row of `name`."""
-        return int(np.prod(self._layouts[name].shape[1:]))
-
     def whole(self, name: str) -> Array:
         """All rows of `name`."""
         layout = self._layouts[name]

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
-from torch.utils.data import Sampler
 
 AHEAD = 2
 """Batches for each thread that wait to be used."""
-
-READERS = 4
-"""Threads that read, unless others are asked for: they sleep most of the time."""
 
 
 class ReadAhead:
@@ -34,13 +30,8 @@ class ReadAhead:
         That read; with 0, a batch is read when it is asked for.
     """
 
-    def __init__(
-        self, read: Callable[..., Any], keys: Sampler[Any] | Sequence[Any], threads: int
-    ) -> None:
+    def __init__(self, read: Callable[..., Any], keys: Iterable[Any], threads: int) -> None:
         self._read, self._keys, self._threads = read, keys, threads
-
-    def __len__(self) -> int:
-        return len(self._keys)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
         pin = torch.cuda.is_available()

@@ -28,6 +28,7 @@ def bootstrap(
     probability: Probability,
     mask: Label,
     task: Task,
+    measured: Mapping[str, float],
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -46,6 +47,8 @@ def bootstrap(
         Shape (clips, classes), in [0, 1].
     task
         ``multi-label`` or ``single-label``.
+    measured
+        Every metric of the task on all clips, each once: what `evaluate` gives.
     resamples
         Number of draws.
     level
@@ -56,17 +59,9 @@ def bootstrap(
     Returns
     -------
     Metric name -> interval.
-
-    Raises
-    ------
-    FeatregError
-        If a macro mean exists for no class.
     """
     values = resampled(label, probability, mask, draws(len(label), resamples, seed), task)
-    return {
-        name: interval(each, METRICS[name](label, probability, mask), level)
-        for name, each in values.items()
-    }
+    return {name: interval(each, measured[name], level) for name, each in values.items()}
 
 
 def draws(clips: int, resamples: int = 1000, seed: int = 0) -> Counts:

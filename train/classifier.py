@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from featreg.datasets.audio import SHORTEST_S, decode, resample
-from featreg.datasets.base import Clip, FeatregError, Task
+from featreg.datasets.base import Clip, FeatregError, Task, UsageError
 
 from .build import resolve_device
 from .crops import chunk_starts, repeated
@@ -136,17 +136,14 @@ class Classifier:
         Raises
         ------
         FeatregError
-            If the audio cannot be decoded, is no audio, or `hop_s` is less than a sample.
+            If the audio cannot be decoded, or is no audio.
+        UsageError
+            If `hop_s` is less than a sample.
         """
-        hop = hop_s * self.sample_rate
-        if not hop >= 1:
-            raise FeatregError(
-                f"--hop {hop_s:g} (in Python hop_s): expected at least one sample, "
-                f"{1 / self.sample_rate:g} s"
-            )
+        self.check_hop(hop_s)
         signal = self._hear(audio, rate)
         spare = max(0, len(signal) - self.card.samples)
-        starts = np.rint(np.arange(0, spare + 1, hop)).astype(int)
+        starts = np.rint(np.arange(0, spare + 1, hop_s * self.sample_rate)).astype(int)
         starts = np.unique([*starts[starts <= spare], spare])
         end = np.minimum(starts + self.card.samples, len(signal))
         return Timeline(
@@ -154,6 +151,19 @@ class Classifier:
             end / self.sample_rate,
             self._judge(signal, starts.tolist()),
         )
+
+    def check_hop(self, hop_s: float) -> None:
+        """See that pieces can begin every `hop_s` seconds.
+
+        Raises
+        ------
+        UsageError
+            If that is less than a sample.
+        """
+        if not hop_s * self.sample_rate >= 1:  # nor NaN
+            raise UsageError(
+                f"--hop {hop_s:g}: expected at least one sample, {1 / self.sample_rate:g} s"
+            )
 
     def _hear(self, audio: str | Path | npt.ArrayLike, rate: int | None) -> Array:
         """The signal as a shard would store it; shape (samples,), at `sample_rate`."""

@@ -12,13 +12,7 @@ from featreg.datasets.console import Commands, Finite, group_options, say, work_
 
 from . import cli_models
 from .cli_experiments import attach
-from .configure import alpha_option, config_options
-
-_WORKERS = click.option(
-    "--workers",
-    type=click.IntRange(0),
-    help="Threads that read ahead; 0: none.  [default: 4]",
-)
+from .configure import alpha_option, config_options, workers_option
 
 
 @click.group(cls=Commands, context_settings={"show_default": True})
@@ -36,7 +30,7 @@ def train() -> None:
 @train.command("run")
 @alpha_option
 @config_options
-@_WORKERS
+@workers_option
 @click.option("--run-name", help="Folder in WORK/runs.  [default: made of the options]")
 @click.option("--fresh", is_flag=True, help="Replace a run of this name.")
 @click.option(
@@ -50,7 +44,7 @@ def train() -> None:
 @work_option
 def run_command(
     device: str,
-    workers: int | None,
+    workers: int,
     run_name: str | None,
     fresh: bool,
     save_every: float,

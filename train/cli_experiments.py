@@ -10,7 +10,7 @@ import click
 
 from featreg.datasets.console import work_option
 
-from .configure import alpha_option, config_options, shared_options
+from .configure import alpha_option, config_options, shared_options, workers_option
 from .models.registry import ENCODERS
 from .regularizers.registry import REGULARIZERS
 from .tables import print_table
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     from .many import Runner
     from .presets import Config
 
-_WORKERS = click.option(
-    "--workers",
-    type=click.IntRange(0),
-    help="Threads that read ahead; 0: none.  [default: 4]",
-)
 _SEEDS = click.option("--seeds", type=click.IntRange(1), default=1, help="Runs of each method.")
 _ALPHAS = click.option(
     "--alphas",
@@ -94,7 +89,7 @@ def compare(runs: tuple[str, ...], dataset: str | None, report: Path | None, wor
 @_JOBS
 @_FRESH
 @shared_options
-@_WORKERS
+@workers_option
 @work_option
 def table1_command(
     datasets: str | None,
@@ -105,7 +100,7 @@ def table1_command(
     jobs: int | None,
     fresh: bool,
     device: str,
-    workers: int | None,
+    workers: int,
     work: Path,
     **options: Any,
 ) -> None:
@@ -163,7 +158,7 @@ def table1_command(
 @_JOBS
 @_FRESH
 @shared_options
-@_WORKERS
+@workers_option
 @work_option
 def ablate_command(
     fractions: str,
@@ -174,7 +169,7 @@ def ablate_command(
     jobs: int | None,
     fresh: bool,
     device: str,
-    workers: int | None,
+    workers: int,
     work: Path,
     **options: Any,
 ) -> None:
@@ -224,7 +219,7 @@ def ablate_command(
 @_JOBS
 @_FRESH
 @config_options
-@_WORKERS
+@workers_option
 @work_option
 def choose_alpha_command(
     alphas: str,
@@ -232,7 +227,7 @@ def choose_alpha_command(
     jobs: int | None,
     fresh: bool,
     device: str,
-    workers: int | None,
+    workers: int,
     work: Path,
     **options: Any,
 ) -> None:

@@ -11,6 +11,8 @@ import click
 from featreg.datasets.base import SPLITS
 from featreg.datasets.console import Finite, progress, say, warn, work_option
 
+from .configure import workers_option
+
 if TYPE_CHECKING:
     from .classifier import Classifier
 
@@ -88,10 +90,8 @@ def predict_command(
             "--format json"
         )
     model: Classifier = load(_model_path(work, wanted), device)
-    if hop_s is not None and hop_s * model.sample_rate < 1:
-        raise UsageError(
-            f"--hop {hop_s:g}: expected at least one sample, {1 / model.sample_rate:g} s"
-        )
+    if hop_s is not None:  # said once, not of every file
+        model.check_hop(hop_s)
     say(f"{model.card.name}: {len(model.classes)} classes, pieces of {model.piece_s:g} s")
     for note in model.card.notes:
         say(note)
@@ -131,7 +131,7 @@ def predict_command(
     default="table",
     help="json: all digits, keys as in report.json.",
 )
-@click.option("--workers", type=click.IntRange(0), default=4, help="Threads that read.")
+@workers_option
 @_DEVICE
 @work_option
 def eval_command(

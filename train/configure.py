@@ -17,12 +17,21 @@ from .presets import ALPHAS, PRESETS, Config, Recipe, preset_for
 from .regularizers.registry import REGULARIZERS
 from .schedule import SCHEDULES
 
+READERS = 4
+"""Threads that read ahead, unless others are asked for: they sleep most of the time."""
+
 _PRESET = "the preset's"
 _ALPHA = click.option(
     "--alpha",
     type=Finite(0),
     show_default="the preset's, else the paper's",
     help="Weight of the regularizer; `train choose-alpha` tries several.",
+)
+_WORKERS = click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=READERS,
+    help="Threads that read ahead; 0: none.",
 )
 _WHERE = (
     click.option("--dataset", help="Dataset in the working folder.  [default: the only one]"),
@@ -132,6 +141,11 @@ def _give(command: Any, options: Sequence[Any]) -> Any:
 def alpha_option(command: Any) -> Any:
     """Give a command ``--alpha``."""
     return _ALPHA(command)
+
+
+def workers_option(command: Any) -> Any:
+    """Give a command ``--workers``."""
+    return _WORKERS(command)
 
 
 def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:

@@ -1,7 +1,7 @@
 """Training crops and evaluation chunks: audio and feature rows over the same time.
 
 Every crop is a function of (seed, epoch, clip) alone, so that it does not matter which
-worker cuts it, or whether the run was resumed.
+thread or process cuts it, or whether the run was resumed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from featreg.datasets.base import UsageError
 
@@ -103,7 +103,7 @@ class Cutter:
         samples: int,
         scaling: Scaling | None = None,
     ) -> None:
-        self.reader = ClipReader(clips, features, aligned.dim(features))
+        self.reader = ClipReader(clips, aligned.dims(features))
         self.samples = samples
         self.row_samples = aligned.row_samples
         if samples % self.row_samples:
@@ -197,7 +197,10 @@ def chunk_starts(spare: int, row_samples: int, chunks: int) -> list[int]:
 
 
 class Crops(Dataset[Batch]):
-    """One random crop per clip and epoch, from a row border; its key is (epoch, clip)."""
+    """One random crop per clip and epoch, from a row border; its key is (epoch, clip).
+
+    `crop_loader` reads whole batches; a `DataLoader` of torch can read it crop by crop.
+    """
 
     def __init__(self, cutter: Cutter, seed: int) -> None:
         self._cutter, self._seed = cutter, seed
@@ -223,7 +226,8 @@ class Chunks(Dataset[Batch]):
     """Evenly spaced pieces of each clip; the last one ends where the clip ends.
 
     All but the last start at row borders. Audio has shape (chunks, samples), features
-    (chunks, rows, B_F).
+    (chunks, rows, B_F). `chunk_loader` reads whole batches; a `DataLoader` of torch can
+    read it clip by clip.
     """
 
     def __init__(self, cutter: Cutter, chunks: int) -> None:
@@ -244,7 +248,7 @@ class Chunks(Dataset[Batch]):
         return len(self._cutter.reader.clips)
 
 
-class EpochOrder(Sampler[list[tuple[int, int]]]):
+class EpochOrder:
     """Every clip once an epoch, in batches of equal size (give or take one clip).
 
     A short last batch would weigh its clips more and, of one clip, break batch norm;

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -25,8 +25,12 @@ from featreg.datasets.chunks import ShardRows
 IN_MEMORY_BYTES = 256 << 20
 """A split that takes no more is kept in memory, decompressed, from its first reading on."""
 
-OPEN_SHARDS = 512
-"""Shards that a reader keeps open: reopening costs more than reading a crop."""
+OPEN_SHARDS = 256
+"""Shards that a reader keeps open: reopening costs more than reading a crop.
+
+Each is an open file, and training and validation each have a reader: two at a time stay
+below the 1,024 files that a process may usually open.
+"""
 
 Array = npt.NDArray[Any]
 
@@ -137,9 +141,13 @@ class AlignedSet:
                 )
         return tuple(wanted) or there
 
+    def dims(self, names: Sequence[str]) -> dict[str, int]:
+        """Values per row of each of the features `names`, in their order."""
+        return {name: int(self.header.features[name]["dim"]) for name in names}
+
     def dim(self, names: Sequence[str]) -> int:
         """B_F of the features `names` side by side."""
-        return sum(int(self.header.features[name]["dim"]) for name in names)
+        return sum(self.dims(names).values())
 
     @property
     def task(self) -> Task:
@@ -227,20 +235,20 @@ class ClipReader:
     ----------
     clips
         What there is to read.
-    features
-        Names, side by side in this order; may be empty.
-    row_dim
-        Their values per row.
+    dims
+        Features and their values per row, side by side in this order; may be empty.
 
     Attributes
     ----------
+    row_dim
+        Values per row of all features together.
     in_memory
         Whether shards are kept in memory, whole, from their first reading on.
     """
 
-    def __init__(self, clips: Clips, features: Sequence[str], row_dim: int) -> None:
-        self.clips, self.row_dim = clips, row_dim
-        self._features = tuple(f"features/{name}" for name in features)
+    def __init__(self, clips: Clips, dims: Mapping[str, int]) -> None:
+        self.clips, self.row_dim = clips, sum(dims.values())
+        self._dims = {f"features/{name}": dim for name, dim in dims.items()}
         self.in_memory = self._bytes() <= IN_MEMORY_BYTES
         self._forget()
 
@@ -256,10 +264,11 @@ class ClipReader:
     def _forget(self) -> None:
         self._shards: OrderedDict[int, ShardRows] = OrderedDict()
         self._kept: dict[tuple[int, str], Array] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of `_shards`
+        self._loading = threading.Lock()  # of `_kept`; who holds it may take the other
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("clips", "row_dim", "_features", "in_memory")
+        names = ("clips", "row_dim", "_dims", "in_memory")
         return {name: self.__dict__[name] for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -287,26 +296,20 @@ class ClipReader:
     def rows_into(self, clip: int, start: int, out: npt.NDArray[np.float32]) -> None:
         """Rows of a clip from `start` on, as many as `out`, (rows, row_dim), has room for."""
         column = 0
-        for name in self._features:
-            dim = self._dim(clip, name)
+        for name, dim in self._dims.items():
             columns = out[:, column : column + dim]
             self._read(clip, name, int(self.clips.rows[clip, 0]) + start, columns)
             column += dim
-
-    def _dim(self, clip: int, name: str) -> int:
-        return self._open(int(self.clips.shard[clip])).dim(name)
 
     def _read(self, clip: int, name: str, start: int, out: Array) -> None:
         shard = int(self.clips.shard[clip])
         if not self.in_memory:
             self._open(shard).read(name, start, start + len(out), out)
             return
-        with self._lock:
-            kept = self._kept.get((shard, name))
-        if kept is None:
-            kept = self._open(shard).whole(name)
-            with self._lock:
-                self._kept[shard, name] = kept
+        with self._loading:  # others that want the same wait, and do not load it again
+            if (shard, name) not in self._kept:
+                self._kept[shard, name] = self._open(shard).whole(name)
+            kept = self._kept[shard, name]
         out[:] = kept[start : start + len(out)]
 
     def _open(self, shard: int) -> ShardRows:
@@ -315,7 +318,7 @@ class ClipReader:
                 if len(self._shards) >= OPEN_SHARDS:
                     self._shards.popitem(last=False)
                 path = self.clips.paths[shard]
-                self._shards[shard] = ShardRows(path, ("audio", *self._features))
+                self._shards[shard] = ShardRows(path, ("audio", *self._dims))
             self._shards.move_to_end(shard)
             return self._shards[shard]
 

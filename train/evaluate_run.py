@@ -48,7 +48,7 @@ def evaluate_run(
     device
         ``cpu`` or ``cuda``.
     workers
-        Processes that read.
+        Threads that read ahead; 0: none.
 
     Returns
     -------

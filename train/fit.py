@@ -42,7 +42,7 @@ class Fit:
     objective
         An `objective.Objective`, set up by `fabric`.
     loader, order
-        Batches of crops, set up by `fabric`, and the order that they come in.
+        Batches of crops, not yet on the device, and the order that they come in.
     validate
         Metrics of the validation split by name.
     clip_ids

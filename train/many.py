@@ -18,6 +18,7 @@ from featreg.datasets.workdir import DatasetDir
 
 from .build import require_gpus
 from .compare import Group, Result
+from .configure import READERS
 from .data import AlignedSet
 from .presets import Config
 from .runs import LOG, run_dir
@@ -53,7 +54,7 @@ class Runner:
     work: Path
     device: str = "cpu"
     jobs: int | None = None
-    workers: int | None = None
+    workers: int = READERS
     fresh: bool = False
     made: set[str] = field(default_factory=set)
 
@@ -164,7 +165,7 @@ def _here(
     work: Path,
     device: str,
     places: Sequence[Mapping[str, str]],
-    workers: int | None,
+    workers: int,
 ) -> dict[str, str]:
     """One after another, in this process; why runs failed, by name."""
     from .run import run
@@ -184,7 +185,7 @@ def _side_by_side(
     work: Path,
     device: str,
     places: Sequence[Mapping[str, str]],
-    workers: int | None,
+    workers: int,
 ) -> dict[str, str]:
     """A process for each run, one at a time in each place; why runs failed, by name."""
     say(f"{len(places)} at a time; what they say is in {work / 'runs'}/RUN/{LOG}")
@@ -217,9 +218,9 @@ def _side_by_side(
     return failures
 
 
-def _command(config: Config, device: str, workers: int | None) -> list[str]:
+def _command(config: Config, device: str, workers: int) -> list[str]:
     command = [sys.executable, "-m", "featreg.train", "run", *arguments(config)]
-    return command + ["--device", device] + ([] if workers is None else ["--workers", str(workers)])
+    return [*command, "--device", device, "--workers", str(workers)]
 
 
 def _process(
@@ -227,7 +228,7 @@ def _process(
     work: Path,
     device: str,
     place: Mapping[str, str],
-    workers: int | None,
+    workers: int,
     running: set[subprocess.Popen[bytes]],
 ) -> str | None:
     """``train run`` in a process of its own; None, or why it failed."""

@@ -72,7 +72,8 @@ def worth(
 ) -> dict[str, Any]:
     """What predictions are worth: ``test`` (metrics), ``intervals``, ``classes``, ``undefined``."""
     arrays = (clips.label, predictions.probability, clips.label_mask)
-    test, intervals = evaluate(*arrays, classes, task), bootstrap(*arrays, task)
+    test = evaluate(*arrays, classes, task)
+    intervals = bootstrap(*arrays, task, test.values)
     return {
         "test": dict(test.values),
         "intervals": {name: list(ends) for name, ends in intervals.items()},

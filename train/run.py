@@ -17,9 +17,9 @@ from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.console import say
 from featreg.datasets.workdir import DatasetDir
 
-from .ahead import READERS
 from .build import build_fabric, build_objective, crop_samples
 from .checkpoint import Progress
+from .configure import READERS
 from .crops import Chunks, Crops, Cutter, EpochOrder, Scaling, crop_loader
 from .data import AlignedSet, ClipReader, Clips
 from .fit import Fit
@@ -39,7 +39,7 @@ def run(
     name: str | None = None,
     fresh: bool = False,
     device: str = "cpu",
-    workers: int | None = None,
+    workers: int = READERS,
     save_every: float = 60.0,
     tensorboard: bool = False,
 ) -> RunDir:
@@ -58,8 +58,7 @@ def run(
     device
         ``cpu`` or ``cuda``.
     workers
-        Processes that read; None: none for data that fit into memory, else one a core
-        up to 8.
+        Threads that read ahead; 0: none.
     save_every
         Seconds of training after which the state is saved, beside each epoch's end.
     tensorboard
@@ -142,12 +141,12 @@ class _Run:
         aligned: AlignedSet,
         folder: RunDir,
         fabric: Fabric,
-        workers: int | None,
+        workers: int,
         save_every: float,
         tensorboard: bool,
     ) -> None:
         self.config, self.aligned, self.folder, self.fabric = config, aligned, folder, fabric
-        self.save_every, self.tensorboard = save_every, tensorboard
+        self.workers, self.save_every, self.tensorboard = workers, save_every, tensorboard
         self.train = aligned.split("train").fraction(config.fraction, config.seed)
         self.valid, self.test = aligned.split("valid"), aligned.split("test")
         self.scaling: Scaling | None = None
@@ -157,7 +156,6 @@ class _Run:
         for name, clips in (("valid", self.valid), ("test", self.test)):
             self._require_clips(name, clips)
             self._require_metrics(name, clips)
-        self.workers = READERS if workers is None else workers
 
     def go(self) -> None:
         """Train, test, write."""
@@ -182,8 +180,7 @@ class _Run:
         self.fabric.barrier()
 
     def _reader(self) -> ClipReader:
-        features = self.config.features
-        return ClipReader(self.train, features, self.aligned.dim(features))
+        return ClipReader(self.train, self.aligned.dims(self.config.features))
 
     def _scaling(self) -> Scaling | None:
         """Statistics of the training clips' features, where they are asked for."""

@@ -104,12 +104,12 @@ class RunDir:
                 f"{', '.join(inside[:3])}; move it away yourself"
             )
         with self.held():
-            there = sorted({path.name for path in self.path.iterdir()} - {LOCK})
-            # Were this killed in between: first what would be gone on with, or pass for done,
+            # Were this killed in between: first what would pass for done, or be gone on with,
             # last what makes it a run.
-            order = ["report.json", "state.pt", *there]
-            for name in sorted(there, key=lambda name: (name == "config.json", order.index(name))):
-                _remove(self.path / name)
+            turn = {"report.json": -2, "state.pt": -1, "config.json": 1}
+            for path in sorted(self.path.iterdir(), key=lambda path: turn.get(path.name, 0)):
+                if path.name != LOCK:
+                    _remove(path)
 
     @contextmanager
     def claim(
