@@ -4,7 +4,7 @@
 
 step    the full harmonic CNN on 16 crops of 5 s, beside its published eager float32 step
 conreg  a step with Con-Reg on 640 columns beside a plain one
-loader  random crops of 5 s from aligned shards, a worker process a core, beside decoding
+loader  random crops of 5 s from aligned shards, a reading thread a core, beside decoding
         the clip's mp3 for each
 
 Contestants (`train_contestants.py`) take turns (`turns.py`); a ratio is the median over

@@ -140,7 +140,7 @@ def featreg_step(precision: str, reg: str = "none") -> Callable[[Path, int], Wor
 
 
 def featreg_loader(features: tuple[str, ...]) -> Callable[[Path, int], Work]:
-    """Random crops from aligned shards, by so many worker processes as there are cores."""
+    """Random crops from aligned shards, by so many threads as there are cores."""
 
     def prepare(folder: Path, threads: int) -> Work:
         from featreg.datasets.allocator import keep_memory

@@ -104,7 +104,7 @@ def band(group: Group) -> tuple[float, float, str]:
 
 
 def _drawn(result: Result) -> Values:
-    """The metric on resampled test clips; equal draws for runs on the same clips."""
+    """The metric on resampled test clips: the draws of the interval in the run's report."""
     arrays = result.embeddings()
     probability = result.predictions().loc[arrays["clip_id"]].to_numpy()
     values = resampled(
