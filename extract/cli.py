@@ -144,7 +144,7 @@ def extract(
     from .cluster import count_gpus, plan_workers
     from .estimate import check_space, estimate
     from .features import make_specs
-    from .plan import Request, describe, make_plan
+    from .plan import Request, describe, describe_missing, make_plan
     from .run import run_extraction
 
     found = read(dataset, root, work=work, **reading)
@@ -155,15 +155,24 @@ def extract(
     # The GPUs of a cluster are its workers' own.
     gpus = count_gpus(device) if scheduler is None else int(device == "cuda")
     where = "cuda" if gpus else "cpu"
-    specs = make_specs(found, features, assignments, weights, where, precision, backend)  # type: ignore[arg-type]
+    specs = make_specs(
+        found,
+        features,
+        assignments,
+        weights,
+        where,
+        precision,  # type: ignore[arg-type]
+        backend,
+        fetch=not dry_run,
+    )
     request = Request(specs, resampler, keep_silent, shard_clips)  # type: ignore[arg-type]
     with folder.exclusive():
         plan = make_plan(found, folder, request, splits, limit, retry_failed)
         team = plan_workers(len(plan.jobs), workers, scheduler, gpus)
         needed = estimate(found, folder, plan)
         if dry_run:
-            click.echo(describe(plan))
-            click.echo(needed.describe(team))
+            for line in (describe(plan), *describe_missing(request), needed.describe(team)):
+                click.echo(line)
             return
         check_space(folder, needed)
         names = [spec.name for spec in specs]

@@ -78,7 +78,8 @@ class FeatureSpec:
         An instance of the extractor's `Config`; the fields of one as pairs for a class of the
         user's, which a Dask scheduler that passes it on need not know.
     weights
-        Pairs of a weight's name and the safetensors file that holds it.
+        Pairs of a weight's name and the safetensors file that holds it; without those that
+        are not here, where a feature is planned and not computed.
     device, precision
         See `Extractor`.
     source
@@ -113,6 +114,7 @@ def make_specs(
     device: str,
     precision: Precision,
     backend: str = "torch",
+    fetch: bool = True,
 ) -> tuple[FeatureSpec, ...]:
     """What the options of ``prep extract`` ask for, the audio first.
 
@@ -126,6 +128,8 @@ def make_specs(
         See `Extractor`.
     backend
         Who computes OpenL3, one of `BACKENDS`.
+    fetch
+        Whether weights that are not here are fetched, else the features are without them.
 
     Raises
     ------
@@ -133,7 +137,7 @@ def make_specs(
         If a feature, a setting or a value is unknown, or the weights were trained on
         this very dataset: its test clips would not be unseen.
     """
-    from .weights import locate, parse_overrides
+    from .weights import is_here, locate, parse_overrides
 
     settings = parse_settings(assignments)
     sources = {AUDIO: "", **_find_sources(parse_names(features), settings)}
@@ -154,7 +158,11 @@ def make_specs(
                 f"{name} with these settings was trained on {dataset.name} itself, so its "
                 "features know the test clips; choose other weights with --set"
             )
-        weights = tuple((key, locate(key, files)) for key in extractor.weight_names(config))
+        weights = tuple(
+            (key, locate(key, files))
+            for key in extractor.weight_names(config)
+            if fetch or is_here(key, files)
+        )
         if ":" in source:
             config = tuple((each.name, getattr(config, each.name)) for each in fields(config))
         specs.append(FeatureSpec(name, config, weights, device, precision, source))

@@ -25,7 +25,11 @@ from featreg.datasets.workdir import DatasetDir, shard_name, splits_of
 
 from .features import FeatureSpec
 from .hearing import SILENCE
+from .published import known
 from .stream import Extractor
+
+# Hash of weights that are not here: a shard may have been made with them.
+_NOT_HERE = "not here"
 
 # Files looked at together: on a network file system each waits for an answer.
 _LOOKING = 8
@@ -177,7 +181,7 @@ def header_of(extractor: Extractor, dataset: str, request: Request) -> NativeHea
         offset=extractor.quantization.offset,
         clock=extractor.clock,
         sample_rate=extractor.sample_rate,
-        weights_sha256=extractor.weights_sha256,
+        weights_sha256=_NOT_HERE if extractor.missing_weights else extractor.weights_sha256,
         settings=settings,
     )
 
@@ -286,6 +290,20 @@ def describe(plan: Plan) -> str:
     return "\n".join(lines)
 
 
+def describe_missing(request: Request) -> list[str]:
+    """A line for each of the weights that are not here, and what the plan makes of that."""
+    lines = []
+    for spec in request.features:
+        for name in spec.extractor().missing_weights:
+            published = known(name).published[0]
+            how = "the run fetches them" if published.url else f"get them by `{published.source}`"
+            lines.append(
+                f"{spec.name}: the weights {name} are not here; {how} (about "
+                f"{published.megabytes:g} MB). Shards that are there count as made with them"
+            )
+    return lines
+
+
 def _without_labels(clips: Sequence[Clip]) -> tuple[Clip, ...]:
     """Clips as they travel: paths that hold in any folder, no labels."""
     nothing = np.empty(0, np.uint8)
@@ -344,7 +362,12 @@ def _other_clips(shard: NativeShard, files: dict[str, str], beyond: frozenset[st
 
 
 def difference(found: NativeHeader, wanted: NativeHeader) -> str:
-    """The first thing that differs between two headers; empty if nothing does."""
+    """The first thing that differs between two headers; empty if nothing does.
+
+    Weights that are not here are taken to be those that `found` was made with.
+    """
+    if wanted.weights_sha256 == _NOT_HERE:
+        wanted = replace(wanted, weights_sha256=found.weights_sha256)
     if key := found.differing_setting(wanted):
         return f"{key} was {found.settings.get(key)}, now {wanted.settings.get(key)}"
     if found.weights_sha256 != wanted.weights_sha256:

@@ -111,6 +111,11 @@ class Extractor(ABC):
             settings["precision"] = self.precision
         return settings
 
+    @property
+    def missing_weights(self) -> tuple[str, ...]:
+        """Names of the weights that it lacks: it says what its rows are, and can give none."""
+        return tuple(name for name in self.weight_names(self.config) if name not in self.weights)
+
     @cached_property
     def weights_sha256(self) -> str:
         """Hash of the weights: of the file, or of the files' hashes where there are several."""

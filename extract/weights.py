@@ -69,10 +69,16 @@ def locate(name: str, overrides: Mapping[str, Path]) -> Path:
         weights.
     """
     weights = known(name)
-    given = overrides.get(name) or overrides.get(weights.family) or _in_folder(weights)
+    given = _overriding(weights, overrides) or _in_folder(weights)
     if given:
         return adopt(weights, given)
     return _in_place(weights) or _obtain(weights)
+
+
+def is_here(name: str, overrides: Mapping[str, Path]) -> bool:
+    """Whether `locate` would find these weights without fetching them."""
+    weights = known(name)
+    return bool(_overriding(weights, overrides) or whereabouts(weights))
 
 
 def whereabouts(weights: Weights) -> str | None:
@@ -112,6 +118,11 @@ def adopt(weights: Weights, file: Path, output: Path | None = None) -> Path:
     if output or not target.is_file():
         convert(weights.name, file, target)
     return target
+
+
+def _overriding(weights: Weights, overrides: Mapping[str, Path]) -> Path | None:
+    """The file that the user gave for `weights`, if any."""
+    return overrides.get(weights.name) or overrides.get(weights.family)
 
 
 def _in_folder(weights: Weights) -> Path | None:
