@@ -199,12 +199,14 @@ def ablate_command(
     plain = {"reg": "none", "features": None, "alpha": None}
     baseline = configure(work, where, {**every, **plain})
     runner = Runner(work, where, jobs, workers, fresh)
+    chosen = ""
     if weights:
-        config = _choose(config, weights, seeds, runner).chosen.config
+        choice = _choose(config, weights, seeds, runner)
+        config, chosen = choice.chosen.config, choice.sentence()
     plans = [each for method in (baseline, config) for each in ablate.plan(method, shares, seeds)]
     runner.run(each for seeded in plans for each in seeded)
     groups = [runner.group(seeded) for seeded in plans]
-    points = ablate.points(groups)
+    points = ablate.points(groups, chosen)
     path = ablate.write(points, work / "reports")
     print_table(ablate.in_words(points))
     for note in (ablate.caption(points), *notes(groups)):

@@ -28,6 +28,7 @@ from .metrics import METRICS
 from .params import METHODS
 from .presets import Config
 from .runs import RunDir
+from .spelling import typed
 
 NAME = "table1"
 """Of the files in ``reports``."""
@@ -64,6 +65,8 @@ class Row:
         How alpha was chosen; empty if it was not.
     runs
         Names of the runs, joined by spaces.
+    command
+        What was typed; empty in tables that do not say.
     """
 
     dataset: str
@@ -78,6 +81,7 @@ class Row:
     alpha: float
     note: str
     runs: str
+    command: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +186,7 @@ def _row(cell: Cell, runner: Runner, printed: Mapping[tuple[str, ...], str]) -> 
         alpha=config.alpha if config.reg != "none" else float("nan"),
         note=choice.sentence() if len(tried) > 1 else "",
         runs=" ".join(result.folder.name for result in chosen.results),
+        command=typed(),
     )
 
 
@@ -245,6 +250,8 @@ def notes(table: Sequence[Row]) -> list[str]:
         else "One seed each, on the test split: how far the numbers vary from seed to seed is "
         "not known."
     ]
+    made = dict.fromkeys((row.dataset, row.command) for row in table)
+    found += [f"{dataset}: made by `{command}`." for dataset, command in made if command]
     if any(not row.paper for row in table):
         found.append(
             f"paper: the number that Table I of the paper prints; {UNKNOWN} where it is not "
