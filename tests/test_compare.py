@@ -14,9 +14,10 @@ from click.testing import CliRunner
 from made_up import CLASSES, CONREG, made_up_run
 
 from featreg.datasets.base import FeatregError, UsageError
-from featreg.train import plots
+from featreg.train import ablate, params, plots, table1
 from featreg.train.cli import train
 from featreg.train.compare import Result, alphas, common, differences, load, spread, table
+from featreg.train.many import Runner
 from featreg.train.presets import ALPHAS, PRESETS
 from featreg.train.runs import RunDir
 
@@ -185,6 +186,66 @@ def test_the_report_needs_nothing_else(work: Path) -> None:
     assert "0123456789abcdef" in page
     assert "have the class: banjo" in page
     assert "Notes are &lt;b&gt;escaped" in page
+
+
+def page_of(work: Path, *arguments: str) -> str:
+    target = work / "page.html"
+    result = CliRunner().invoke(
+        train, ["compare", *arguments, "--report", str(target), "--work", str(work)]
+    )
+    assert result.exit_code == 0, result.output
+    return target.read_text()
+
+
+def test_what_is_not_drawn_is_named_and_can_be_chosen(work: Path) -> None:
+    for alpha in (1.0, 2.0, 3.0, 4.0, 5.0):
+        made_up_run(work, 0, 0.6, **{**CONREG, "alpha": alpha})
+    made_up_run(work, 0, 0.2, fraction=0.1)
+    page = page_of(work)
+    assert "6 of 8 groups of runs are drawn" in page
+    assert "Left out: baseline (fraction 0.1); Con-Reg (musicnn, alpha 5)." in page
+    assert "than baseline in macro PR-AUC" in page.split("alpha 5) is ")[1][:60]
+    page = page_of(work, "demo-baseline-s0", "demo-conreg-musicnn-a5-s0")
+    assert "groups of runs are drawn" not in page
+
+
+def test_classes_stand_in_numbers_too(work: Path) -> None:
+    [section] = [
+        part for part in page_of(work).split("<section>") if "Class by class, in numbers" in part
+    ]
+    lines = [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in section.split("</tr>")]
+    assert [line for line in lines if line] == [
+        ["class", "test clips", "baseline", "Con-Reg (musicnn, alpha 0.3)"],
+        *([name, "10", "0.550", "0.660"] for name in CLASSES[:3]),
+        ["banjo", "0", "–", "–"],
+    ]
+    assert "<details>" not in section
+
+
+def test_a_long_table_of_classes_is_folded(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("featreg.train.report.MOST_ROWS", len(CLASSES) - 1)
+    assert "<details><summary>All 4 classes</summary>" in page_of(work)
+
+
+def test_tables_say_what_made_them(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/any/bin/train", "ablate", "--seeds", "2"])
+    reports, groups = work / "reports", load(work, [], None)
+    chosen = "alpha 0.3 of Con-Reg was chosen on the validation split."
+    ablate.write(ablate.points(groups, chosen), reports)
+    params.write(params.table_two(50, "mel_cnn"), reports)
+    monkeypatch.setattr("sys.argv", ["/any/bin/train", "table1", "--seeds", "2"])
+    cells = [
+        table1.Cell(each.config.method_title, [[result.config for result in each.results]])
+        for each in groups
+    ]
+    table1.write(table1.rows(cells, Runner(work), {}), [], reports)
+    page = page_of(work)
+    assert "demo: made by `train table1 --seeds 2`." in page
+    assert "Made by `train ablate --seeds 2`." in page
+    assert f"of training. {chosen}</figcaption>" in page
+    assert "Made by `train params --classes 50 --encoder mel_cnn --save`." in page
+    assert "mel_cnn at full width, 50 classes" in page
+    assert "Table II of the paper has harmonic_cnn and 17 classes" in page
 
 
 def test_an_alpha_chosen_on_validation_is_said_to_be(tmp_path: Path) -> None:

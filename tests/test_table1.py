@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,19 @@ def test_a_page_of_two_datasets_says_which_is_meant(tmp_path: Path) -> None:
         assert f"is 0.100 better than {dataset}: baseline" in page
 
 
+def test_rows_of_other_datasets_stay(tmp_path: Path) -> None:
+    def row(dataset: str, method: str, value: float) -> table1.Row:
+        changes = {"dataset": dataset, "preset": dataset}
+        cell = made_up_cell(tmp_path / f"{value}", method, {0.0: [(value, 0.5)]}, **changes)
+        return table1.rows([cell], Runner(tmp_path / f"{value}"), {})[0]
+
+    mtat, dcase = row("mtat", "baseline", 0.3), row("dcase2017", "baseline", 0.4)
+    newer = row("mtat", "baseline", 0.35)
+    assert table1.merged([], [mtat]) == [mtat] != [newer]
+    assert table1.merged([mtat], [dcase]) == [mtat, dcase]
+    assert table1.merged([mtat, dcase], [newer]) == [newer, dcase]
+
+
 def test_what_is_written_is_read_back(tmp_path: Path, cells: list[Cell]) -> None:
     rows = table1.rows(cells, Runner(tmp_path), {})
     table1.write(rows, ["Said."], tmp_path)
@@ -214,6 +228,26 @@ def test_every_method_is_run_once_and_the_figure_shares_its_runs(tmp_path: Path)
     page = (tmp_path / "reports" / "toy.html").read_text()
     assert "Methods and features (Table I)" in page
     assert "Fewer training clips: Con-Reg, tones (Figure 2)" in page
+
+
+def test_a_table_of_another_dataset_is_added_to(tmp_path: Path) -> None:
+    other = made_up_cell(tmp_path, "baseline", {0.0: [(0.4, 0.5)]})
+    gone = made_up_cell(tmp_path, "Con-Reg", {1.0: [(0.6, 0.5)]}, **CONREG)
+    table1.write(table1.rows([other, gone], Runner(tmp_path), {}), [], tmp_path / "reports")
+    shutil.rmtree(tmp_path / "runs" / "demo-conreg-musicnn-a1-s0")
+    write_toy(tmp_path)
+    for _ in range(2):
+        done = call(tmp_path, "table1", "--dataset", "toy", "--features", "tones")
+        assert done.exit_code == 0, done.output
+        found = table1.read(tmp_path / "reports")
+        methods = [row.method for row in found if row.dataset == "toy"]
+        assert methods == ["baseline", *METHODS]
+        assert [row.mean for row in found if row.dataset == "demo"] == [0.4, 0.6]
+        for kind in ("md", "html"):
+            text = (tmp_path / "reports" / f"table1.{kind}").read_text()
+            assert "demo: macro PR-AUC" in text
+            assert "toy: macro PR-AUC" in text
+            assert "0.600" in text
 
 
 def test_one_alpha_or_several(tmp_path: Path) -> None:

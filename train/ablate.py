@@ -19,8 +19,9 @@ from featreg.datasets.shards import atomic_path
 
 from .bootstrap import Values, draws, interval, resampled
 from .choose_alpha import with_seeds
-from .compare import Group, Result
+from .compare import Group, Result, alphas
 from .presets import Config
+from .spelling import typed
 
 LEVEL = 0.95
 """Probability mass of a band."""
@@ -57,8 +58,16 @@ def plan(config: Config, fractions: Sequence[float], seeds: int) -> list[list[Co
     return [with_seeds(each, seeds) for each in every]
 
 
-def points(groups: Sequence[Group]) -> pd.DataFrame:
-    """A row for each group, by fraction: mean and band of its test metric."""
+def points(groups: Sequence[Group], chosen: str = "") -> pd.DataFrame:
+    """A row for each group, by fraction: mean and band of its test metric.
+
+    Parameters
+    ----------
+    groups
+        The baseline and a regularized method, with every fraction.
+    chosen
+        How alpha was chosen, in a sentence; empty if no other was tried.
+    """
     rows = []
     for each in groups:
         config = each.config
@@ -79,11 +88,22 @@ def points(groups: Sequence[Group]) -> pd.DataFrame:
                 "high": high,
                 "band": kind,
                 "runs": " ".join(result.folder.name for result in each.results),
+                "note": _note(each, chosen),
+                "command": typed(),
             }
         )
     found = pd.DataFrame(rows).sort_values("fraction", kind="stable", ignore_index=True)
     ordered: pd.DataFrame = found
     return ordered
+
+
+def _note(each: Group, chosen: str) -> str:
+    """Where a group's alpha comes from; empty without one."""
+    config = each.config
+    if config.reg == "none":
+        return ""
+    alone = f"alpha of {config.method_title} is {config.alpha:g}; no other was tried for this."
+    return chosen or " ".join(alphas([each])) or alone
 
 
 def band(group: Group) -> tuple[float, float, str]:
@@ -132,7 +152,13 @@ def in_words(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def caption(found: pd.DataFrame) -> str:
-    """What the figure shows, in words."""
+    """What the figure shows, in words, and where its alpha comes from."""
+    last = found.iloc[-1]
+    unknown = f"alpha of {last['method']} is {last['alpha']:g}; how it was chosen is not stored."
+    return f"{_bands(found)} {last.get('note', unknown)}"
+
+
+def _bands(found: pd.DataFrame) -> str:
     seeds = found["seeds"].min()
     if (found["band"] == "seeds").all():
         return (

@@ -107,7 +107,7 @@ def table1_command(
     """Train every method with every feature set on every dataset (Table I).
 
     Runs that are there are used; an interrupted table goes on. Written as CSV, Markdown
-    and HTML to WORK/reports.
+    and HTML to WORK/reports, where the rows of other datasets stay.
 
     \b
     Example:
@@ -116,10 +116,9 @@ def table1_command(
     from . import table1
     from .build import resolve_device
     from .choose_alpha import read_alphas
-    from .compare import Result, group, notes
+    from .compare import notes
     from .many import Runner
     from .report import write_table_one
-    from .runs import RunDir
 
     where = resolve_device(device)
     weights, known = read_alphas(alphas), table1.read_printed(printed)
@@ -127,9 +126,9 @@ def table1_command(
     cells = table1.plan(work, where, options, names, _names(features), seeds, weights)
     runner = Runner(work, where, jobs, workers, fresh)
     runner.run(config for cell in cells for seeded in cell.candidates for config in seeded)
-    rows, folder = table1.rows(cells, runner, known), work / "reports"
-    runs = [name for row in rows for name in row.runs.split()]
-    groups = group([Result(RunDir(work / "runs" / name)) for name in runs])
+    folder = work / "reports"
+    rows = table1.merged(table1.read(folder), table1.rows(cells, runner, known))
+    groups = table1.groups_of(rows, work)
     said = [*table1.notes(rows), *notes(groups)]
     table1.write(rows, said, folder)
     write_table_one(folder / "table1.html", rows, groups)
@@ -200,12 +199,14 @@ def ablate_command(
     plain = {"reg": "none", "features": None, "alpha": None}
     baseline = configure(work, where, {**every, **plain})
     runner = Runner(work, where, jobs, workers, fresh)
+    chosen = ""
     if weights:
-        config = _choose(config, weights, seeds, runner).chosen.config
+        choice = _choose(config, weights, seeds, runner)
+        config, chosen = choice.chosen.config, choice.sentence()
     plans = [each for method in (baseline, config) for each in ablate.plan(method, shares, seeds)]
     runner.run(each for seeded in plans for each in seeded)
     groups = [runner.group(seeded) for seeded in plans]
-    points = ablate.points(groups)
+    points = ablate.points(groups, chosen)
     path = ablate.write(points, work / "reports")
     print_table(ablate.in_words(points))
     for note in (ablate.caption(points), *notes(groups)):

@@ -97,6 +97,13 @@ class Group:
         """Of all of its runs, since they have the same data."""
         return self.results[0].test_set
 
+    @property
+    def precision(self) -> pd.Series[float]:
+        """Average precision of each class on the test split, mean over seeds; NaN without one."""
+        each = [result.classes["pr_auc"].astype(float) for result in self.results]
+        means: pd.Series[float] = pd.concat(each, axis=1).mean(axis=1)
+        return means
+
     def values(self, metric: str, split: str = "test") -> dict[int, float]:
         """A metric by seed."""
         return {result.config.seed: result.report[split][metric] for result in self.results}

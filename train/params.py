@@ -45,11 +45,8 @@ METHODS: Mapping[str, tuple[str, str]] = {
 """Name in the paper -> fusion and regularizer."""
 
 
-CAPTION = (
-    "Parameters that are trained, and those needed to tag an audio file, extractors included, "
-    "as in Table II of the paper: the full network and the paper's features."
-)
-"""What the table shows."""
+PAPER = ("harmonic_cnn", 17)
+"""Encoder and number of classes of the paper's Table II (DCASE 2017)."""
 
 _FILE = "table2.csv"
 
@@ -67,12 +64,16 @@ class Row(NamedTuple):
         Parameters that are trained.
     inference
         Parameters needed to tag an audio file, extractors included.
+    encoder, classes
+        Of the counted network, at its full width; empty and 0 in tables that do not say.
     """
 
     method: str
     features: str
     training: int
     inference: int
+    encoder: str = ""
+    classes: int = 0
 
 
 def table_two(classes: int = 17, encoder: str = "harmonic_cnn") -> list[Row]:
@@ -113,6 +114,28 @@ def in_words(rows: Sequence[Row]) -> pd.DataFrame:
     return found
 
 
+def caption(rows: Sequence[Row]) -> str:
+    """What the table shows, of which network, and how far that is the paper's."""
+    encoder, classes = made = rows[0].encoder, rows[0].classes
+    network = f"{encoder} at full width, {classes} classes" if encoder else "network not stored"
+    paper = (
+        "as in Table II of the paper"
+        if made == PAPER
+        else f"Table II of the paper has {PAPER[0]} and {PAPER[1]} classes"
+    )
+    return (
+        "Parameters that are trained, and those needed to tag an audio file, extractors included: "
+        f"{network}, with the paper's features; {paper}."
+    )
+
+
+def command(rows: Sequence[Row]) -> str:
+    """What to type for this table, as far as it says what it holds."""
+    encoder, classes = rows[0].encoder, rows[0].classes
+    options = f" --classes {classes} --encoder {encoder}" if encoder else ""
+    return f"train params{options} --save"
+
+
 def write(rows: Sequence[Row], folder: Path) -> Path:
     """``table2.csv``, where `read` and the report find it."""
     with atomic_path(folder / _FILE) as temporary:
@@ -120,13 +143,13 @@ def write(rows: Sequence[Row], folder: Path) -> Path:
     return folder / _FILE
 
 
-def read(folder: Path) -> pd.DataFrame | None:
-    """The table for readers, as `write` left it; None if there is none."""
+def read(folder: Path) -> list[Row]:
+    """The table as `write` left it; nothing if there is none."""
     path = folder / _FILE
     if not path.is_file():
-        return None
+        return []
     found = pd.read_csv(path, keep_default_na=False)
-    return in_words([Row(*values) for values in found.itertuples(index=False)])
+    return [Row(*values) for values in found.itertuples(index=False)]
 
 
 def _row(
@@ -147,6 +170,8 @@ def _row(
         features="+".join(features),
         training=count(tagger) + (0 if loss is None else count(loss)),
         inference=count(tagger) + (extractors if tagger.needs_features else 0),
+        encoder=encoder,
+        classes=classes,
     )
 
 

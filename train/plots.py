@@ -104,10 +104,7 @@ def per_class(groups: Sequence[Group]) -> Figure:
     groups
         Of one test set.
     """
-    means = [
-        pd.concat([result.classes["pr_auc"] for result in each.results], axis=1).mean(axis=1)
-        for each in groups
-    ]
+    means = [each.precision for each in groups]
     order = means[0].dropna().sort_values().index
     counts = groups[0].results[0].classes
     chance = counts["positives"] / counts["annotated"]

@@ -20,7 +20,10 @@ from .metrics import METRICS
 from .spelling import command
 
 MOST_GROUPS = 6
-"""A plot holds no more groups than this; the table holds them all."""
+"""A plot holds no more groups than this; tables hold them all."""
+
+MOST_ROWS = 12
+"""A longer table of classes is folded."""
 
 MOST_MAPS = 3
 """The embedding map holds no more groups than this."""
@@ -36,6 +39,7 @@ class Section:
     image: str = ""
     caption: str = ""
     points: Sequence[str] = field(default_factory=tuple)
+    folded: str = ""  # words that unfold the table; empty where it lies open
 
     @property
     def html(self) -> Markup:
@@ -59,11 +63,12 @@ def write_report(path: Path, groups: Sequence[Group], reports: Path | None = Non
     dataset = groups[0].config.dataset
     rows = table1.read(reports) if reports else []
     rows = [row for row in rows if row.dataset == dataset]
-    shown = headline(groups, rows)
+    shown = headline(groups, rows) if reports else list(groups)
     sections = _tables(rows, reports, dataset) if reports else []
-    sections += [_results(groups, shown), *_figures(shown)]
-    if reports and (counts := params.read(reports)) is not None:
-        sections.append(Section("Parameters", [params.CAPTION], counts))
+    sections += [_results(groups, shown), *_figures(groups, shown)]
+    if reports and (counts := params.read(reports)):
+        said = [params.caption(counts), f"Made by `{params.command(counts)}`."]
+        sections.append(Section("Parameters (Table II)", said, params.in_words(counts)))
     write_page(path, f"featreg: {dataset}", _lead(groups), sections, groups)
 
 
@@ -104,7 +109,7 @@ def write_page(
 
 
 def headline(groups: Sequence[Group], rows: Sequence[table1.Row]) -> list[Group]:
-    """The groups that plots show: those in the table, or else those with every clip.
+    """The groups that plots choose from: those in the table, or else those with every clip.
 
     First the baseline, then what is regularized, then the other methods.
     """
@@ -116,7 +121,7 @@ def headline(groups: Sequence[Group], rows: Sequence[table1.Row]) -> list[Group]
     def rank(each: Group) -> tuple[bool, bool]:
         return each.config.method != "baseline", each.config.reg == "none"
 
-    return sorted(chosen, key=rank)[:MOST_GROUPS]
+    return sorted(chosen, key=rank)
 
 
 def _by_dataset(groups: Sequence[Group]) -> list[list[Group]]:
@@ -147,9 +152,11 @@ def _tables(rows: Sequence[table1.Row], reports: Path, dataset: str) -> list[Sec
         sections.append(Section("Methods and features (Table I)", (), shown, points=points))
     for found in ablate.read(reports, dataset):
         last = found.iloc[-1]
+        made = last.get("command", "train ablate")
         sections.append(
             Section(
                 f"Fewer training clips: {last['method']}, {last['features']} (Figure 2)",
+                [f"Made by `{made}`."],
                 image=plots.address(plots.ablation(found)),
                 caption=ablate.caption(found),
             )
@@ -174,24 +181,28 @@ def _results(groups: Sequence[Group], shown: Sequence[Group]) -> Section:
     return Section("Every run, on the test split", [note], table(groups), points=points)
 
 
-def _figures(shown: Sequence[Group]) -> list[Section]:
+def _figures(groups: Sequence[Group], shown: Sequence[Group]) -> list[Section]:
     """Of the groups with the first's test set: others have other clips, or other classes."""
-    groups = [each for each in shown if each.test_set == shown[0].test_set]
-    others = [each.label for each in shown if each not in groups]
+    alike = [each for each in shown if each.test_set == shown[0].test_set]
+    drawn = alike[:MOST_GROUPS]
+    others = [each.label for each in shown if each not in alike]
     apart = f" Not drawn, for want of the same test set: {'; '.join(others)}." if others else ""
-    maps = [each for each in groups if each.config.reg != "none" or each is groups[0]]
+    maps = [each for each in drawn if each.config.reg != "none" or each is drawn[0]]
+    left = [each.label for each in groups if each not in drawn and each.label not in others]
     return [
         Section(
             "Learning curves",
-            image=plots.address(plots.learning_curves(groups)),
+            [_left_out(len(drawn), len(groups), left)] if left else [],
+            image=plots.address(plots.learning_curves(drawn)),
             caption="Thick lines are means over seeds, thin lines single seeds." + apart,
         ),
         Section(
             "Class by class",
-            image=plots.address(plots.per_class(groups)),
+            image=plots.address(plots.per_class(drawn)),
             caption="Average precision on the test split, mean over seeds. Chance is the share of "
             "clips that have the class." + apart,
         ),
+        _per_class(alike),
         Section(
             "Embeddings with and without regularization",
             image=plots.address(plots.embedding_map(maps[:MOST_MAPS])),
@@ -203,6 +214,33 @@ def _figures(shown: Sequence[Group]) -> list[Section]:
             "Distances between far clusters mean nothing in such a map." + apart,
         ),
     ]
+
+
+def _left_out(drawn: int, every: int, left: Sequence[str]) -> str:
+    return (
+        f"{drawn} of {every} groups of runs are drawn, here and below; maps hold at most "
+        f"{MOST_MAPS}. Left out: {'; '.join(left)}. `train compare RUN...` draws the runs that it "
+        f"names, up to {MOST_GROUPS} groups."
+    )
+
+
+def _per_class(groups: Sequence[Group]) -> Section:
+    """The picture's numbers: classes down, groups of one test set across."""
+    counts = groups[0].results[0].classes["positives"]
+    cells = {
+        each.label: [
+            f"{value:.3f}" if value == value else table1.UNKNOWN  # NaN equals nothing
+            for value in each.precision[counts.index]
+        ]
+        for each in groups
+    }
+    found = pd.DataFrame({"class": counts.index, "test clips": counts.to_numpy(), **cells})
+    said = (
+        "Average precision on the test split, mean over seeds; test clips are those that have the "
+        f"class, and {table1.UNKNOWN} stands where there is none."
+    )
+    folded = f"All {len(found)} classes" if len(found) > MOST_ROWS else ""
+    return Section("Class by class, in numbers", [said], found, folded=folded)
 
 
 def _circumstances(result: Result) -> str:

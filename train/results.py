@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -26,6 +24,7 @@ from .metrics import evaluate
 from .objective import Objective
 from .params import count
 from .presets import Config
+from .spelling import typed
 from .versions import machine, versions
 
 
@@ -47,7 +46,7 @@ def about(
             **dataclasses.asdict(aligned.header),
         },
         "parameters": {"training": count(objective), "inference": count(objective.tagger)},
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": typed(),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(),
         "machine": machine(device),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -40,6 +42,11 @@ def arguments(config: Config) -> list[str]:
 def command(config: Config) -> str:
     """What to type for this run: ``train run --dataset demo --reg conreg ...``."""
     return shlex.join(["train", "run", *arguments(config)])
+
+
+def typed() -> str:
+    """What this process was asked for: ``train table1 --seeds 3``."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def _options() -> Sequence[click.Parameter]:

@@ -21,12 +21,14 @@ from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.shards import atomic_path
 
 from .choose_alpha import Choice, with_alphas, with_seeds
-from .compare import deviation, spread_of
+from .compare import Group, Result, deviation, group, spread_of
 from .configure import configure
 from .many import Runner
 from .metrics import METRICS
 from .params import METHODS
 from .presets import Config
+from .runs import RunDir
+from .spelling import typed
 
 NAME = "table1"
 """Of the files in ``reports``."""
@@ -63,6 +65,8 @@ class Row:
         How alpha was chosen; empty if it was not.
     runs
         Names of the runs, joined by spaces.
+    command
+        What was typed; empty in tables that do not say.
     """
 
     dataset: str
@@ -77,6 +81,7 @@ class Row:
     alpha: float
     note: str
     runs: str
+    command: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +170,8 @@ def rows(
 def _row(cell: Cell, runner: Runner, printed: Mapping[tuple[str, ...], str]) -> Row:
     tried = [runner.group(configs) for configs in cell.candidates]
     choice = Choice(tried)
-    group, config = choice.chosen, choice.chosen.config
-    values = list(group.values(config.metric).values())
+    chosen, config = choice.chosen, choice.chosen.config
+    values = list(chosen.values(config.metric).values())
     features = "+".join(config.features)
     return Row(
         dataset=config.dataset,
@@ -176,12 +181,19 @@ def _row(cell: Cell, runner: Runner, printed: Mapping[tuple[str, ...], str]) -> 
         mean=float(np.mean(values)),
         spread=deviation(values),
         seeds=len(values),
-        valid=float(np.mean(list(group.values(config.metric, "valid").values()))),
+        valid=float(np.mean(list(chosen.values(config.metric, "valid").values()))),
         paper=printed.get((config.dataset, cell.method, features), ""),
         alpha=config.alpha if config.reg != "none" else float("nan"),
         note=choice.sentence() if len(tried) > 1 else "",
-        runs=" ".join(result.folder.name for result in group.results),
+        runs=" ".join(result.folder.name for result in chosen.results),
+        command=typed(),
     )
+
+
+def groups_of(table: Sequence[Row], work: Path) -> list[Group]:
+    """The runs of the table that are in the working folder: older ones may have been removed."""
+    runs = [RunDir(work / "runs" / name) for row in table for name in row.runs.split()]
+    return group([Result(run) for run in runs if run.finished])
 
 
 def read_printed(path: Path | None = None) -> dict[tuple[str, ...], str]:
@@ -238,6 +250,8 @@ def notes(table: Sequence[Row]) -> list[str]:
         else "One seed each, on the test split: how far the numbers vary from seed to seed is "
         "not known."
     ]
+    made = dict.fromkeys((row.dataset, row.command) for row in table)
+    found += [f"{dataset}: made by `{command}`." for dataset, command in made if command]
     if any(not row.paper for row in table):
         found.append(
             f"paper: the number that Table I of the paper prints; {UNKNOWN} where it is not "
@@ -259,6 +273,14 @@ def markdown(table: Sequence[Row], said: Sequence[str]) -> str:
     lines = [list(shown.columns), ["---"] * len(shown.columns), *shown.to_numpy().tolist()]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return text + "\n\n" + "\n".join(f"- {note}" for note in said) + "\n"
+
+
+def merged(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+    """`new`, and what `old` has of other datasets; each dataset stays where it stood."""
+    made = {row.dataset for row in new}
+    order = list(dict.fromkeys(row.dataset for row in [*old, *new]))
+    kept = [row for row in old if row.dataset not in made]
+    return sorted([*kept, *new], key=lambda row: order.index(row.dataset))
 
 
 def write(table: Sequence[Row], said: Sequence[str], folder: Path) -> None:
