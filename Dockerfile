@@ -2,7 +2,7 @@
 # featreg in a container. At the top of the repository:
 #
 #   docker build --tag featreg .                               for GPUs
-#   docker build --tag featreg:cpu --build-arg DEVICE=cpu .    without CUDA: 1.5 GB, not 5
+#   docker build --tag featreg:cpu --build-arg DEVICE=cpu .    without CUDA: 1.6 GB, not 5
 #
 # docs/deploy.md says how it is run. What it reads and writes lies in three volumes: /data (the
 # datasets, may be read-only), /work (shards, runs, reports), /cache (fetched weights, kernels).
@@ -24,7 +24,8 @@ RUN case "$DEVICE" in \
         *) echo "--build-arg DEVICE=$DEVICE: expected cuda or cpu" >&2; exit 1 ;; \
     esac
 COPY pyproject.toml ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+# With the extra that `train export` needs for its default format.
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['onnx'], sep='\n')" \
         > requirements.txt \
     && pip install --constraint constraints.txt --requirement requirements.txt \
     && find /opt/featreg -type d \( -name tests -o -path '*/torch/test' -o -path '*/torch/include' \) \

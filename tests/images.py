@@ -18,6 +18,7 @@ DEPLOY = ROOT / "deploy"
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 SCRIPTS = re.findall(r'^(\w+) = "featreg\..+:\w+"$', PYPROJECT, re.MULTILINE)
 VOLUMES = ["/work", "/cache", "/data"]
+FAILURES = "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES"
 
 Stage = list[tuple[str, str]]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from command_lines import parse
-from images import DEPLOY, VOLUMES, every, run_script, stand_ins, started, tool
+from images import DEPLOY, FAILURES, VOLUMES, every, run_script, stand_ins, started, tool
 
 # Kubernetes.
 
@@ -61,6 +61,18 @@ def test_jobs_run_our_commands_with_our_folders() -> None:
     assert {found["dataset"] for found in parsed} == {"mtat"}
 
 
+def test_memory_that_is_limited_is_shared_by_as_many_workers_as_cpus() -> None:
+    for pod in pods():
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
+            limits = container["resources"]["limits"]
+            if "nvidia.com/gpu" in limits:  # a worker each
+                continue
+            parsed = parse([*container["command"], *container["args"]])
+            assert (
+                str(parsed["workers"]) == limits["cpu"] == container["resources"]["requests"]["cpu"]
+            )
+
+
 # Slurm. Stand-ins write down what they were started with.
 
 
@@ -78,13 +90,12 @@ def test_shellcheck_has_nothing_to_say(path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
+STEPS = [["prep", "extract"], ["prep", "align"], ["prep", "verify"]]
+
+
 def test_one_node_extracts_aligns_and_verifies(tmp_path: Path) -> None:
     lines = batch("extract.sbatch", tmp_path)
-    assert [words[:2] for words in started(tmp_path)] == [
-        ["prep", "extract"],
-        ["prep", "align"],
-        ["prep", "verify"],
-    ]
+    assert [words[:2] for words in started(tmp_path)] == STEPS
     for words in lines:
         parse(words)
 
@@ -94,11 +105,16 @@ def test_several_nodes_share_a_scheduler(tmp_path: Path) -> None:
         words[words[0] == "srun" :]
         for words in batch("extract-nodes.sbatch", tmp_path, AFTER="dask srun")
     ]
+    assert [words[:2] for words in started(tmp_path) if words[0] == "prep"] == STEPS
     parsed = {" ".join(words[:2]): parse(words) for words in lines}
     address = parsed["prep extract"]["scheduler"]
     assert parsed["prep align"]["scheduler"] == parsed["dask worker"]["scheduler"] == address
     assert address.endswith(f":{parsed['dask scheduler']['port']}")
     assert parsed["prep extract"]["device"] == "cuda", "auto does not look for its workers' GPUs"
+    before, _, _ = (
+        (DEPLOY / "slurm" / "extract-nodes.sbatch").read_text().partition("dask scheduler")
+    )
+    assert f"export {FAILURES}=1\n" in before
 
 
 def test_the_array_is_every_method_with_every_seed(tmp_path: Path) -> None:

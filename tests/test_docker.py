@@ -20,6 +20,7 @@ import yaml
 from command_lines import find, logical_lines, parse
 from images import (
     DEPLOY,
+    FAILURES,
     PYPROJECT,
     ROOT,
     SCRIPTS,
@@ -171,7 +172,10 @@ def test_the_dependencies_installed_are_those_declared(tmp_path: Path) -> None:
     listing = line.partition(" > ")[0].replace("python -c", f"{sys.executable} -c")
     done = subprocess.run(["sh", "-c", listing], cwd=ROOT, capture_output=True, text=True)
     (declared,) = re.findall(r"^dependencies = \[\n(.*?)^\]", PYPROJECT, re.MULTILINE | re.DOTALL)
-    assert done.stdout.split() == re.findall(r'"(.+)"', declared)
+    (onnx,) = re.findall(r"^onnx = (\[.+\])$", PYPROJECT, re.MULTILINE)
+    # What `train export` writes unless it is told otherwise can be written.
+    assert parse(["train", "export", "some-run"])["format"] == "onnx"
+    assert done.stdout.split() == [*re.findall(r'"(.+)"', declared), *json.loads(onnx)]
 
 
 # Compose.
@@ -206,10 +210,30 @@ def test_compose_starts_what_there_is() -> None:
         assert found[name]["entrypoint"] == [name]
         assert found[name]["profiles"], f"{name} starts when it is asked for"
     parse(found["scheduler"]["command"])
+    assert found["scheduler"]["environment"] == {FAILURES: "1"}
     worker = parse(found["worker"]["command"])
     host, _, port = worker["scheduler"].removeprefix("tcp://").partition(":")
     assert host in found
     assert port in found[host]["expose"]
+
+
+def test_clusters_give_up_a_shard_as_early_as_local_workers_do() -> None:
+    from dask.config import collect_env, get
+
+    from featreg.extract.cluster import _SETTINGS
+
+    name = "distributed.scheduler.allowed-failures"
+    assert FAILURES in (ROOT / "docs" / "deploy.md").read_text()
+    assert get(name, config=collect_env({FAILURES: "1"})) == _SETTINGS[name]
+
+
+@pytest.mark.parametrize("path", [ROOT / "docs" / "deploy.md", DEPLOY / "compose.yaml"])
+def test_folders_are_made_before_docker_makes_them(path: Path) -> None:
+    mounts = services("compose.yaml")["prep"]["volumes"]
+    folders = [re.findall(r":-\.\./([\w-]+)}", mount)[0] for mount in mounts]
+    made, _, started = path.read_text().partition("docker compose --file")
+    assert f"mkdir -p {' '.join(folders)}\n" in made
+    assert started
 
 
 # What the files say of themselves.
