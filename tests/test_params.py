@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from featreg.train.models.registry import build_encoder
@@ -71,3 +73,17 @@ def test_count_leaves_out_what_is_frozen() -> None:
     every = count(encoder)
     encoder.bn.requires_grad_(False)
     assert count(encoder) == every - 2
+
+
+def test_the_table_of_the_readme_is_what_the_command_prints(rows: list[Row]) -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    _, _, below = text.partition("| method | trained, with VGGish |")
+    table = below.partition("\n\n")[0].splitlines()[2:]
+    printed = {cells[1]: cells[2:8] for cells in ([*map(str.strip, s.split("|"))] for s in table)}
+    expected: dict[str, list[str]] = {}
+    for method in dict.fromkeys(row.method for row in rows):
+        found = [row for row in rows if row.method == method]
+        found *= 3 // len(found)  # the baseline has no feature
+        expected[method] = [f"{row.training:,}" for row in found]
+        expected[method] += [f"{row.inference:,}" for row in found]
+    assert printed == expected
