@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,8 +22,11 @@ Level = Literal["ok", "note", "broken"]
 # Extras that a user may want, and for what; the others are for those who work on featreg.
 _EXTRAS = {
     "resampy": "--resampler kaiser_best, that of the published packages",
+    "onnx": "train export --format onnx, the default",
+    "tensorboard": "train run --tensorboard",
     "tensorflow": "prep weights convert, from TensorFlow checkpoints",
 }
+_OPENL3 = "0.4"  # the release that featreg's own follows
 _LITTLE_ROOM = 5e9  # bytes; a night's shards take more
 
 
@@ -102,6 +107,9 @@ def check_packages() -> Iterator[Finding]:
         elif extra in _EXTRAS:
             found = _package(name, bound, "note", f"pip install 'featreg[{extra}]'")
             yield Finding(found.level, f"{found.text}, for {_EXTRAS[extra]}", found.remedy)
+    # No extra: featreg computes the same itself.
+    found = _package("openl3", _OPENL3, "note", f"pip install 'openl3>={_OPENL3}'")
+    yield Finding(found.level, f"{found.text}, for prep extract --backend openl3", found.remedy)
     yield Finding("ok", ", ".join(fine))
 
 
@@ -125,8 +133,11 @@ def check_processor() -> Iterator[Finding]:
     import torch
     from dask.system import CPU_COUNT
 
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    yield Finding("ok", f"{CPU_COUNT} cores for this process, {memory:.1f} GB of memory")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    text = f"{CPU_COUNT} cores for this process, {memory / 1e9:.1f} GB of memory"
+    if (limit := memory_limit()) < memory:
+        text += f", of which its container or job may use {limit / 1e9:.1f} GB"
+    yield Finding("ok", text)
     known: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     fast = [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if known.get(name)]
     yield Finding("ok", f"instructions: {', '.join(fast) or platform.machine()}")
@@ -137,6 +148,33 @@ def check_processor() -> Iterator[Finding]:
         yield Finding("note", f"{text}, fewer than there are cores", "unset OMP_NUM_THREADS")
     else:
         yield Finding("ok", text)
+
+
+def memory_limit(root: Path = Path("/")) -> float:
+    """Bytes that this process's control groups allow together; infinite where none says.
+
+    Parameters
+    ----------
+    root
+        Where ``proc`` and ``sys`` lie.
+    """
+    limits = [math.inf]
+    groups = root / "proc" / "self" / "cgroup"
+    for line in groups.read_text().splitlines() if groups.is_file() else ():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # version 2
+            top, name = root / "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            top, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        # A group is held to its parents' limits too. From within a container its own path may
+        # not be there: its group is then at the top.
+        group = top / path.lstrip("/")
+        for folder in (group, *group.parents):
+            with suppress(OSError, ValueError):  # no such file; "max"
+                limits.append(int((folder / name).read_text()))
+    return min(limits)
 
 
 def check_gpu() -> Iterator[Finding]:

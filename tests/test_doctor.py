@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from importlib import metadata
@@ -19,6 +20,8 @@ from featreg.extract.cli import prep
 from featreg.extract.doctor import Finding
 from featreg.extract.doctor_disk import check_audio, check_shards
 from featreg.extract.published import WEIGHTS
+
+ONNX = ("onnx", "onnxruntime", "onnxscript")
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +76,31 @@ def test_packages_that_are_missing_or_too_old_are_broken(monkeypatch: pytest.Mon
     assert found["resampy"].level == "note"
     assert found["resampy"].remedy == "pip install 'featreg[resampy]'"
     assert "numba" not in found  # 0.100 is newer than 0.59
+
+
+@pytest.mark.parametrize(
+    ("package", "use", "remedy"),
+    [
+        *((name, "train export --format onnx", "featreg[onnx]") for name in ONNX),
+        ("tensorboard", "train run --tensorboard", "featreg[tensorboard]"),
+        ("openl3", "prep extract --backend openl3", "openl3>=0.4"),
+    ],
+)
+def test_a_package_that_few_need_is_listed_with_its_use(
+    package: str, use: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = metadata.version
+
+    def version(name: str) -> str:
+        if name == package:
+            raise metadata.PackageNotFoundError(name)
+        return whole(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    (found,) = [each for each in doctor.check_packages() if each.text.split()[0] == package]
+    assert found.level == "note"
+    assert f", for {use}" in found.text
+    assert found.remedy == f"pip install '{remedy}'"
 
 
 @pytest.mark.parametrize(("python", "fits"), [("3.9.9", False), ("3.10.0", True), ("3.13", False)])
@@ -134,6 +162,39 @@ def test_little_room_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (fault,) = faults(doctor.check_folders(tmp_path))
     assert fault.level == "note"
     assert fault.text.endswith("GB free there")
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "expected"),
+    [
+        ("1:name=systemd:/", {}, math.inf),
+        ("0::/", {"memory.max": "max"}, math.inf),
+        ("0::/", {"memory.max": "2000"}, 2000),
+        # The parent's limit holds as well; its own path is not seen from within a container.
+        ("0::/job/step", {"job/step/memory.max": "max", "job/memory.max": "3000"}, 3000),
+        ("0::/elsewhere", {"memory.max": "2000"}, 2000),
+        ("5:cpu:/\n4:memory:/d", {"memory/d/memory.limit_in_bytes": "4000"}, 4000),
+        ("4:hugetlb,memory:/d", {"memory/memory.limit_in_bytes": "9223372036854771712"}, 2**63),
+    ],
+)
+def test_the_limit_of_a_container_or_job_is_found(
+    groups: str, limits: dict[str, str], expected: float, tmp_path: Path
+) -> None:
+    assert doctor.memory_limit(tmp_path) == math.inf  # as on a Mac
+    files = {f"sys/fs/cgroup/{name}": text for name, text in limits.items()}
+    for name, text in {"proc/self/cgroup": groups, **files}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    assert doctor.memory_limit(tmp_path) == pytest.approx(expected)
+
+
+def test_a_limit_is_said_where_it_is_lower_than_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doctor, "memory_limit", lambda: 1e8)
+    assert next(doctor.check_processor()).text.endswith("its container or job may use 0.1 GB")
+    monkeypatch.setattr(doctor, "memory_limit", lambda: math.inf)
+    assert next(doctor.check_processor()).text.endswith("GB of memory")
 
 
 def test_a_driver_without_a_torch_for_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
