@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -142,9 +143,10 @@ def extract(
     from featreg.datasets.workdir import DatasetDir
 
     from .cluster import count_gpus, plan_workers
-    from .estimate import check_space, estimate
+    from .dry_run import describe, describe_missing
+    from .estimate import estimate
     from .features import make_specs
-    from .plan import Request, describe, describe_missing, make_plan
+    from .plan import Request, make_plan
     from .run import run_extraction
 
     found = read(dataset, root, work=work, **reading)
@@ -166,15 +168,16 @@ def extract(
         fetch=not dry_run,
     )
     request = Request(specs, resampler, keep_silent, shard_clips)  # type: ignore[arg-type]
-    with folder.exclusive():
+    with nullcontext() if dry_run else folder.exclusive():
         plan = make_plan(found, folder, request, splits, limit, retry_failed)
         team = plan_workers(len(plan.jobs), workers, scheduler, gpus)
         needed = estimate(found, folder, plan)
+        space = needed.space(folder, team)
         if dry_run:
-            for line in (describe(plan), *describe_missing(request), needed.describe(team)):
+            for line in (describe(plan), *describe_missing(request), needed.describe(team), space):
                 click.echo(line)
             return
-        check_space(folder, needed)
+        space.check()
         names = [spec.name for spec in specs]
         summary = run_extraction(found, folder, names, plan, team, clip_timeout)
     say(str(summary))
@@ -194,6 +197,7 @@ def extract(
 @click.option("--dataset", help="Dataset in the working folder.  [default: the only one]")
 @click.option("--workers", type=int, help="Processes.  [default: one a core]")
 @click.option("--scheduler", help="Address of a Dask cluster to work on.")
+@click.option("--dry-run", is_flag=True, help="Show what would be written, and the disk it takes.")
 @work_option
 def align(
     resolution: float,
@@ -202,6 +206,7 @@ def align(
     dataset: str | None,
     workers: int | None,
     scheduler: str | None,
+    dry_run: bool,
     work: Path,
 ) -> None:
     """Bring extracted features to one clock, into aligned shards.
@@ -216,15 +221,23 @@ def align(
 
     from .cluster import plan_workers, run_jobs
     from .combine import align_shard, plan_alignment
+    from .dry_run import describe_alignment
+    from .estimate import alignment_space
     from .features import parse_names
 
     folder = DatasetDir(choose_dataset(work, dataset).path.absolute())
     names = parse_names(features) if features else []
-    with folder.exclusive():
+    with nullcontext() if dry_run else folder.exclusive():
         plan = plan_alignment(folder, names, resolution, mode)  # type: ignore[arg-type]
+        team = plan_workers(len(plan.jobs), workers, scheduler, alone=False)
+        space = alignment_space(folder, plan, team)
+        if dry_run:
+            click.echo(describe_alignment(plan))
+            click.echo(space)
+            return
         for path in plan.stale:
             path.unlink()
-        team = plan_workers(len(plan.jobs), workers, scheduler, alone=False)
+        space.check()
         failures = []
         with progress("align", len(plan.jobs)) as advance:
             for job, outcome in run_jobs(align_shard, plan.jobs, team):

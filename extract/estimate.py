@@ -1,6 +1,6 @@
-"""How long an extraction will take and how much disk: by what earlier runs here took.
+"""How long an extraction will take, and how much disk that and an alignment will.
 
-What a run learns lies in ``WORK/DATASET/rates.json``; before the first one, stated
+What an extraction learns lies in ``WORK/DATASET/rates.json``; before the first one, stated
 defaults hold, measured on one core of a 2-core AVX-512 machine.
 """
 
@@ -13,23 +13,28 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
-from featreg.datasets.base import Dataset, FeatregError
-from featreg.datasets.console import warn
-from featreg.datasets.room import free_bytes
+from featreg.datasets.base import Dataset
 from featreg.datasets.shards import atomic_path
 from featreg.datasets.workdir import DatasetDir
 
 from .cluster import Workers
+from .combine import AlignPlan
 from .features import FeatureSpec
 from .hearing import length_s
 from .plan import Account, Plan, ShardJob
+from .space import Space
 from .throwaway import ChildDied, Throwaway
 
 # Core seconds for a second of audio: to read, decode and resample it (mp3, 44.1 kHz stereo).
 _HEARING = 0.0012
 
-# Core seconds for a row on CPU: `python benchmarks/pipeline.py --task rates`.
+# Core seconds for a row on CPU in float32: `python benchmarks/pipeline.py --task rates`.
 _NETWORK = {"audio": 3e-9, "vggish": 0.005, "openl3": 0.041, "musicnn": 0.013}
+
+# What a row takes elsewhere, as a part of that. On CPU as measured with OpenL3; a GPU's is
+# assumed, 20 TFLOP/s: docs/costs.md.
+_ELSEWHERE = {"cpu in float32": 1.0, "cpu in bfloat16": 0.55}
+_GPU = 0.025
 
 # Of the bytes that rows have in memory, those that they take on disk.
 _PACKED = {"audio": 1.0, "musicnn": 0.5, "vggish": 0.9}
@@ -48,11 +53,12 @@ class Rates:
     hearing
         Core seconds to read, decode and resample a second of audio.
     network
-        Seconds for a row of a feature (core seconds on CPU), by `_key`.
+        Seconds for a row of a feature (core seconds on CPU), by `_key`, where a run in this
+        folder measured them.
     packed
         Of the bytes that a feature's rows have in memory, those that they take on disk.
     learnt
-        Whether a run in this folder measured them.
+        Whether a run in this folder measured anything.
     """
 
     hearing: float
@@ -60,21 +66,32 @@ class Rates:
     packed: Mapping[str, float]
     learnt: bool = False
 
+    def row_s(self, spec: FeatureSpec) -> float:
+        """Seconds for a row of a feature: core seconds on CPU."""
+        if (measured := self.network.get(_key(spec))) is not None:
+            return measured
+        # A feature of the user's: as slow as the slowest of ours.
+        usual = _NETWORK.get(spec.name, max(_NETWORK.values()))
+        return usual * _ELSEWHERE.get(f"{spec.device} in {spec.precision}", _GPU)
+
+    def measured(self, spec: FeatureSpec) -> bool:
+        """Whether a run in this folder computed such rows."""
+        return _key(spec) in self.network
+
     @classmethod
     def of(cls, folder: DatasetDir) -> Rates:
         """What earlier runs in this folder took, else the defaults."""
         path = folder.path / "rates.json"
-        defaults = {f"{name} on cpu in float32": seconds for name, seconds in _NETWORK.items()}
         try:
             known = json.loads(path.read_text())
             return cls(
                 known["hearing"],
-                defaults | known["network"],
+                dict(known["network"]),
                 _PACKED | known["packed"],
                 True,
             )
         except (OSError, ValueError, KeyError, TypeError):
-            return cls(_HEARING, defaults, _PACKED)
+            return cls(_HEARING, {}, _PACKED)
 
     def learn(
         self, jobs: Sequence[ShardJob], accounts: Sequence[Account], workers: Workers
@@ -127,58 +144,120 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a plan will take: hours of audio, core hours, bytes; `str` is for people.
+    """What a plan will take.
 
-    `gpu_h` is 0 on CPU; `learnt` is whether earlier runs here measured the rates.
+    Attributes
+    ----------
+    audio_h
+        Hours of audio to decode.
+    core_h, gpu_h
+        Hours of a core, and of a GPU: 0 on CPU.
+    bytes
+        On disk, on top of what is there.
+    anew
+        Most bytes of one shard that is there twice while it is written anew.
+    learnt
+        Whether earlier runs here measured the rates.
+    assumed
+        Features of which they did not.
     """
 
     audio_h: float
     core_h: float
     gpu_h: float
     bytes: int
+    anew: int
     learnt: bool
+    assumed: tuple[str, ...] = ()
 
     def hours(self, workers: Workers) -> float:
         """Hours on these workers."""
         cores = max(1, workers.count) * max(1, workers.threads)
         return max(self.core_h / cores, self.gpu_h / max(1, workers.count))
 
+    def space(self, folder: DatasetDir, workers: Workers) -> Space:
+        """Room that it needs at its fullest moment."""
+        likely = self.bytes + self.anew * max(1, workers.count)
+        # Before the first run the estimate leaves out what compression will save.
+        certain = self.learnt and not self.assumed
+        return Space.on_disk(folder.path, likely, likely if certain else likely // 2)
+
     def describe(self, workers: Workers) -> str:
         """What to expect, in words."""
         source = "measured by earlier runs here" if self.learnt else "by default rates"
+        if self.learnt and self.assumed:
+            source += f", {', '.join(self.assumed)} by default rates"
         gpu = f" and {self.gpu_h:.2f} GPU hours" if self.gpu_h else ""
         took = f"{self.core_h:.2f} core hours{gpu}"
         if workers.scheduler is None:
             count = max(1, workers.count)
             took = f"about {_in_words(self.hours(workers))} on {count} workers ({took})"
-        return (
-            f"expected ({source}): {self.audio_h:.2f} h of audio, {took}, "
-            f"{_size(self.bytes)} of disk"
-        )
+        return f"expected ({source}): {self.audio_h:.2f} h of audio, {took}"
 
 
 def estimate(dataset: Dataset, folder: DatasetDir, plan: Plan) -> Estimate:
-    """What a plan will take."""
+    """What a plan will take: of clips whose rows are there already, nothing."""
     rates = Rates.of(folder)
     known = folder.read_durations() | {
         clip.clip_id: clip.duration_s for clip in dataset.clips if clip.duration_s is not None
     }
     usual = sum(known.values()) / len(known) if known else _sample_length(plan)
-    audio_s = core_s = gpu_s = disk = 0.0
+    audio_s = core_s = gpu_s = growth = 0.0
+    anew = 0
     for job in plan.jobs:
-        seconds = sum(known.get(clip.clip_id, usual) for clip in job.clips)
-        audio_s += seconds
-        core_s += seconds * rates.hearing
+        to_hear: dict[str, float] = {}
         for spec in job.request.features:
-            rows = seconds / spec.extractor().clock.hop_s
-            # A feature that nobody measured yet: as slow as the slowest that somebody did.
-            took = rows * rates.network.get(_key(spec), max(_NETWORK.values()))
+            lengths = {
+                clip.clip_id: known.get(clip.clip_id, usual) for clip in job.computed(spec.name)
+            }
+            to_hear |= lengths
+            rows = sum(lengths.values()) / spec.extractor().clock.hop_s
             if spec.device == "cpu":
-                core_s += took
+                core_s += rows * rates.row_s(spec)
             else:
-                gpu_s += took
-            disk += rows * row_bytes(spec) * rates.packed.get(spec.name, 1.0)
-    return Estimate(audio_s / 3600, core_s / 3600, gpu_s / 3600, math.ceil(disk), rates.learnt)
+                gpu_s += rows * rates.row_s(spec)
+            growth += rows * row_bytes(spec) * rates.packed.get(spec.name, 1.0)
+            with suppress(FileNotFoundError):
+                there = job.path(spec.name).stat().st_size
+                anew = max(anew, there)
+                if spec.name not in job.keep:
+                    growth -= there  # the new shard takes its place
+        audio_s += sum(to_hear.values())
+        core_s += sum(to_hear.values()) * rates.hearing
+    specs = {spec.name: spec for job in plan.jobs for spec in job.request.features}
+    return Estimate(
+        audio_s / 3600,
+        core_s / 3600,
+        gpu_s / 3600,
+        max(0, math.ceil(growth)),
+        anew,
+        rates.learnt,
+        tuple(name for name, spec in specs.items() if not rates.measured(spec)),
+    )
+
+
+def alignment_space(folder: DatasetDir, plan: AlignPlan, workers: Workers) -> Space:
+    """Room that an alignment needs: the audio as it is, and each row that differs from the last.
+
+    LZF makes next to nothing of repeated rows, and of no audio less than there is.
+    """
+    audio = rows = replaced = anew = 0.0
+    for job in plan.jobs:
+        lengths = [clip.duration_s for clip in job.clips if clip.duration_s is not None]
+        audio += 2 * sum(lengths) * job.header.audio_rate
+        for feature in job.header.features.values():
+            step = job.header.resolution_s
+            if job.header.mode != "linear":  # which draws a new value for every row
+                step = max(step, float(feature["hop_s"]))
+            rows += 4 * feature["dim"] * sum(math.ceil(seconds / step) for seconds in lengths)
+        with suppress(FileNotFoundError):
+            there = job.target.stat().st_size
+            replaced += there
+            anew = max(anew, there)
+    more = anew * max(1, workers.count) - replaced
+    return Space.on_disk(
+        folder.path, max(0, math.ceil(audio + rows + more)), max(0, math.ceil(audio + more))
+    )
 
 
 def _sample_length(plan: Plan) -> float:
@@ -191,23 +270,6 @@ def _sample_length(plan: Plan) -> float:
                 found.append(look(clip))
     lengths = [length for length in found if length is not None]
     return sum(lengths) / len(lengths) if lengths else _CLIP_S
-
-
-def check_space(folder: DatasetDir, needed: Estimate) -> None:
-    """Refuse to start what cannot end.
-
-    Raises
-    ------
-    FeatregError
-        If the disk lacks the bytes by far; where it is close there is a warning.
-    """
-    free = free_bytes(folder.path)
-    words = f"{folder.path}: about {_size(needed.bytes)} are needed, and {_size(free)} are free"
-    # Before the first run the estimate leaves out what compression will save.
-    if needed.bytes > free * (1.0 if needed.learnt else 2.0):
-        raise FeatregError(f"{words}; free some, or work on another disk (--work)")
-    if needed.bytes > 0.9 * free:
-        warn(words)
 
 
 def _warm(accounts: Sequence[Account]) -> Sequence[Account]:
@@ -231,10 +293,6 @@ def row_bytes(spec: FeatureSpec) -> int:
 
 def _key(spec: FeatureSpec) -> str:
     return f"{spec.name} on {spec.device} in {spec.precision}"
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
 
 
 def _in_words(hours: float) -> str:

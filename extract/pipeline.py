@@ -23,7 +23,7 @@ from .ahead import Decoders, decoders_here
 from .cluster import count_gpus, threads_here
 from .features import extractor_class
 from .hearing import Heard, Hearing, hear
-from .plan import Account, Request, ShardJob, difference, header_of
+from .plan import Account, Request, ShardJob, difference, gives, header_of
 from .stream import Array, Batcher, Extractor
 from .throwaway import ChildDied, Throwaway, peak_bytes
 
@@ -172,11 +172,7 @@ class _Stream:
     def has(self, clip: Clip) -> bool:
         """Whether the clip's rows are there already, of the file as it is now."""
         kept, key = self._kept, clip.clip_id
-        return (
-            kept is not None
-            and key in kept.durations
-            and kept.fingerprints[key] == self._files[key]
-        )
+        return kept is not None and gives(kept, key, self._files[key])
 
     def copy(self, clip: Clip) -> float:
         """Take over the rows that are there; return the clip's seconds."""

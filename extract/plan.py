@@ -12,7 +12,6 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,6 @@ from featreg.datasets.workdir import DatasetDir, shard_name, splits_of
 
 from .features import FeatureSpec
 from .hearing import SILENCE
-from .published import known
 from .stream import Extractor
 
 # Hash of weights that are not here: a shard may have been made with them.
@@ -78,8 +76,8 @@ class ShardJob:
     reasons
         For each feature, why it has to be done.
     keep
-        Features whose shard is there and made as it would be now: it gives the rows of
-        clips whose files are as they were.
+        Features whose shard is there and made as it would be now, each with the clips that
+        are to be computed all the same: it gives the rows of those whose files are as they were.
     threads
         For the network; 0 for as many as the Dask worker has.
     clip_timeout_s
@@ -98,7 +96,7 @@ class ShardJob:
     request: Request
     beyond: frozenset[str] = frozenset()
     reasons: tuple[str, ...] = ()
-    keep: frozenset[str] = frozenset()
+    keep: Mapping[str, frozenset[str]] = field(default_factory=dict)
     threads: int = 1
     clip_timeout_s: float = 600.0
     careful: bool = False
@@ -107,6 +105,11 @@ class ShardJob:
     def path(self, feature: str) -> Path:
         """Where the shard of `feature` lies."""
         return self.folder.native(feature) / shard_name(self.split, self.index)
+
+    def computed(self, feature: str) -> list[Clip]:
+        """Clips whose rows of `feature` are to be computed; of the others there are some."""
+        lacking = self.keep.get(feature)
+        return [clip for clip in self.clips if lacking is None or clip.clip_id in lacking]
 
     def __str__(self) -> str:
         return f"{self.split} shard {self.index}"
@@ -227,7 +230,7 @@ def make_plan(
             places.append(ShardJob(folder, split, index, asked, request, beyond, headers=headers))
 
     def judge(job: ShardJob) -> tuple[ShardJob | None, list[Account]]:
-        done, reasons, keep = [], {}, set()
+        done, reasons, keep = [], {}, {}
         there = [spec for spec in request.features if job.path(spec.name).exists()]
         heard = {clip.clip_id: fingerprint(clip) for clip in job.clips} if there else {}
         for spec in request.features:
@@ -243,15 +246,12 @@ def make_plan(
                 done.append(found)
                 continue
             reasons[spec] = found.reason
-            if found.keep:
-                keep.add(spec.name)
+            if found.lacking is not None:
+                keep[spec.name] = found.lacking
         if not reasons:
             return None, done
         reduced = replace(request, features=tuple(reasons))
-        lacking = replace(
-            job, request=reduced, reasons=tuple(reasons.values()), keep=frozenset(keep)
-        )
-        return lacking, done
+        return replace(job, request=reduced, reasons=tuple(reasons.values()), keep=keep), done
 
     with ThreadPoolExecutor(_LOOKING) as pool:
         judged = list(pool.map(judge, places))
@@ -267,43 +267,6 @@ def make_plan(
     )
 
 
-def describe(plan: Plan) -> str:
-    """What is done, what is to do and why, and what goes; a line for each feature and reason."""
-    shards: dict[tuple[str, str], list[ShardJob]] = {}
-    for job in plan.jobs:
-        for spec, reason in zip(job.request.features, job.reasons, strict=True):
-            shards.setdefault((spec.name, reason), []).append(job)
-    lines = [
-        f"{name}: {len(jobs)} shards to do ({jobs[0].path(name).name}"
-        f"{' and so on' if len(jobs) > 1 else ''}), "
-        f"{sum(len(job.clips) for job in jobs):,} clips: {reason}"
-        for (name, reason), jobs in shards.items()
-    ]
-    for name, gone in groupby(plan.stale, key=lambda path: path.parent.name):
-        first, *more = gone
-        lines.append(
-            f"{name}: {1 + len(more)} shards to remove ({first.name}"
-            f"{' and so on' if more else ''}): no clip belongs there any more"
-        )
-    to_do = sum(map(len, shards.values()))
-    lines.append(f"{to_do} shards to do, {len(plan.done)} done")
-    return "\n".join(lines)
-
-
-def describe_missing(request: Request) -> list[str]:
-    """A line for each of the weights that are not here, and what the plan makes of that."""
-    lines = []
-    for spec in request.features:
-        for name in spec.extractor().missing_weights:
-            published = known(name).published[0]
-            how = "the run fetches them" if published.url else f"get them by `{published.source}`"
-            lines.append(
-                f"{spec.name}: the weights {name} are not here; {how} (about "
-                f"{published.megabytes:g} MB). Shards that are there count as made with them"
-            )
-    return lines
-
-
 def _without_labels(clips: Sequence[Clip]) -> tuple[Clip, ...]:
     """Clips as they travel: paths that hold in any folder, no labels."""
     nothing = np.empty(0, np.uint8)
@@ -315,10 +278,10 @@ def _without_labels(clips: Sequence[Clip]) -> tuple[Clip, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Lack:
-    """Why a shard is to be done, and whether the rows of its unchanged clips are kept."""
+    """Why a shard is to be done, and the clips whose rows it cannot give; None for all."""
 
     reason: str
-    keep: bool = False
+    lacking: frozenset[str] | None = None
 
 
 def _read_account(
@@ -337,17 +300,23 @@ def _read_account(
         with native_shard(path) as shard:
             if reason := difference(shard.header, header):
                 return _Lack(reason)
+            lacking = frozenset(key for key, file in files.items() if not gives(shard, key, file))
             if reason := _other_clips(shard, files, beyond):
-                return _Lack(reason, keep=True)
+                return _Lack(reason, lacking)
             failures = tuple(each for each in shard.failures if each.clip_id in files)
             if request.keep_silent and any(each.stage == SILENCE for each in failures):
-                return _Lack("silent clips are to be kept", keep=True)
+                return _Lack("silent clips are to be kept", lacking)
             if retry_failed and failures:
-                return _Lack(f"{len(failures)} failed clips are to be tried again", keep=True)
+                return _Lack(f"{len(failures)} failed clips are to be tried again", lacking)
             durations = {key: shard.durations[key] for key in shard.clip_ids if key in files}
             return Account(durations, failures)
     except FeatregError as error:
         return _Lack(str(error))
+
+
+def gives(shard: NativeShard, clip_id: str, file: str) -> bool:
+    """Whether a shard holds rows of the clip, of the file as it is now."""
+    return clip_id in shard.durations and shard.fingerprints[clip_id] == file
 
 
 def _other_clips(shard: NativeShard, files: dict[str, str], beyond: frozenset[str]) -> str:

@@ -21,6 +21,9 @@ from .plan import Account, Plan, ShardJob
 # Stage of the clips that their dataset knows to be unusable.
 KNOWN = "published"
 
+# Workers that are named one by one at the end of a run.
+_FEW = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -65,12 +68,23 @@ class Summary:
             f"{self.wall_s:.1f} s ({speed:.0f} times real time), {self.written / 1e6:,.1f} MB"
         )
         stages = ", ".join(f"{name} {spent:.1f} s" for name, spent in self.stages.items())
-        peak = max(self.peak_bytes.values(), default=0)
-        lines.append(
-            f"stages, summed over {len(self.peak_bytes)} workers: {stages}; "
-            f"at most {peak / 1e6:,.0f} MB of memory a worker"
-        )
+        lines.append(f"stages, summed over {len(self.peak_bytes)} workers: {stages}")
+        if self.peak_bytes:
+            lines.append(f"most memory of each worker: {self._peaks()}")
         return "\n".join(lines)
+
+    def _peaks(self) -> str:
+        """What each worker had at most; of many, the range and who had the most."""
+        if len(self.peak_bytes) <= _FEW:
+            peaks = (f"{name} {_megabytes(peak)}" for name, peak in sorted(self.peak_bytes.items()))
+            return ", ".join(peaks)
+        least = min(self.peak_bytes.values())
+        name, most = max(self.peak_bytes.items(), key=lambda each: each[1])
+        return f"{_megabytes(least)} to {_megabytes(most)} ({name})"
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"
 
 
 def run_extraction(

@@ -9,6 +9,7 @@ from file_server import FileServer
 from outside_runs import run, write_manifest
 from weight_files import OPENL3
 
+from featreg.datasets.workdir import DatasetDir
 from featreg.extract.published import WEIGHTS
 from featreg.extract.weights import cache, whereabouts
 
@@ -56,3 +57,28 @@ def test_weights_without_an_address_are_named_with_what_brings_them(
     planned = run(tmp_path / "work", command, "--dry-run")
     assert planned.exit_code == 0, planned.output
     assert "musicnn-mtt are not here; get them by `pip download --no-deps musicnn" in planned.output
+
+
+def test_an_alignment_s_shards_and_room_are_told_and_nothing_is_written(
+    manifest: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    command = f"prep extract --dataset {manifest} --features loudness:Loudness"
+    assert run(work, command).exit_code == 0
+    before = sorted(work.rglob("*"))
+    planned = run(work, "prep align --resolution 0.1", "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    assert "loudness-0.1s: 3 shards to write (8 clips), 0 done" in planned.output
+    assert " free: suffices" in planned.output
+    assert sorted(work.rglob("*")) == before
+    assert run(work, "prep align --resolution 0.1").exit_code == 0
+    again = run(work, "prep align --resolution 0.1", "--dry-run").output
+    assert "0 shards to write (0 clips), 3 done" in again
+
+
+def test_a_dry_run_needs_no_folder_for_itself(manifest: Path, tmp_path: Path) -> None:
+    command = f"prep extract --dataset {manifest} --features loudness:Loudness"
+    with DatasetDir(tmp_path / "work" / "tones").exclusive():
+        planned = run(tmp_path / "work", command, "--dry-run")
+        assert planned.exit_code == 0, planned.output
+        assert run(tmp_path / "work", command).exit_code == 1

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,68 @@ def test_a_clip_that_kills_the_network_s_process_is_found_among_others(tmp_path:
     failures = pd.read_csv(work / "tones" / "failures.csv", dtype=str)
     assert list(failures["clip_id"]) == ["03.wav"]
     assert "SIGKILL, as happens when memory runs out" in failures["reason"][0]
+
+
+def test_a_clip_that_needs_more_memory_than_there_is_is_set_aside(tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path / "source", ["00", "01", "02", "03"])
+    write(tmp_path / "source" / "02.wav", np.full((22050, 1), 0.25, np.float32), 22050)
+    command = ["extract", "--dataset", manifest, "--features", "hungry:Hungry", "--workers", 1,
+               "--allow-missing", "--device", "cpu"]  # fmt: skip
+    run = prep(tmp_path / "work", *command)
+    assert run.wait() == 1, run.output
+    assert "3 clips extracted, 1 failed, of 4" in run.output
+    assert "Traceback" not in run.output
+    failures = pd.read_csv(tmp_path / "work" / "tones" / "failures.csv", dtype=str)
+    assert list(failures["clip_id"]) == ["02.wav"]
+    assert "Unable to allocate" in failures["reason"][0]
+    run.assert_nothing_is_left()
+
+
+def read_only(work: Path, *arguments: object) -> tuple[int, str]:
+    """Status and output of a `prep` command that sees `work` mounted read-only."""
+    mounts = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+    run = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounts, str(work),
+         sys.executable, "-c", "from featreg.extract.cli import prep; prep()"]
+        + [str(each) for each in arguments],
+        env=os.environ | {"FEATREG_WORK": str(work), "PYTHONPATH": str(Path(__file__).parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )  # fmt: skip
+    return run.returncode, run.stdout
+
+
+def may_mount(folder: Path) -> bool:
+    """Whether this system lets a process mount folders for itself."""
+    command = ["unshare", "--user", "--map-root-user", "--mount", "mount", "--bind"]
+    with suppress(FileNotFoundError):
+        return subprocess.run([*command, folder, folder], capture_output=True).returncode == 0
+    return False
+
+
+def test_a_folder_that_cannot_be_written_is_named_and_keeps_what_it_has(
+    manifest: Path, tmp_path: Path
+) -> None:
+    if not may_mount(tmp_path):
+        pytest.skip("no mounts without privileges here")
+    work = tmp_path / "work"
+    assert prep(work, *extract(manifest)).wait() == 0
+    next(work.rglob("loudness/*.h5")).unlink()  # something is to do again
+    before = contents(work)
+    for command in (extract(manifest), ["align", "--resolution", 0.1]):
+        status, output = read_only(work, *command)
+        assert status == 1, output
+        (error,) = [line for line in output.splitlines() if line.startswith("error:")]
+        assert str(work) in error
+        assert "Read-only file system" in error
+        assert "Traceback" not in output
+    assert contents(work) == before
+    # Nothing is written by those that only look.
+    for command in (["verify", work], ["inspect", work], [*extract(manifest), "--dry-run"]):
+        status, output = read_only(work, *command)
+        assert status == 0, output
 
 
 def test_a_full_disk_ends_the_run_with_a_line_that_names_the_file(

@@ -19,7 +19,8 @@ from featreg.datasets.base import Clip, ClipError, Dataset, FeatregError
 from featreg.datasets.native import native_shard
 from featreg.datasets.workdir import DatasetDir
 from featreg.extract.combine import plan_alignment
-from featreg.extract.plan import describe, make_plan
+from featreg.extract.dry_run import describe
+from featreg.extract.plan import make_plan
 from featreg.extract.stream import Signal
 
 
