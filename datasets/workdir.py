@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from .base import SPLITS, Clip, Dataset, FeatregError, UsageError
@@ -27,10 +28,23 @@ from .shards import atomic_path, remove_temporaries
 
 _FIXED = ("clip_id", "path", "split", "start_s", "duration_s")
 
+# Lines of the clip list that are read together: of 527 classes, some 30 MB.
+_BLOCK = 4096
+
 
 def shard_name(split: str, index: int) -> str:
     """File name of a split's `index`-th shard."""
     return f"{split}-{index:05d}.h5"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClipBlock:
+    """Some lines of the clip list: n clips, with `label` and `label_mask` (n, classes), uint8."""
+
+    clip_id: tuple[str, ...]
+    split: tuple[str, ...]
+    label: npt.NDArray[np.uint8]
+    label_mask: npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +108,25 @@ class DatasetDir:
         judged
             Clips of which this run knows the outcome; of others, earlier lines stay.
         """
-        rows = set(failures)
-        if self.failures_csv.is_file():
-            with _undamaged(self.failures_csv):
-                earlier = pd.read_csv(self.failures_csv, dtype=str, keep_default_na=False)
-                rows |= {
-                    row
-                    for row in earlier.itertuples(index=False, name=None)
-                    if row[0] not in judged
-                }
+        rows = {*failures, *(row for row in self.read_failures() if row[0] not in judged)}
         with atomic_path(self.failures_csv) as temporary:
             table = pd.DataFrame(sorted(rows), columns=["clip_id", "stage", "reason"])
             table.to_csv(temporary, index=False)
+
+    def read_failures(self) -> set[tuple[str, str, str]]:
+        """Clip id, stage and reason of every failure; none if there is no ``failures.csv``.
+
+        Raises
+        ------
+        FeatregError
+            If the file is not as it was written.
+        """
+        if not self.failures_csv.is_file():
+            return set()
+        with _undamaged(self.failures_csv):
+            table = pd.read_csv(self.failures_csv, dtype=str, keep_default_na=False)
+            columns = [table[name] for name in ("clip_id", "stage", "reason")]
+            return set(zip(*columns, strict=True))
 
     def read_durations(self) -> dict[str, float]:
         """Length of each clip in seconds, as far as it is known."""
@@ -206,6 +227,41 @@ class DatasetDir:
         with _undamaged(self.clips_csv, self.dataset_json):
             return self._read_dataset()
 
+    def read_classes(self) -> tuple[str, ...]:
+        """Class names in the order of the clip list's label columns.
+
+        Raises
+        ------
+        FeatregError
+            If ``dataset.json`` is not as it was written, or not there.
+        """
+        with _undamaged(self.dataset_json):
+            return tuple(json.loads(self.dataset_json.read_text())["classes"])
+
+    def clip_blocks(self) -> Iterator[ClipBlock]:
+        """The clip list in order, a few thousand clips at a time.
+
+        Millions of clips with hundreds of classes are not in memory together.
+
+        Raises
+        ------
+        FeatregError
+            If a file is not as it was written, or not there.
+        """
+        classes = self.read_classes()
+        with _undamaged(self.clips_csv):
+            for table in pd.read_csv(
+                self.clips_csv,
+                usecols=["clip_id", "split", *classes],
+                dtype={"clip_id": str, "split": str},
+                keep_default_na=False,
+                na_values={name: [""] for name in classes},
+                chunksize=_BLOCK,
+            ):
+                yield ClipBlock(
+                    tuple(table["clip_id"]), tuple(table["split"]), *_labels(table, classes)
+                )
+
     def _read_dataset(self) -> Dataset:
         about = json.loads(self.dataset_json.read_text())
         classes = tuple(about["classes"])
@@ -215,9 +271,7 @@ class DatasetDir:
             keep_default_na=False,
             na_values={"duration_s": [""], **{name: [""] for name in classes}},
         )
-        values = table[list(classes)].to_numpy(dtype=float)
-        masks = (~np.isnan(values)).astype(np.uint8)
-        labels = np.nan_to_num(values).astype(np.uint8)
+        labels, masks = _labels(table, classes)
         clips = tuple(
             Clip(
                 row.clip_id,
@@ -241,6 +295,14 @@ class DatasetDir:
             tuple(about["known_bad"]),
             tuple(about["notes"]),
         )
+
+
+def _labels(
+    table: pd.DataFrame, classes: Sequence[str]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Labels and their mask, each (n, classes), from lines of the clip list."""
+    values = table[list(classes)].to_numpy(dtype=float)
+    return np.nan_to_num(values).astype(np.uint8), (~np.isnan(values)).astype(np.uint8)
 
 
 @contextmanager

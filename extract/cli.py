@@ -295,6 +295,10 @@ def verify(path: Path, workers: int | None) -> None:
 
     Checksums, content, offsets, counts, clock, labels and values that are not finite.
 
+    The shards of a dataset's folder are held against its clips.csv and failures.csv as well:
+    no shard and no clip may have gone, and labels must be those of the list. The last clips
+    of a split may lack rows, as --limit leaves them; how many do, a line for each feature says.
+
     \b
     Example:
         prep verify featreg-work
@@ -303,21 +307,33 @@ def verify(path: Path, workers: int | None) -> None:
     from featreg.datasets.shards import find_shards
 
     from .cluster import plan_workers, run_jobs
-    from .verify import faults
+    from .verify_folder import Checked, check_shard, dataset_path, open_folders
 
     shards = find_shards(path)
-    found: list[str] = []
+    folders, astray = open_folders(path, shards)
+    damage: list[str] = []
     with progress("verify", len(shards)) as advance:
         team = plan_workers(len(shards), workers, None, alone=False)
-        for shard, outcome in run_jobs(faults, shards, team):
-            found += [f"{shard}: {outcome}"] if isinstance(outcome, Exception) else outcome
+        for shard, outcome in run_jobs(check_shard, shards, team):
+            if isinstance(outcome, Exception):
+                outcome = Checked([f"{shard}: {outcome}"], None)
+            damage += outcome.faults
+            if folder := folders.get(dataset_path(shard)):
+                folder.add(shard, outcome.contents)
             advance()
-    for fault in sorted(found):
+    for folder in folders.values():
+        astray += folder.faults()
+        for line in folder.lines():
+            say(line)
+    for fault in sorted([*damage, *astray]):
         click.echo(fault)
-    if found:
+    if damage or astray:
+        count = f"{len(damage) + len(astray)} faults in {len(shards)} shards"
+        if not damage:
+            raise FeatregError(f"{count}; the lines above say what to do")
+        also = "; of the others the lines above say what to do" if astray else ""
         raise FeatregError(
-            f"{len(found)} faults in {len(shards)} shards; delete the shards named "
-            "and run the command again that wrote them"
+            f"{count}; delete the shards named and run the command again that wrote them{also}"
         )
     say(f"{len(shards)} shards are whole")
 

@@ -126,9 +126,7 @@ class WholeClip(Extractor):
                 f"{what} an array of shape {rows.shape}, expected (rows, {self.dim}), "
                 "at least one row",
             )
-        expected = (duration_s - self.clock.first_center_s) / self.clock.hop_s
-        # A wrong hop is wrong by a factor; padding and dropped ends, by a window and a few rows.
-        leeway = 3 + self.clock.window_s / self.clock.hop_s + 0.1 * abs(expected)
+        expected, leeway = likely_rows(self.clock, duration_s)
         if abs(len(rows) - expected) > leeway:
             raise ClipError(
                 "extract",
@@ -156,6 +154,15 @@ class WholeClip(Extractor):
     def network(self, inputs: Array) -> Array:
         """The same rows."""
         return inputs
+
+
+def likely_rows(clock: Clock, duration_s: float) -> tuple[float, float]:
+    """About how many rows a clip has that was computed elsewhere, and how many more or less.
+
+    A wrong hop is wrong by a factor; padding and dropped ends, by a window and a few rows.
+    """
+    expected = (duration_s - clock.first_center_s) / clock.hop_s
+    return expected, 3 + clock.window_s / clock.hop_s + 0.1 * abs(expected)
 
 
 def load_class(source: str) -> type[Extractor]:

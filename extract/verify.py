@@ -9,12 +9,15 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from featreg.datasets import aligned, native
 from featreg.datasets.base import SPLITS
 from featreg.datasets.shards import content_sha256, datasets_of, read_text
 
 from .align import target_rows
+from .external import likely_rows
+from .features import FEATURES
 
 # Read together: bounds the memory.
 _BLOCK_BYTES = 1 << 22
@@ -83,13 +86,45 @@ def _native_faults(path: Path, file: h5py.File) -> Iterator[str]:
         clips, frames = shard.clip_ids, file["frames"]
         if len(set(clips)) != len(clips):
             yield "a clip is there twice"
-        yield from _offset_faults("offset", file["offset"][()], len(clips), len(frames))
+        offset = file["offset"][()]
+        unequal = list(_offset_faults("offset", offset, len(clips), len(frames)))
+        yield from unequal
         if frames.shape[1] != shard.header.dim:
             yield f"frames have {frames.shape[1]} columns, the header says {shard.header.dim}"
         if len(shard.durations) != len(clips) or not all(
             math.isfinite(seconds) and seconds > 0 for seconds in shard.durations.values()
         ):
             yield "duration_s is not above 0 for every clip"
+        elif not unequal:
+            yield from _row_faults(shard, np.diff(offset))
+
+
+def _row_faults(shard: native.NativeShard, rows: npt.NDArray[np.int64]) -> Iterator[str]:
+    """Clips whose rows are not as many as clip and clock make.
+
+    How many they are exactly, an extractor knows, of the signal's samples. What holds for
+    all of featreg's own: the last row sees some of the clip, and leaves less than a hop
+    after it unseen. To that comes a sample, which resampling may add or drop.
+    """
+    clock = shard.header.clock
+    own, sample_s = shard.header.feature in FEATURES, 1 / shard.header.sample_rate
+    odd = []
+    for (clip_id, seconds), count in zip(shard.durations.items(), rows.tolist(), strict=True):
+        if own:
+            rest = seconds - clock.first_center_s - (count - 1) * clock.hop_s
+            half = clock.window_s / 2
+            # A clip shorter than a window has its one row all the same.
+            fits = rest - half < clock.hop_s + sample_s and (count == 1 or rest + half > -sample_s)
+        else:
+            expected, leeway = likely_rows(clock, seconds)
+            fits = abs(count - expected) <= leeway + sample_s / clock.hop_s
+        if not fits:
+            odd.append(f"{clip_id} has {count} rows for {seconds:.2f} s")
+    if odd:
+        yield (
+            f"{odd[0]}, which a row every {clock.hop_s:g} s does not make, and {len(odd) - 1} "
+            "more clips are like it"
+        )
 
 
 def _aligned_faults(path: Path, file: h5py.File) -> Iterator[str]:
