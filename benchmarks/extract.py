@@ -91,7 +91,7 @@ def python_of(name: str, where: Mapping[str, str]) -> str:
 @click.option("--rounds", default=5, help="Turns that each contestant has.")
 @click.option("--threads", default=os.cpu_count() or 1, help="Threads, and cores, of each.")
 @click.option("--python", "pythons", multiple=True, help="PACKAGE=FILE: where PACKAGE is.")
-@click.option("--task", "tasks", multiple=True, help="Only these: " + ", ".join(TASKS) + ".")
+@click.option("--task", "tasks", multiple=True, type=click.Choice(TASKS), help="Only these.")
 def main(rounds: int, threads: int, pythons: Sequence[str], tasks: Sequence[str]) -> None:
     """Time extraction beside the published packages that are installed.
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
 
-import click
 import pytest
+from command_lines import BENCHMARKS, benchmark
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
-sys.path.insert(0, str(FOLDER))  # where a script finds its neighbours
-from run_all import SCRIPTS, machine, rows, table  # noqa: E402
+sys.path.insert(0, str(BENCHMARKS))  # where a script finds its neighbours
+from run_all import SCRIPTS, machine, rows, table
 
 
 def test_every_benchmark_is_run() -> None:
     commands = {
-        path.stem for path in FOLDER.glob("*.py") if "@click.command" in path.read_text()
+        path.stem for path in BENCHMARKS.glob("*.py") if "@click.command" in path.read_text()
     } - {"run_all"}
     assert set(SCRIPTS) == commands
 
@@ -25,13 +23,7 @@ def test_every_benchmark_is_run() -> None:
 @pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.parametrize("quick", [False, True])
 def test_its_options_are_those_of_the_script(name: str, quick: bool) -> None:
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    command: click.Command = module.main
-    command.make_context(name, SCRIPTS[name][quick].split())
+    benchmark(f"{name}.py").make_context(name, SCRIPTS[name][quick].split())
 
 
 def test_what_is_printed_becomes_a_table() -> None:

@@ -137,7 +137,7 @@ def test_the_three_lines(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_three_lines_with_nothing_added(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The files of the dataset alone: all that the lines make is made by them.
+    # 14 minutes on two cores. Here are the files of the dataset alone: all else the lines make.
     shutil.copytree(work / "mtat" / "source", tmp_path / "work" / "mtat" / "source")
     (tmp_path / "weights").symlink_to(work.parent / "weights")
     for line in THREE_LINES:
