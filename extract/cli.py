@@ -294,7 +294,7 @@ def verify(path: Path, workers: int | None) -> None:
     from featreg.datasets.shards import find_shards
 
     from .cluster import plan_workers, run_jobs
-    from .verify_folder import Checked, check_shard, dataset_path, open_folders
+    from .verify_folder import Checked, check_shard, folder_of, open_folders
 
     shards = find_shards(path)
     folders, astray = open_folders(path, shards)
@@ -305,7 +305,7 @@ def verify(path: Path, workers: int | None) -> None:
             if isinstance(outcome, Exception):
                 outcome = Checked([f"{shard}: {outcome}"], None)
             damage += outcome.faults
-            if folder := folders.get(dataset_path(shard)):
+            if folder := folder_of(shard, folders):
                 folder.add(shard, outcome.contents)
             advance()
     for folder in folders.values():

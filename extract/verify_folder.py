@@ -11,7 +11,7 @@ A feature with a damaged shard is not held to the list: who was in it, nobody kn
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -44,8 +44,13 @@ def check_shard(path: Path) -> Checked:
     return Checked(found, None if found else read_contents(path))
 
 
-def dataset_path(shard: Path) -> Path | None:
-    """The dataset's folder that holds a shard; None if it lies elsewhere."""
+def folder_of(shard: Path, folders: Mapping[Path, FolderCheck]) -> FolderCheck | None:
+    """The check that a shard belongs to; None if its dataset's folder is none of `folders`."""
+    path = _dataset_path(shard)
+    return None if path is None else folders.get(path)
+
+
+def _dataset_path(shard: Path) -> Path | None:
     if len(shard.parents) < 3 or shard.parents[1].name not in ("native", "aligned"):
         return None
     return shard.parents[2]
@@ -62,7 +67,7 @@ def open_folders(path: Path, shards: Iterable[Path]) -> tuple[dict[Path, FolderC
     """
     found: dict[Path, FolderCheck] = {}
     unreadable = []
-    for folder in sorted({each for shard in shards if (each := dataset_path(shard)) is not None}):
+    for folder in sorted({each for shard in shards if (each := _dataset_path(shard)) is not None}):
         if path not in (folder, *folder.parents) or not DatasetDir(folder).clips_csv.is_file():
             continue
         try:
@@ -277,7 +282,7 @@ class FolderCheck:
 
     def _told(self, feature: _Feature) -> Mask:
         """Clips whose failure is on record, by the feature's shards or in ``failures.csv``."""
-        told = feature.failed.copy()
+        told: Mask = feature.failed.copy()
         places = self._places(clip_id for clip_id, _, _ in self._failures)
         told[places[places >= 0]] = True
         return told
@@ -296,7 +301,7 @@ class FolderCheck:
         self, path: Path, clip_ids: Sequence[str], places: Positions, remedy: str
     ) -> None:
         """A fault, if some of a shard's clips are not in the list."""
-        strangers = [clip_ids[k] for k in np.flatnonzero(places < 0)]
+        strangers = [clip_ids[k] for k in np.flatnonzero(places < 0).tolist()]
         if strangers:
             clips = _clips(strangers[0], len(strangers))
             self._found.append(f"{path}: not in {self._folder.clips_csv}: {clips}; {remedy}")
