@@ -165,7 +165,7 @@ class FolderCheck:
         tidy = f"{self._extract(path.parent.name)}, without --split and --limit: it tidies up"
         self._add_strangers(path, contents.clip_ids, places, tidy)
         places = places[places >= 0]
-        if len(twice := places[feature.present[places]]):
+        if len(twice := places[feature.shard_of[places] >= 0]):
             other = feature.shards[feature.shard_of[twice[0]]]
             # Which of the two came first is chance.
             one, two = sorted((path, other))
