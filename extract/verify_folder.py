@@ -142,15 +142,17 @@ class FolderCheck:
         """A shard of this folder, with what `check_shard` says that it holds."""
         name, count = path.parent.name, len(self._place)
         if path.parents[1].name == "native":
-            feature = self._features.setdefault(
-                name, _Feature(np.full(count, -1, np.int32), np.zeros(count, bool))
-            )
+            if name not in self._features:
+                self._features[name] = _Feature(np.full(count, -1, np.int32), np.zeros(count, bool))
+            feature = self._features[name]
             if isinstance(contents, NativeContents):
                 self._add_native(path, contents, feature)
             else:
                 feature.damaged = True
         else:
-            known = self._aligned.setdefault(name, _Aligned(np.zeros(count, bool)))
+            if name not in self._aligned:
+                self._aligned[name] = _Aligned(np.zeros(count, bool))
+            known = self._aligned[name]
             if isinstance(contents, AlignedContents):
                 self._add_aligned(path, contents, known)
             else:
@@ -165,7 +167,7 @@ class FolderCheck:
         tidy = f"{self._extract(path.parent.name)}, without --split and --limit: it tidies up"
         self._add_strangers(path, contents.clip_ids, places, tidy)
         places = places[places >= 0]
-        if len(twice := places[feature.present[places]]):
+        if len(twice := places[feature.shard_of[places] >= 0]):
             other = feature.shards[feature.shard_of[twice[0]]]
             # Which of the two came first is chance.
             one, two = sorted((path, other))
