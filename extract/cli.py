@@ -268,9 +268,12 @@ def align(
 def inspect(path: Path, plot: Path | None, clip: str | None) -> None:
     """Print what a shard, or every shard in a folder, holds; or draw one of its clips.
 
+    The picture of a native shard shows its feature, that of the folder native every feature.
+
     \b
     Example:
         prep inspect featreg-work/mtat/native/vggish
+        prep inspect featreg-work/mtat/native --clip 2 --plot native.png
         prep inspect featreg-work/mtat/aligned --clip 2 --plot clip.png
     """
     if plot is not None:

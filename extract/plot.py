@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,14 +31,39 @@ _COLUMNS = 2000
 
 _FLOOR_DB = -80.0
 
+# What the values of featreg's own features are, by the setting `output` where there is one;
+# nothing is known of those from outside.
+_VALUES = {
+    ("vggish", "pca8"): "whitened",
+    ("vggish", "pca"): "whitened",
+    ("vggish", "raw"): "activation",
+    ("vggish", "relu"): "activation",
+    ("openl3", None): "activation",
+    ("musicnn", "mean_pool"): "activation",
+    ("musicnn", "max_pool"): "activation",
+    ("musicnn", "penultimate"): "activation",
+    ("musicnn", "taggram"): "probability",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """Rows of a feature, shape (rows, dim); seconds where the first begins and the last ends."""
+    """The rows of a feature.
+
+    Attributes
+    ----------
+    rows
+        Shape (rows, dim).
+    begin_s, end_s
+        Seconds where the first row begins and the last one ends.
+    values
+        What a value is, in a word; empty where that is not known.
+    """
 
     rows: npt.NDArray[Any]
     begin_s: float
     end_s: float
+    values: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +98,8 @@ def read_scene(path: Path, clip_id: str | None = None) -> Scene:
     Parameters
     ----------
     path
-        Shard, native or aligned, or a folder of them.
+        Shard, native or aligned, or a folder of them. Of native shards side by side, as in
+        ``WORK/DATASET/native``, each gives its feature.
     clip_id
         Which; None for the first.
 
@@ -84,8 +110,11 @@ def read_scene(path: Path, clip_id: str | None = None) -> Scene:
     """
     paths = find_shards(path)
     for shard in paths:
-        read = _read_aligned if layout_of(shard) == aligned.FORMAT else _read_native
-        if (scene := read(shard, clip_id)) is not None:
+        if layout_of(shard) == aligned.FORMAT:
+            scene = _read_aligned(shard, clip_id)
+        else:
+            scene = _read_native(shard, clip_id, paths)
+        if scene is not None:
             return scene
     wanted = "no clip with rows" if clip_id is None else f"no clip {clip_id!r}"
     raise FeatregError(f"{path}: {wanted} in {len(paths)} shards; `prep inspect {path}` lists them")
@@ -106,8 +135,10 @@ def _read_aligned(path: Path, clip_id: str | None) -> Scene | None:
             file["audio"][samples],
             index.header.audio_rate,
             {
-                name: Track(file[f"features/{name}"][rows], 0.0, end_s)
-                for name in index.header.features
+                name: Track(
+                    file[f"features/{name}"][rows], 0.0, end_s, _values(name, feature["settings"])
+                )
+                for name, feature in index.header.features.items()
             },
             {
                 name: int(label) if mask else None
@@ -118,20 +149,24 @@ def _read_aligned(path: Path, clip_id: str | None) -> Scene | None:
         )
 
 
-def _read_native(path: Path, clip_id: str | None) -> Scene | None:
+def _read_native(path: Path, clip_id: str | None, paths: Sequence[Path]) -> Scene | None:
     with native.native_shard(path) as shard:
         if not shard.clip_ids or (clip_id is not None and clip_id not in shard.clip_ids):
             return None
         found = clip_id or shard.clip_ids[0]
-        clock, tracks = shard.header.clock, {}
-        if (feature := shard.header.feature) != AUDIO:
-            rows = shard.values(found)
-            begin_s = clock.first_center_s - clock.hop_s / 2
-            end_s = begin_s + len(rows) * clock.hop_s
-            tracks[feature] = Track(rows, begin_s, end_s)
-        duration_s = shard.durations[found]
-    # In WORK/DATASET/native/FEATURE lie the audio of the same clips, and their labels, beside it.
+        feature, duration_s = shard.header.feature, shard.durations[found]
+    # In WORK/DATASET/native/FEATURE lie the audio of the same clips, and their labels, beside it;
+    # a shard of the same name there holds the same clips.
     beside = path.absolute().parent.parent
+    folder = DatasetDir(beside.parent)
+    alike = [
+        each
+        for each in paths
+        if each.name == path.name
+        and each.absolute().parent.parent == beside
+        and layout_of(each) == native.FORMAT
+    ]
+    tracks = _native_tracks(alike, found, folder.feature_order())
     audio, rate = None, 1
     heard = path if feature == AUDIO else beside / AUDIO / path.name
     if heard.is_file():
@@ -140,13 +175,32 @@ def _read_native(path: Path, clip_id: str | None) -> Scene | None:
                 audio = shard.stored(found)[:, 0]
                 rate = shard.header.sample_rate
     labels = None
-    folder = DatasetDir(beside.parent)
     if folder.clips_csv.is_file():
         dataset = folder.read_dataset()
         for clip in (clip for clip in dataset.clips if clip.clip_id == found):
             annotated = zip(dataset.classes, clip.label, clip.label_mask, strict=True)
             labels = {name: int(label) if mask else None for name, label, mask in annotated}
     return Scene(found, duration_s, audio, rate, tracks, labels)
+
+
+def _native_tracks(paths: Sequence[Path], clip_id: str, order: Sequence[str]) -> dict[str, Track]:
+    """What the shards hold of a clip but its audio, in the order in which it was asked for."""
+    tracks = {}
+    for path in paths:
+        with native.native_shard(path) as shard:
+            name, clock = shard.header.feature, shard.header.clock
+            if name == AUDIO or clip_id not in shard.clip_ids:
+                continue
+            rows = shard.values(clip_id)
+            begin_s = clock.first_center_s - clock.hop_s / 2
+            end_s = begin_s + len(rows) * clock.hop_s
+            tracks[name] = Track(rows, begin_s, end_s, _values(name, shard.header.settings))
+    place = {name: k for k, name in enumerate(order)}
+    return dict(sorted(tracks.items(), key=lambda item: place.get(item[0], len(place))))
+
+
+def _values(name: str, settings: Mapping[str, Any]) -> str:
+    return _VALUES.get((name, settings.get("output")), "")
 
 
 def draw(scene: Scene, target: Path) -> None:
@@ -206,7 +260,9 @@ def _draw_track(axis: Axes, name: str, track: Track) -> None:
         interpolation="nearest",
     )
     axis.set_ylabel(name)
-    axis.figure.colorbar(image, ax=axis, pad=0.01)
+    axis.yaxis.get_major_locator().set_params(integer=True)
+    label = f"{name}\n{track.values}".rstrip()
+    axis.figure.colorbar(image, ax=axis, label=label, pad=0.01)
 
 
 def _draw_labels(axis: Axes, scene: Scene, present: list[str]) -> None:
@@ -216,15 +272,16 @@ def _draw_labels(axis: Axes, scene: Scene, present: list[str]) -> None:
     for k, name in enumerate(present):
         axis.barh(k, scene.duration_s, height=0.8, color="tab:blue", alpha=0.6)
         axis.text(scene.duration_s / 2, k, name, ha="center", va="center", fontsize=8)
-    words = f"{len(present)} of {len(scene.labels)} classes"
+    words = f"{len(present)} of {len(scene.labels)}\nclasses"
     axis.set_ylabel("labels")
     axis.set_yticks([])
     axis.set_ylim(len(present) - 0.5 if present else 0.5, -0.5)
     axis.text(
         1.01,
         0.5,
-        words + (f",\n{unknown} not annotated" if unknown else ""),
+        words + (f",\n{unknown} not\nannotated" if unknown else ""),
         transform=axis.transAxes,
         va="center",
         fontsize=7,
+        in_layout=False,  # beside it, below the colour bars, there is room
     )

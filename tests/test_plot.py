@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
+import h5py
 import matplotlib.image
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from kit import make_dataset
 from loudness import LoudnessConfig
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from featreg.datasets.workdir import DatasetDir
 from featreg.extract.cli import prep
 from featreg.extract.cluster import Workers
 from featreg.extract.combine import align_shard, plan_alignment
-from featreg.extract.features import FeatureSpec
+from featreg.extract.features import FeatureSpec, extractor_class
 from featreg.extract.plan import Request, make_plan
-from featreg.extract.plot import read_scene
+from featreg.extract.plot import _values, draw, read_scene
 from featreg.extract.run import run_extraction
 from featreg.extract.waveform import WaveformConfig
 
@@ -38,7 +43,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> DatasetDir:
     return folder
 
 
-@pytest.mark.parametrize("part", ["native/loudness", "aligned"])
+def panels(figure: Figure) -> list[Axes]:
+    """The parts of a picture, without their colour bars."""
+    return [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The pictures that a test draws."""
+    found: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *args, **kw: (found.append(self), save(self, *args, **kw))
+    )
+    return found
+
+
+@pytest.mark.parametrize("part", ["native/loudness", "native", "aligned"])
 def test_a_scene_holds_audio_rows_and_labels_with_their_times(
     folder: DatasetDir, part: str
 ) -> None:
@@ -55,28 +76,66 @@ def test_a_scene_holds_audio_rows_and_labels_with_their_times(
 
 
 def test_the_picture_has_one_time_axis(
-    folder: DatasetDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: DatasetDir, tmp_path: Path, drawn: list[Figure]
 ) -> None:
-    drawn: list[Figure] = []
-    save = Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda self, *args, **kw: (drawn.append(self), save(self, *args, **kw))
-    )
     line = ["inspect", str(folder.path / "aligned"), "--plot", str(tmp_path / "x.png")]
     done = CliRunner().invoke(prep, [*line, "--clip", "train-1"])
     assert done.exit_code == 0, done.output
-    panels = [axis for axis in drawn[0].axes if axis.get_label() != "<colorbar>"]
-    assert [axis.get_ylabel() for axis in panels] == ["kHz", "loudness", "labels"]
-    for axis in panels:
+    spectrogram, loudness, labels = panels(drawn[0])
+    names = [axis.get_ylabel() for axis in (spectrogram, loudness, labels)]
+    assert names == ["kHz", "loudness", "labels"]
+    for axis in (spectrogram, loudness, labels):
         assert axis.get_xlim() == pytest.approx((0.0, 1.4), abs=1e-4)
     # One channel of the second clip is a tone of 440 Hz, the other one of 880 Hz.
-    (spectrogram,) = panels[0].get_images()
-    levels = np.asarray(spectrogram.get_array()).mean(axis=1)
+    (image,) = spectrogram.get_images()
+    levels = np.asarray(image.get_array()).mean(axis=1)
     loudest = levels.argmax() * 16000 / 1024
     assert min(abs(loudest - 440), abs(loudest - 880)) < 16000 / 1024
     pixels = matplotlib.image.imread(tmp_path / "x.png")
     assert pixels.shape[1] == 1100
     assert pixels[..., :3].std() > 0.1
+
+
+def test_every_native_feature_of_a_clip_is_drawn_each_on_its_clock(
+    folder: DatasetDir, tmp_path: Path, drawn: list[Figure]
+) -> None:
+    work = DatasetDir(tmp_path / "tones")
+    shutil.copytree(folder.path, work.path)
+    # A second feature of the same clips, asked for before the first, on a slower clock.
+    shutil.copytree(work.native("loudness"), work.native("musicnn"))
+    with h5py.File(work.native("musicnn") / "train-00000.h5", "r+") as file:
+        file.attrs.update(feature="musicnn", hop_s=1.0, first_center_s=0.5)
+        file.attrs["settings"] = json.dumps({"output": "taggram"})
+    about = json.loads(work.dataset_json.read_text())
+    work.dataset_json.write_text(json.dumps(about | {"features": ["musicnn", "loudness"]}))
+    # And the shard of other clips, and of another dataset.
+    shutil.copytree(work.native("loudness"), tmp_path / "other" / "native" / "elsewhere")
+
+    line = ["inspect", str(work.path / "native"), "--plot", str(tmp_path / "x.png")]
+    done = CliRunner().invoke(prep, [*line, "--clip", "train-1"])
+    assert done.exit_code == 0, done.output
+    assert [axis.get_ylabel() for axis in panels(drawn[0])] == [
+        "kHz",
+        "musicnn",
+        "loudness",
+        "labels",
+    ]
+    assert {axis.get_xlim() for axis in panels(drawn[0])} == {panels(drawn[0])[0].get_xlim()}
+    images = [axis.get_images()[0] for axis in panels(drawn[0])[1:3]]
+    assert [tuple(image.get_extent()[:2]) for image in images] == [(0.0, 2.0), (0.0, 1.0)]
+    bars = [axis.get_ylabel() for axis in drawn[0].axes if axis.get_label() == "<colorbar>"]
+    assert bars == ["dB", "musicnn\nprobability", "loudness"]
+    # One shard is one feature; of a folder with two datasets, the first that has the clip.
+    assert list(read_scene(work.native("loudness") / "train-00000.h5").tracks) == ["loudness"]
+    assert list(read_scene(tmp_path, "train-1").tracks) == ["loudness"]
+
+
+def test_it_is_said_what_the_values_of_every_feature_are() -> None:
+    for name in ("vggish", "openl3", "musicnn"):
+        config = extractor_class(name).Config
+        hints = get_type_hints(config)
+        for output in get_args(hints["output"]) if "output" in hints else [None]:
+            assert _values(name, {"output": output})
 
 
 @pytest.mark.parametrize("feature", ["audio", "loudness"])
@@ -124,3 +183,19 @@ def test_a_clip_that_is_not_there_is_named(folder: DatasetDir, tmp_path: Path) -
     assert "no clip 'nobody' in 2 shards" in done.output
     assert not picture.exists()
     assert CliRunner().invoke(prep, line).exit_code == 2
+
+
+@pytest.mark.parametrize("tracks", [True, False])
+def test_all_that_is_written_lies_within_the_picture(
+    folder: DatasetDir, tracks: bool, tmp_path: Path, drawn: list[Figure]
+) -> None:
+    scene = read_scene(folder.native("loudness"), "train-1")
+    labels = {f"class {k}": 1 if k < 2 else None if k < 150 else 0 for k in range(527)}
+    draw(replace(scene, labels=labels, tracks=scene.tracks if tracks else {}), tmp_path / "x.png")
+    for axis in drawn[0].axes:
+        for text in axis.texts:
+            box = text.get_window_extent()
+            assert box.x0 >= 0
+            assert box.y0 >= 0
+            assert box.x1 <= drawn[0].bbox.x1
+            assert box.y1 <= drawn[0].bbox.y1
