@@ -260,7 +260,7 @@ def _draw_track(axis: Axes, name: str, track: Track) -> None:
         interpolation="nearest",
     )
     axis.set_ylabel(name)
-    axis.yaxis.get_major_locator().set_params(integer=True)
+    axis.yaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]  # MaxNLocator's
     label = f"{name}\n{track.values}".rstrip()
     axis.figure.colorbar(image, ax=axis, label=label, pad=0.01)
 
