@@ -140,8 +140,19 @@ def test_other_test_sets_are_told_apart(work: Path, keep: np.ndarray, classes: l
     assert "numbers compare within a test set only" in result.output
     assert table(load(work, [], None))["test set"].tolist() == [1, 2]
     page = (work / "reports" / "demo.html").read_text()
-    apart = "Not drawn, for want of the same test set: Con-Reg (musicnn, alpha 0.3)."
-    assert page.count(apart) == 3
+    assert page.count("Groups with another test set are not drawn.") == 3
+    assert left_out(page) == ["Con-Reg (musicnn, alpha 0.3): another test set"]
+
+
+def left_out(page: str) -> list[str]:
+    """What a page lists as not drawn: folded, behind how many there are."""
+    match = re.search(
+        r"<details><summary>Left out \((\d+)\)</summary>(.*?)</details>", page, re.DOTALL
+    )
+    assert match is not None
+    found = re.findall("<li>(.*?)</li>", match[2])
+    assert len(found) == int(match[1])
+    return found
 
 
 def test_maps_lay_equal_clips_on_each_other(work: Path) -> None:
@@ -203,10 +214,12 @@ def test_what_is_not_drawn_is_named_and_can_be_chosen(work: Path) -> None:
     made_up_run(work, 0, 0.2, fraction=0.1)
     page = page_of(work)
     assert "6 of 8 groups of runs are drawn" in page
-    assert "Left out: baseline (fraction 0.1); Con-Reg (musicnn, alpha 5)." in page
+    assert left_out(page) == ["baseline (fraction 0.1)", "Con-Reg (musicnn, alpha 5)"]
+    assert 'addEventListener("beforeprint"' in page  # unfolds it on paper
     assert "than baseline in macro PR-AUC" in page.split("alpha 5) is ")[1][:60]
     page = page_of(work, "demo-baseline-s0", "demo-conreg-musicnn-a5-s0")
     assert "groups of runs are drawn" not in page
+    assert "<summary>Left out" not in page
 
 
 def test_classes_stand_in_numbers_too(work: Path) -> None:
@@ -240,12 +253,39 @@ def test_tables_say_what_made_them(work: Path, monkeypatch: pytest.MonkeyPatch) 
     ]
     table1.write(table1.rows(cells, Runner(work), {}), [], reports)
     page = page_of(work)
-    assert "demo: made by `train table1 --seeds 2`." in page
-    assert "Made by `train ablate --seeds 2`." in page
+    assert "demo: made by <code>train table1 --seeds 2</code>." in page
+    assert "Made by <code>train ablate --seeds 2</code>." in page
     assert f"of training. {chosen}</figcaption>" in page
-    assert "Made by `train params --classes 50 --encoder mel_cnn --save`." in page
+    assert "Made by <code>train params --classes 50 --encoder mel_cnn --save</code>." in page
     assert "mel_cnn at full width, 50 classes" in page
     assert "Table II of the paper has harmonic_cnn and 17 classes" in page
+
+
+def test_a_row_whose_runs_are_gone_says_so(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/any/bin/train", "table1", "--seeds", "2"])
+    cells = [
+        table1.Cell(each.config.method_title, [[result.config for result in each.results]])
+        for each in load(work, [], None)
+    ]
+    table1.write(table1.rows(cells, Runner(work), {}), [], work / "reports")
+    assert "run removed" not in page_of(work)
+    names = [f"demo-conreg-musicnn-a0.3-s{seed}" for seed in (0, 1)]
+    for gone in ([1], [0, 1]):  # some of them, and all
+        shutil.rmtree(work / "runs" / names[gone[0]])
+        origin = page_of(work).split("<dt>Con-Reg (musicnn)</dt>")[1]
+        assert "<code>train table1 --seeds 2</code>" in origin
+        said = re.findall("<li>run removed: runs/(.*?)</li>", origin)
+        assert said == [names[seed] for seed in gone]
+
+
+def test_names_of_combined_features_break_on_narrow_screens(work: Path) -> None:
+    made_up_run(work, 0, 0.6, **{**CONREG, "features": ("vggish", "openl3")})
+    assert "<td>Con-Reg (vggish+<wbr>openl3, alpha 0.3)</td>" in page_of(work)
+    assert plots._wrapped("Con-Reg (vggish+openl3+musicnn, alpha 0.3)", 19).splitlines() == [
+        "Con-Reg (vggish+",
+        "openl3+musicnn,",
+        "alpha 0.3)",
+    ]
 
 
 def test_an_alpha_chosen_on_validation_is_said_to_be(tmp_path: Path) -> None:

@@ -248,6 +248,14 @@ def test_a_table_of_another_dataset_is_added_to(tmp_path: Path) -> None:
             assert "demo: macro PR-AUC" in text
             assert "toy: macro PR-AUC" in text
             assert "0.600" in text
+            # The number stays, and its origin is said to be gone.
+            assert "run removed" in text
+            assert "runs/demo-conreg-musicnn-a1-s0" in text
+        assert "<dt>demo: Con-Reg (musicnn)</dt>" in text
+        assert (
+            "Con-Reg (musicnn) on demo: run removed, its number is kept: "
+            "runs/demo-conreg-musicnn-a1-s0." in done.output
+        )
 
 
 def test_one_alpha_or_several(tmp_path: Path) -> None:

@@ -59,7 +59,10 @@ def _colour(number: int) -> str:
 
 
 def _wrapped(label: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(label, width, break_on_hyphens=False))
+    """Lines of a label, broken at spaces and behind the + of combined features."""
+    mark = "\0"  # of a break that has no space
+    lines = textwrap.wrap(label.replace("+", f"+{mark} "), width, break_on_hyphens=False)
+    return "\n".join(lines).replace(f"{mark} ", "").replace(mark, "")
 
 
 @mpl.rc_context(_STYLE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -10,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from featreg.datasets.shards import atomic_path
 
@@ -40,11 +41,16 @@ class Section:
     caption: str = ""
     points: Sequence[str] = field(default_factory=tuple)
     folded: str = ""  # words that unfold the table; empty where it lies open
+    left_out: Sequence[str] = ()  # what is not drawn; folded
 
     @property
     def html(self) -> Markup:
-        """The table; its cells are escaped."""
-        return Markup("" if self.table is None else self.table.to_html(index=False, border=0))
+        """The table; its cells are escaped, and names of combined features may be broken at +."""
+        if self.table is None:
+            return Markup("")
+        kinds = ["features"] if "features" in self.table.columns[1:2] else None
+        html = self.table.to_html(index=False, border=0, classes=kinds)
+        return Markup(html.replace("+", "+<wbr>"))
 
 
 def write_report(path: Path, groups: Sequence[Group], reports: Path | None = None) -> None:
@@ -69,18 +75,20 @@ def write_report(path: Path, groups: Sequence[Group], reports: Path | None = Non
     if reports and (counts := params.read(reports)):
         said = [params.caption(counts), f"Made by `{params.command(counts)}`."]
         sections.append(Section("Parameters (Table II)", said, params.in_words(counts)))
-    write_page(path, f"featreg: {dataset}", _lead(groups), sections, groups)
+    gone = table1.removed(rows, groups)
+    write_page(path, f"featreg: {dataset}", _lead(groups), sections, groups, gone)
 
 
 def write_table_one(path: Path, rows: Sequence[table1.Row], groups: Sequence[Group]) -> None:
     """Write Table I with where its numbers come from, atomically."""
+    gone = table1.removed(rows, groups)
     if len(_by_dataset(groups)) > 1:
         groups = [replace(each, label=f"{each.config.dataset}: {each.label}") for each in groups]
     title = "Methods, features, datasets"
     section = Section(title, (), table1.wide(rows), points=table1.notes(rows))
     differ = Section("Against the baseline", points=differences(groups))
     lead = [line for each in _by_dataset(groups) for line in _lead(each)]
-    write_page(path, "featreg: Table I", lead, [section, differ], groups)
+    write_page(path, "featreg: Table I", lead, [section, differ], groups, gone)
 
 
 def write_page(
@@ -89,23 +97,50 @@ def write_page(
     lead: Sequence[str],
     sections: Sequence[Section],
     groups: Sequence[Group],
+    removed: Sequence[tuple[table1.Row, Sequence[str]]] = (),
 ) -> None:
-    """Write a page of sections that ends with where the numbers of `groups` come from."""
+    """Write a page of sections that ends with where the numbers come from.
+
+    Parameters
+    ----------
+    path
+        The HTML file, written atomically.
+    title, lead
+        What the page is, and the paragraphs below.
+    sections
+        From top to bottom.
+    groups
+        The runs.
+    removed
+        What `table1.removed` gives: rows whose runs are not there any more.
+    """
     template = files(__package__).joinpath("report.html").read_text(encoding="utf-8")
     circumstances = {_circumstances(result) for each in groups for result in each.results}
-    html = (
-        Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        .from_string(template)
-        .render(
-            title=title,
-            lead=lead,
-            sections=sections,
-            shared=circumstances.pop() if len(circumstances) == 1 else "",
-            origins=[_origin(each) for each in groups],
-        )
+    several = len({each.config.dataset for each in groups} | {row.dataset for row, _ in removed})
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["worded"] = _worded
+    html = environment.from_string(template).render(
+        title=title,
+        lead=lead,
+        sections=sections,
+        shared=circumstances.pop() if len(circumstances) == 1 else "",
+        origins=[_origin(each) for each in groups],
+        removed=[
+            {
+                "label": f"{row.dataset}: {row.title}" if several > 1 else row.title,
+                "command": row.command,
+                "runs": names,
+            }
+            for row, names in removed
+        ],
     )
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
+
+
+def _worded(text: str) -> Markup:
+    """A sentence, escaped, with what stands between backticks as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def headline(groups: Sequence[Group], rows: Sequence[table1.Row]) -> list[Group]:
@@ -185,16 +220,20 @@ def _figures(groups: Sequence[Group], shown: Sequence[Group]) -> list[Section]:
     """Of the groups with the first's test set: others have other clips, or other classes."""
     alike = [each for each in shown if each.test_set == shown[0].test_set]
     drawn = alike[:MOST_GROUPS]
-    others = [each.label for each in shown if each not in alike]
-    apart = f" Not drawn, for want of the same test set: {'; '.join(others)}." if others else ""
+    apart = " Groups with another test set are not drawn." if len(alike) < len(shown) else ""
     maps = [each for each in drawn if each.config.reg != "none" or each is drawn[0]]
-    left = [each.label for each in groups if each not in drawn and each.label not in others]
+    left = [
+        each.label + ("" if each.test_set == drawn[0].test_set else ": another test set")
+        for each in groups
+        if each not in drawn
+    ]
     return [
         Section(
             "Learning curves",
-            [_left_out(len(drawn), len(groups), left)] if left else [],
+            [_how_many(len(drawn), len(groups))] if left else [],
             image=plots.address(plots.learning_curves(drawn)),
             caption="Thick lines are means over seeds, thin lines single seeds." + apart,
+            left_out=left,
         ),
         Section(
             "Class by class",
@@ -216,11 +255,11 @@ def _figures(groups: Sequence[Group], shown: Sequence[Group]) -> list[Section]:
     ]
 
 
-def _left_out(drawn: int, every: int, left: Sequence[str]) -> str:
+def _how_many(drawn: int, every: int) -> str:
     return (
         f"{drawn} of {every} groups of runs are drawn, here and below; maps hold at most "
-        f"{MOST_MAPS}. Left out: {'; '.join(left)}. `train compare RUN...` draws the runs that it "
-        f"names, up to {MOST_GROUPS} groups."
+        f"{MOST_MAPS}. `train compare RUN...` draws the runs that it names, up to {MOST_GROUPS} "
+        "groups."
     )
 
 

@@ -83,6 +83,11 @@ class Row:
     runs: str
     command: str = ""
 
+    @property
+    def title(self) -> str:
+        """Method and features in words: ``Con-Reg (musicnn)``."""
+        return f"{self.method} ({self.features})" if self.features else self.method
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -196,6 +201,22 @@ def groups_of(table: Sequence[Row], work: Path) -> list[Group]:
     return group([Result(run) for run in runs if run.finished])
 
 
+def removed(table: Iterable[Row], groups: Iterable[Group]) -> list[tuple[Row, list[str]]]:
+    """Rows that keep numbers of runs which are not there any more, with these runs' names."""
+    there = {run.folder.name for each in groups for run in each.results}
+    found = [(row, [name for name in row.runs.split() if name not in there]) for row in table]
+    return [(row, names) for row, names in found if names]
+
+
+def removed_notes(table: Iterable[Row], groups: Iterable[Group]) -> list[str]:
+    """What must be said of them."""
+    return [
+        f"{row.title} on {row.dataset}: run removed, its number is kept: "
+        f"{', '.join(f'runs/{name}' for name in names)}."
+        for row, names in removed(table, groups)
+    ]
+
+
 def read_printed(path: Path | None = None) -> dict[tuple[str, ...], str]:
     """The paper's printed numbers, by dataset, method and features.
 
@@ -259,8 +280,7 @@ def notes(table: Sequence[Row]) -> list[str]:
         )
     found += [row.note for row in table if row.note]
     found += [
-        f"alpha of {row.method} ({row.features}) on {row.dataset} is {row.alpha:g}; none other "
-        "was tried."
+        f"alpha of {row.title} on {row.dataset} is {row.alpha:g}; none other was tried."
         for row in table
         if not row.note and np.isfinite(row.alpha)
     ]
