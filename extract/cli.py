@@ -235,9 +235,9 @@ def align(
             click.echo(describe_alignment(plan))
             click.echo(space)
             return
+        space.check()
         for path in plan.stale:
             path.unlink()
-        space.check()
         failures = []
         with progress("align", len(plan.jobs)) as advance:
             for job, outcome in run_jobs(align_shard, plan.jobs, team):

@@ -254,6 +254,7 @@ def alignment_space(folder: DatasetDir, plan: AlignPlan, workers: Workers) -> Sp
             there = job.target.stat().st_size
             replaced += there
             anew = max(anew, there)
+    replaced += sum(path.stat().st_size for path in plan.stale)  # which are removed first
     more = anew * max(1, workers.count) - replaced
     return Space.on_disk(
         folder.path, max(0, math.ceil(audio + rows + more)), max(0, math.ceil(audio + more))
