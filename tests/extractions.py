@@ -1,0 +1,58 @@
+"""Small extractions of tones, and what they wrote: for the tests of the pipeline's parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+from loudness import LoudnessConfig
+
+from featreg.datasets.base import Dataset
+from featreg.datasets.workdir import DatasetDir
+from featreg.extract.cluster import Workers
+from featreg.extract.combine import align_shard, plan_alignment
+from featreg.extract.features import FeatureSpec
+from featreg.extract.plan import Request, make_plan
+from featreg.extract.run import Summary, run_extraction
+from featreg.extract.waveform import WaveformConfig
+
+AUDIO = FeatureSpec("audio", WaveformConfig())
+LOUDNESS = FeatureSpec("loudness", LoudnessConfig(), source="loudness:Loudness")
+REQUEST = Request((AUDIO, LOUDNESS), shard_clips=3)
+
+
+def extract(
+    dataset: Dataset,
+    work: Path,
+    request: Request = REQUEST,
+    workers: int = 0,
+    limit: int | None = None,
+) -> Summary:
+    folder = DatasetDir(work / dataset.name)
+    plan = make_plan(dataset, folder, request, limit=limit)
+    names = [spec.name for spec in request.features]
+    return run_extraction(dataset, folder, names, plan, Workers(workers, 1))
+
+
+def align(work: Path, resolution_s: float = 0.1, names: tuple[str, ...] = ()) -> list[Path]:
+    plan = plan_alignment(DatasetDir(work / "tones"), names, resolution_s, "repeat")
+    for job in plan.jobs:
+        align_shard(job)
+    return [job.target for job in plan.jobs]
+
+
+def contents(work: Path) -> dict[str, dict[str, object]]:
+    """Every dataset of every shard, byte for byte, and the attributes."""
+    found: dict[str, dict[str, object]] = {}
+    for path in sorted(work.rglob("*.h5")):
+        with h5py.File(path) as file:
+            held: dict[str, object] = dict(file.attrs)
+            file.visititems(
+                lambda name, item, held=held: (
+                    held.update({name: item[()].tobytes()})
+                    if isinstance(item, h5py.Dataset)
+                    else None
+                )
+            )
+        found[str(path.relative_to(work))] = held
+    return found
