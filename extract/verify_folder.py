@@ -140,23 +140,28 @@ class FolderCheck:
 
     def add(self, path: Path, contents: NativeContents | AlignedContents | None) -> None:
         """A shard of this folder, with what `check_shard` says that it holds."""
-        name, count = path.parent.name, len(self._place)
+        name = path.parent.name
         if path.parents[1].name == "native":
-            if name not in self._features:
-                self._features[name] = _Feature(np.full(count, -1, np.int32), np.zeros(count, bool))
-            feature = self._features[name]
+            feature = self._features[name] = self._feature(name)
             if isinstance(contents, NativeContents):
                 self._add_native(path, contents, feature)
             else:
                 feature.damaged = True
         else:
             if name not in self._aligned:
-                self._aligned[name] = _Aligned(np.zeros(count, bool))
+                self._aligned[name] = _Aligned(np.zeros(len(self._place), bool))
             known = self._aligned[name]
             if isinstance(contents, AlignedContents):
                 self._add_aligned(path, contents, known)
             else:
                 known.damaged = True
+
+    def _feature(self, name: str) -> _Feature:
+        """What is known of a feature's shards; an empty one where there are none."""
+        if name in self._features:
+            return self._features[name]
+        count = len(self._place)
+        return _Feature(np.full(count, -1, np.int32), np.zeros(count, bool))
 
     def _places(self, clip_ids: Iterable[str]) -> Positions:
         """Where clips stand in the list; -1 for those that do not."""
@@ -199,19 +204,20 @@ class FolderCheck:
 
     def faults(self) -> list[str]:
         """What is wrong with the folder, a line each, once every shard was added."""
+        # Audio of which no shard is left, too: whatever has rows was heard.
+        features = dict.fromkeys([*self._features, AUDIO] if self._features else [])
         return [
             *self._found,
-            *(fault for name in self._features for fault in self._native_faults(name)),
+            *(fault for name in features for fault in self._native_faults(name)),
             *(fault for name in self._aligned for fault in self._aligned_faults(name)),
         ]
 
     def lines(self) -> list[str]:
         """For each feature and aligned set, how many clips have rows."""
         total, lines = len(self._place), []
-        nothing = _Feature(np.full(total, -1, np.int32), np.zeros(total, bool))
         asked = self._folder.feature_order()
         for name in [*asked, *sorted(self._features.keys() - asked)]:
-            feature = self._features.get(name, nothing)
+            feature = self._feature(name)
             there = np.count_nonzero(feature.present)
             failed = np.count_nonzero(self._told(feature) & ~feature.present)
             lines.append(
@@ -227,7 +233,7 @@ class FolderCheck:
         return lines
 
     def _native_faults(self, name: str) -> Iterator[str]:
-        feature, path = self._features[name], self._folder.native(name)
+        feature, path = self._feature(name), self._folder.native(name)
         told = self._told(feature)
         gaps = _gaps(path)
         lacking = [] if feature.damaged else list(self._lacking(name, feature.present | told))
@@ -243,7 +249,7 @@ class FolderCheck:
 
     def _lacking(self, name: str, settled: Mask) -> Iterator[tuple[Mask, str]]:
         """Clips that are not settled though they should be, and what says that they should."""
-        feature = self._features[name]
+        feature = self._feature(name)
         there = feature.present | feature.failed
         wanted = [(self._up_to_last(there), "though later ones of the split are there")]
         if name == AUDIO:

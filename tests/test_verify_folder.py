@@ -164,6 +164,15 @@ def test_deleted_last_audio_is_found_by_the_features_beside_it(work: Path) -> No
     assert "no rows of 2 clips, train-6 among them, though loudness has them" in fault
 
 
+def test_audio_that_is_gone_altogether_is_found_by_the_features_beside_it(work: Path) -> None:
+    shutil.rmtree(work / "tones" / "aligned")
+    shutil.rmtree(work / "tones" / "native" / "audio")
+    result = verify(work)
+    assert result.exit_code == 1
+    assert "though loudness has them" in result.output
+    assert "run `prep extract --dataset tones --features audio ...` again" in result.output
+
+
 def test_a_deleted_aligned_shard_is_found(work: Path) -> None:
     target = work / "tones" / "aligned" / "loudness-0.1s"
     (target / "train-00000.h5").unlink()
