@@ -96,7 +96,7 @@ def prep() -> None:
     type=Finite(0, min_open=True),
     default=600.0,
     metavar="SECONDS",
-    help="Longest time that decoding one clip may take.",
+    help="Longest time that decoding a clip, or one call of a network, may take.",
 )
 @click.option("--keep-silent", is_flag=True, help="Keep clips whose every sample is zero.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, why, and what it takes.")

@@ -25,7 +25,8 @@ from .features import extractor_class
 from .hearing import Heard, Hearing, hear
 from .plan import Account, Request, ShardJob, difference, gives, header_of
 from .stream import Array, Batcher, Extractor
-from .throwaway import ChildDied, Throwaway, peak_bytes
+from .throwaway import ChildDied, ChildHung, Throwaway, peak_bytes
+from .watchdog import Watchdog
 
 # A Dask worker with several threads is given several shards: they take turns.
 _turn = threading.Lock()
@@ -130,6 +131,12 @@ def _extract(job: ShardJob, extractors: Sequence[Extractor], decoders: Decoders)
         written={each.name: each.share(job.path(each.name).stat().st_size) for each in streams},
         worker=f"{socket.gethostname()}:{os.getpid()}",
         peak_bytes=peak_bytes() + decoders.peak_bytes,
+        notes=tuple(
+            f"{job.path(stream.name)}: rows of {len(stream.damaged)} clips were damaged, "
+            f"{stream.damaged[0]} among them; they are computed anew"
+            for stream in streams
+            if stream.damaged
+        ),
     )
 
 
@@ -145,6 +152,8 @@ class _Stream:
     ----------
     failures
         Clips without rows.
+    damaged
+        Clips whose rows were there and cannot be read.
     network_s, write_s
         Seconds that computing and writing took.
     rows
@@ -157,13 +166,15 @@ class _Stream:
         writer: NativeWriter,
         files: Mapping[str, str],
         kept: NativeShard | None,
+        watchdog: Watchdog,
     ) -> None:
         self.name = extractor.name
         self._rate = extractor.sample_rate
-        self._batcher = Batcher(extractor, self._deliver)
+        self._batcher = Batcher(extractor, self._deliver, watchdog)
         self._writer = writer
         self._files = files
         self._kept = kept
+        self.damaged = _unreadable(kept) if kept else []
         self._durations: dict[str, float] = {}
         self.failures: list[Failure] = []
         self.network_s, self.write_s, self.rows = 0.0, 0.0, 0
@@ -172,7 +183,9 @@ class _Stream:
     def has(self, clip: Clip) -> bool:
         """Whether the clip's rows are there already, of the file as it is now."""
         kept, key = self._kept, clip.clip_id
-        return kept is not None and gives(kept, key, self._files[key])
+        if kept is None or key in self.damaged:
+            return False
+        return gives(kept, key, self._files[key])
 
     def copy(self, clip: Clip) -> float:
         """Take over the rows that are there; return the clip's seconds."""
@@ -185,7 +198,7 @@ class _Stream:
         if self._kept is None:
             return
         for clip_id in self._kept.clip_ids:
-            if clip_id in clips:
+            if clip_id in clips and clip_id not in self.damaged:
                 self._copy(self._kept, clip_id)
         for failure in self._kept.failures:
             if failure.clip_id in clips:
@@ -247,18 +260,36 @@ def _open_stream(
         if extractor.name in job.keep:
             kept = stack.enter_context(native_shard(path))
         writer = stack.enter_context(native_writer(path, header))
-        yield _Stream(extractor, writer, files, kept)
+        yield _Stream(extractor, writer, files, kept, Watchdog(job.clip_timeout_s))
+
+
+def _unreadable(shard: NativeShard) -> list[str]:
+    """Clips of a shard whose rows are damaged."""
+    found = []
+    for clip_id in shard.clip_ids:
+        try:
+            shard.stored(clip_id)
+        except FeatregError:
+            found.append(clip_id)
+    return found
 
 
 def _try_alone(clips: Sequence[Clip], job: ShardJob) -> dict[str, ClipError]:
     """Clips that break a process, or raise an error: each is tried in one to throw away."""
-    # The network's time knows no limit: it grows with the clip.
+    # All of a clip knows no limit, for it grows with the clip; each call of a network does.
     alone = Throwaway(_extract_alone, timeout_s=float("inf"))
     broken: dict[str, ClipError] = {}
     with closing(alone):
         for clip in clips:
             try:
-                alone.twice(clip, job.request, job.threads or threads_here())
+                threads = job.threads or threads_here()
+                alone.twice(clip, job.request, threads, job.clip_timeout_s)
+            except ChildHung:
+                reason = (
+                    f"{clip.path}: the network gave no answer within {job.clip_timeout_s:g} s "
+                    "(--clip-timeout), so it was stopped"
+                )
+                broken[clip.clip_id] = ClipError("extract", reason)
             except ChildDied as death:
                 reason = f"{clip.path}: no process survives it, alone in one: {death}"
                 broken[clip.clip_id] = ClipError("extract", reason)
@@ -270,11 +301,14 @@ def _try_alone(clips: Sequence[Clip], job: ShardJob) -> dict[str, ClipError]:
     return broken
 
 
-def _extract_alone(clip: Clip, request: Request, threads: int) -> None:
+def _extract_alone(clip: Clip, request: Request, threads: int, limit_s: float) -> None:
     """Compute every feature of one clip, and forget it."""
+    watchdog = Watchdog(limit_s, sys.stderr)
     extractors = build_extractors(request, threads)
     heard = hear(clip, _hearing(request, extractors))
     if isinstance(heard, Heard):
         for extractor in extractors:
+            batcher = Batcher(extractor, lambda *rows: None, watchdog)
             with suppress(ClipError):  # it will lack this feature, and may have the others
-                extractor.extract(heard.signals[extractor.sample_rate], clip.clip_id)
+                batcher.push(clip.clip_id, heard.signals[extractor.sample_rate])
+                batcher.flush()

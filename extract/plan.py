@@ -81,7 +81,7 @@ class ShardJob:
     threads
         For the network; 0 for as many as the Dask worker has.
     clip_timeout_s
-        Seconds after which the decoding of a clip is given up.
+        Seconds after which the decoding of a clip, or a call of a network, is given up.
     careful
         Whether a worker broke on this shard, and each clip is to be tried alone first.
     headers
@@ -137,6 +137,8 @@ class Account:
         Bytes on disk that the computed rows take, by feature.
     worker, peak_bytes
         Who did it, and the most memory that it had, its decoders included.
+    notes
+        What its user should hear of, a line each.
     """
 
     durations: dict[str, float]
@@ -149,6 +151,7 @@ class Account:
     written: dict[str, int] = field(default_factory=dict)
     worker: str = ""
     peak_bytes: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

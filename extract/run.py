@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from featreg.datasets.base import Dataset, FeatregError
-from featreg.datasets.console import progress, say
+from featreg.datasets.console import progress, say, warn
 from featreg.datasets.native import Failure, native_shard
 from featreg.datasets.workdir import DatasetDir
 
@@ -112,7 +112,7 @@ def run_extraction(
     workers
         Who does it.
     clip_timeout_s
-        Seconds after which the decoding of a clip is given up.
+        Seconds after which the decoding of a clip, or a call of a network, is given up.
 
     Raises
     ------
@@ -130,6 +130,8 @@ def run_extraction(
         with progress("extract", sum(len(job.clips) for job in jobs)) as advance:
             for job, account in _accounts(jobs, workers):
                 accounts.append(account)
+                for note in account.notes:
+                    warn(note)
                 advance(len(job.clips))
     except BaseException:
         # What is known so far is worth a line each, if a line can still be written.

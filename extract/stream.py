@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -200,11 +201,19 @@ class Batcher:
         Computes the rows.
     deliver
         Called with the key of a clip and its rows once they are complete.
+    watched
+        Called for the context in which each call of the extractor runs: see ``watchdog.py``.
     """
 
-    def __init__(self, extractor: Extractor, deliver: Callable[[str, Array], None]) -> None:
+    def __init__(
+        self,
+        extractor: Extractor,
+        deliver: Callable[[str, Array], None],
+        watched: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._extractor = extractor
         self._deliver = deliver
+        self._watched = watched
         self._inputs: list[Array] = []
         self._waiting = 0  # rows in self._inputs
         self._open: list[tuple[str, Array]] = []  # clips not yet delivered, oldest first
@@ -218,14 +227,16 @@ class Batcher:
         ClipError
             If this clip can have no rows; the batcher goes on without it.
         """
-        signal = self._extractor.prepare(key, signal)
+        with self._watched():
+            signal = self._extractor.prepare(key, signal)
         total = self._extractor.rows(len(signal))
         self._open.append((key, np.empty((total, self._extractor.dim), self._extractor.dtype)))
         start = 0
         while start < total:
             stop = min(total, start + self._extractor.batch_rows - self._waiting)
             try:
-                self._inputs.append(self._extractor.inputs(signal, start, stop))
+                with self._watched():
+                    self._inputs.append(self._extractor.inputs(signal, start, stop))
             except ClipError:
                 # Its rows before `start` filled a batch each, so that none of them waits; and
                 # where there are any, all older clips are delivered.
@@ -244,7 +255,8 @@ class Batcher:
         batch = self._inputs[0] if len(self._inputs) == 1 else np.concatenate(self._inputs)
         self._inputs, self._waiting = [], 0
         try:
-            values = self._extractor.network(batch)
+            with self._watched():
+                values = self._extractor.network(batch)
         except ClipError as error:
             raise RuntimeError(
                 f"{self._extractor.name}: `network` raised a ClipError, but a batch holds rows of "

@@ -32,6 +32,8 @@ from typing import IO, Any, Generic, ParamSpec, TypeVar
 from featreg.datasets.allocator import keep_memory
 from featreg.datasets.base import FeatregError
 
+from .watchdog import is_last_word
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -50,7 +52,7 @@ class ChildDied(Exception):
 
 
 class ChildHung(ChildDied):
-    """The child took longer than it may, and was ended."""
+    """The child took longer than it may, and was ended; or its watchdog ended it."""
 
 
 class StartError(FeatregError):
@@ -99,7 +101,8 @@ class Throwaway(Generic[Arguments, Result]):
             _send(self._child.stdin, (args, kwargs))
             succeeded, result, self.peak_bytes = self._receive(self._timeout_s)
         except (EOFError, BrokenPipeError):
-            raise ChildDied(self._how_it_died()) from None
+            how = self._how_it_died()
+            raise ChildHung(how) if is_last_word(self._last_words()) else ChildDied(how) from None
         except TimeoutError:
             self.close()
             raise ChildHung(
@@ -162,18 +165,22 @@ class Throwaway(Generic[Arguments, Result]):
 
     def _how_it_died(self) -> str:
         assert self._child is not None
-        assert self._complaints is not None
         self._child.kill()  # if it merely closed its pipes
         status = self._child.wait()
         self.close()
-        self._complaints.seek(0)
-        last = self._complaints.read().decode(errors="replace").strip().splitlines()[-1:]
+        last = self._last_words().splitlines()[-1:]
         if status < 0:
             what = f"it was ended by {signal.Signals(-status).name}"
             if -status == signal.SIGKILL:
                 what += ", as happens when memory runs out"
             return what
         return " ".join([f"it exited with status {status}", *last])
+
+    def _last_words(self) -> str:
+        """What the child wrote to its standard error."""
+        assert self._complaints is not None
+        self._complaints.seek(0)
+        return self._complaints.read().decode(errors="replace").strip()
 
 
 def _send(pipe: IO[bytes] | None, value: Any) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import pytest
 from click.testing import CliRunner
-from kit import make_dataset
+from kit import make_dataset, tone, write
 from test_pipeline import AUDIO, LOUDNESS, align, contents, extract
 
 from featreg.datasets.base import Dataset, FeatregError
+from featreg.datasets.native import native_shard
 from featreg.datasets.workdir import DatasetDir
 from featreg.extract.cli import prep
 from featreg.extract.plan import Request, make_plan
@@ -71,6 +73,40 @@ def test_damaged_rows_stop_alignment_with_a_line_that_names_their_file(
     path.unlink()
     extract(dataset, tmp_path, REQUEST)
     assert CliRunner().invoke(prep, line).exit_code == 0
+
+
+def test_damaged_rows_of_a_shard_that_is_kept_are_computed_anew(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = replace(REQUEST, shard_clips=4)
+    extract(dataset, tmp_path / "whole", request)
+    extract(dataset, tmp_path / "work", request, limit=3)  # the fourth is still to come
+    path = DatasetDir(tmp_path / "work" / "tones").native("audio") / "train-00000.h5"
+    damage(path, "frames")  # a chunk that two clips share
+    summary = extract(dataset, tmp_path / "work", request)
+    assert f"{path}: rows of 2 clips were damaged, train-0 among" in capsys.readouterr().err
+    assert (summary.clips, summary.failed) == (4, 0)
+    assert contents(tmp_path / "work") == contents(tmp_path / "whole")
+
+
+def test_damaged_rows_beyond_the_limit_of_a_run_are_left_to_the_next(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    request = replace(REQUEST, shard_clips=4)
+    extract(dataset, tmp_path, request)
+    whole = contents(tmp_path)
+    path = DatasetDir(tmp_path / "tones").native("loudness") / "train-00000.h5"
+    damage(path, "frames")
+    touched = dataset.clips[0].path
+    write(touched, tone(1.0, 22050, seed=99), 22050)
+    extract(dataset, tmp_path, request, limit=1)
+    with native_shard(path) as shard:
+        assert shard.clip_ids == [dataset.clips[0].clip_id]
+    extract(dataset, tmp_path, request)
+    again = contents(tmp_path)
+    assert again.keys() == whole.keys()
+    with native_shard(path) as shard:
+        assert shard.clip_ids == [clip.clip_id for clip in dataset.clips]
 
 
 def test_a_damaged_aligned_shard_is_written_again(dataset: Dataset, tmp_path: Path) -> None:

@@ -184,6 +184,24 @@ def test_a_clip_that_kills_the_network_s_process_is_found_among_others(tmp_path:
     assert "SIGKILL, as happens when memory runs out" in failures["reason"][0]
 
 
+def test_a_clip_that_hangs_the_network_is_found_among_others(tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path / "source", ["00", "01", "02", "03"])
+    square = np.sign(tone(1.0, 22050)[:, :1]).astype(np.float32)
+    write(tmp_path / "source" / "02.wav", square, 22050)
+    work = tmp_path / "work"
+    command = ["extract", "--dataset", manifest, "--features", "hanging:Hanging", "--workers", 1,
+               "--allow-missing", "--device", "cpu", "--clip-timeout", 3]  # fmt: skip
+    run = prep(work, *command)
+    assert run.wait() == 1, run.output
+    assert "3 clips extracted, 1 failed, of 4" in run.output
+    assert "Traceback" not in run.output
+    assert "most recent call first" not in run.output
+    failures = pd.read_csv(work / "tones" / "failures.csv", dtype=str)
+    assert list(failures["clip_id"]) == ["02.wav"]
+    assert "the network gave no answer within 3 s (--clip-timeout)" in failures["reason"][0]
+    run.assert_nothing_is_left()
+
+
 def test_a_clip_that_needs_more_memory_than_there_is_is_set_aside(tmp_path: Path) -> None:
     manifest = make_manifest(tmp_path / "source", ["00", "01", "02", "03"])
     write(tmp_path / "source" / "02.wav", np.full((22050, 1), 0.25, np.float32), 22050)
