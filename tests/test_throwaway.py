@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from featreg.extract import ahead
 from featreg.extract.ahead import Decoders
 from featreg.extract.hearing import Heard, Hearing, hear
 from featreg.extract.throwaway import ChildDied, ChildHung, StartError, Throwaway
+from featreg.extract.watchdog import Watchdog
 
 HEARING = Hearing((16000,), "soxr_hq", False)
 
@@ -36,6 +38,9 @@ def work(
         os._exit(7)
     if what == "hang":
         time.sleep(1e6)
+    if what == "hang in C":
+        with Watchdog(0.3, sys.stderr)():
+            re.match("(a+)+$", "a" * 60 + "b")  # for years, and no other thread of Python runs
     if what == "raise":
         raise ClipError("decode", "no audio")
     if what == "print":
@@ -105,6 +110,20 @@ def test_one_that_hangs_is_ended() -> None:
             child("hang")
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_one_that_its_watchdog_ends_is_known_to_hang(child: Throwaway[..., object]) -> None:
+    with pytest.raises(ChildHung):
+        child("hang in C")
+    assert child("work")
+
+
+def test_a_watchdog_lets_go_of_what_ends_in_time(child: Throwaway[..., object]) -> None:
+    with Watchdog(0.2)():
+        pass
+    with suppress(ZeroDivisionError), Watchdog(0.2)():
+        1 / 0  # noqa: B018
+    time.sleep(0.4)
 
 
 def test_it_does_not_outlive_its_parent_even_if_it_hangs() -> None:
