@@ -1,0 +1,50 @@
+"""Features whose network cannot bear a certain clip: one far louder than the kit's tones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from abc import abstractmethod
+
+import numpy as np
+from loudness import Loudness, LoudnessConfig
+
+from featreg.extract.stream import Array
+
+# Mean square of half a second. A full-scale square wave has 1; no tone of the kit is so loud.
+UNBEARABLE = 0.9
+
+
+class Fatal(Loudness):
+    Config = LoudnessConfig
+
+    def network(self, inputs: Array) -> Array:
+        rows = super().network(inputs)
+        if (rows[:, 0] > UNBEARABLE).any():
+            self.suffer()
+        return rows
+
+    @abstractmethod
+    def suffer(self) -> None: ...
+
+
+class Deadly(Fatal):
+    name = "deadly"
+
+    def suffer(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory runs out
+
+
+class Hungry(Fatal):
+    name = "hungry"
+
+    def suffer(self) -> None:
+        np.empty(1 << 57, np.uint8)
+
+
+class Hanging(Fatal):
+    name = "hanging"
+
+    def suffer(self) -> None:
+        time.sleep(3600)
