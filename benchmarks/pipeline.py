@@ -37,8 +37,13 @@ from featreg.datasets.native import NativeHeader, native_writer
 from featreg.datasets.workdir import DatasetDir, shard_name
 from featreg.extract.cluster import Workers, run_jobs
 from featreg.extract.combine import AlignJob, align_shard, plan_alignment
-from featreg.extract.features import FeatureSpec, extractor_class, make_config
-from featreg.extract.pipeline import build_extractors, extract_shard
+from featreg.extract.features import (
+    FeatureSpec,
+    build_extractors,
+    extractor_class,
+    make_config,
+)
+from featreg.extract.pipeline import extract_shard
 from featreg.extract.plan import Account, Request, ShardJob, make_plan
 from featreg.extract.stream import Array, Extractor
 from featreg.extract.weights import locate
@@ -147,7 +152,7 @@ def end_to_end(folder: Path, rounds: int, clips: int) -> None:
     for name, (rate, channels) in FORMATS.items():
         paths = write_audio(folder / f"{rate}", rate, channels, SECONDS, "mp3")
         extraction = Extraction(paths, clips, 64, Workers(0, CORES), folder)
-        _, vggish = build_extractors(extraction.request, CORES)
+        _, vggish = build_extractors(extraction.request.features, CORES)
         noise = np.random.default_rng(0).standard_normal(1 << 21).astype(np.float32)
         batch = np.resize(vggish.inputs(noise, 0, 16), (vggish.batch_rows, 96, 64))
 

@@ -132,6 +132,21 @@ def threads_here() -> int:
         return 1
 
 
+def still_wanted() -> bool:
+    """Whether anybody waits for the job that a Dask worker does in this thread.
+
+    A job that waits for its turn behind another one cannot be taken back when its run ends.
+    """
+    from distributed import get_worker
+
+    try:
+        worker = get_worker()
+    except ValueError:
+        return True
+    task = worker.state.tasks.get(worker.get_current_task())
+    return task is not None and task.state != "cancelled"
+
+
 def run_jobs(
     function: Callable[[Job], Account],
     jobs: Iterable[Job],

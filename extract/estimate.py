@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -93,11 +93,8 @@ class Rates:
         except (OSError, ValueError, KeyError, TypeError):
             return cls(_HEARING, {}, _PACKED)
 
-    def learn(
-        self, jobs: Sequence[ShardJob], accounts: Sequence[Account], workers: Workers
-    ) -> Rates:
+    def learn(self, jobs: Sequence[ShardJob], accounts: Sequence[Account]) -> Rates:
         """These rates, with what a run took in place of what it measured."""
-        threads = max(1, workers.threads)
         accounts = _warm(accounts)
         heard_s = sum(account.heard_s for account in accounts)
         hearing = sum(
@@ -106,24 +103,21 @@ class Rates:
             for stage in ("read", "decode", "resample")
         )
         rows: Counter[str] = Counter()
-        network: Counter[str] = Counter()
+        network: defaultdict[str, float] = defaultdict(float)
         written: Counter[str] = Counter()
+        specs = {spec.name: spec for job in jobs for spec in job.request.features}
         for account in accounts:
             rows.update(account.rows)
-            network.update(account.network)
             written.update(account.written)
-        specs = {spec.name: spec for job in jobs for spec in job.request.features}
+            for name, seconds in account.network.items():
+                # A cluster's workers need not be alike.
+                network[name] += seconds * (account.threads if specs[name].device == "cpu" else 1)
         measured = {name: spec for name, spec in specs.items() if rows[name]}
         return Rates(
             hearing / heard_s if heard_s else self.hearing,
             {
                 **self.network,
-                **{
-                    _key(spec): network[name]
-                    / rows[name]
-                    * (threads if spec.device == "cpu" else 1)
-                    for name, spec in measured.items()
-                },
+                **{_key(spec): network[name] / rows[name] for name, spec in measured.items()},
             },
             {
                 **self.packed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
@@ -96,6 +97,15 @@ class FeatureSpec:
     def extractor(self) -> Extractor:
         """The extractor, built once per process."""
         return _build(self)
+
+
+def build_extractors(specs: Sequence[FeatureSpec], threads: int = 1) -> list[Extractor]:
+    """The extractors, built once in each process, for so many threads."""
+    for spec in specs:
+        extractor_class(spec.name, spec.source)  # brings torch, where the feature needs it
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    return [spec.extractor() for spec in specs]
 
 
 @cache

@@ -210,6 +210,10 @@ class Musicnn(Extractor):
         network.load_state_dict(load_file(self.weights[name]), assign=True)
         return network.to(self.device).eval()
 
+    def load(self) -> None:
+        """Read the weights of the network."""
+        self._network  # noqa: B018
+
     def network(self, inputs: Array) -> Array:
         """The chosen layer's output for patches of shape (n, 187, 96); (n, dim), float32."""
         network = self._network  # loaded here, before several threads ask for it

@@ -216,6 +216,10 @@ class OpenL3(Extractor):
         windows = self.windows(signal, start, stop)
         return np.concatenate(in_threads(self._front_end, np.split(windows, len(windows))))
 
+    def load(self) -> None:
+        """Read the weights of the network."""
+        self._network  # noqa: B018
+
     def network(self, inputs: Array) -> Array:
         """Rows of shape (n, dim), float32, from spectrograms."""
         gain, offset, stack = self._network

@@ -65,6 +65,10 @@ class OpenL3Package(OpenL3):
         """The rows' windows, shape (stop - start, 48000)."""
         return self.windows(signal, start, stop)
 
+    def load(self) -> None:
+        """Start TensorFlow, and have the package build its network."""
+        self._model  # noqa: B018
+
     def network(self, inputs: Array) -> Array:
         """Rows of shape (n, dim), float32, from windows."""
         rows: Array

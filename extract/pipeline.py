@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 
 from featreg.datasets.allocator import keep_memory
 from featreg.datasets.audio import fingerprint
@@ -20,12 +20,13 @@ from featreg.datasets.base import Clip, ClipError, FeatregError
 from featreg.datasets.native import Failure, NativeShard, NativeWriter, native_shard, native_writer
 
 from .ahead import Decoders, decoders_here
-from .cluster import count_gpus, threads_here
-from .features import extractor_class
-from .hearing import Heard, Hearing, hear
+from .careful import Trial
+from .cluster import count_gpus, still_wanted, threads_here
+from .features import FeatureSpec, build_extractors
+from .hearing import Heard, Hearing
 from .plan import Account, Request, ShardJob, difference, gives, header_of
 from .stream import Array, Batcher, Extractor
-from .throwaway import ChildDied, ChildHung, Throwaway, peak_bytes
+from .throwaway import peak_bytes
 from .watchdog import Watchdog
 
 # A Dask worker with several threads is given several shards: they take turns.
@@ -41,8 +42,10 @@ def extract_shard(job: ShardJob) -> Account:
         )
     keep_memory()
     with _turn:
-        threads = job.threads or threads_here()
-        extractors = build_extractors(job.request, threads)
+        if not still_wanted():
+            raise FeatregError(f"{job}: the run that asked for it has ended")
+        job = replace(job, threads=job.threads or threads_here())
+        extractors = build_extractors(job.request.features, job.threads)
         _check_planned(job, extractors)
         on_gpu = any(spec.device != "cpu" for spec in job.request.features)
         if on_gpu and not count_gpus("auto"):
@@ -50,7 +53,7 @@ def extract_shard(job: ShardJob) -> Account:
                 f"--device cuda: torch sees no GPU on worker {socket.gethostname()}:{os.getpid()}; "
                 "give the cluster only workers that have one, or use --device cpu"
             )
-        decoders = decoders_here(_decoders(threads, on_gpu), job.clip_timeout_s)
+        decoders = decoders_here(_decoders(job.threads, on_gpu), job.clip_timeout_s)
         return _extract(job, extractors, decoders)
 
 
@@ -75,33 +78,24 @@ def _decoders(threads: int, on_gpu: bool) -> int:
     return max(1, threads - 1) if on_gpu else 1 + threads // 4
 
 
-def build_extractors(request: Request, threads: int = 1) -> list[Extractor]:
-    """The extractors of a request, built once in each process, for so many threads."""
-    for spec in request.features:
-        extractor_class(spec.name, spec.source)  # brings torch, where the feature needs it
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
-    return [spec.extractor() for spec in request.features]
-
-
 def _extract(job: ShardJob, extractors: Sequence[Extractor], decoders: Decoders) -> Account:
     audio = {clip.clip_id: fingerprint(clip) for clip in job.clips}
-    outcomes: dict[str, Heard | ClipError] = {}
     durations: dict[str, float] = {}
     heard_s = 0.0
     spent = dict.fromkeys(("read", "decode", "resample", "network", "write"), 0.0)
     with ExitStack() as stack:
-        streams = [stack.enter_context(_open_stream(each, job, audio)) for each in extractors]
+        trial = Trial(job.threads, job.clip_timeout_s) if job.careful else None
+        if trial:
+            stack.enter_context(closing(trial))
+        streams = [
+            stack.enter_context(_open_stream(spec, extractor, job, audio))
+            for spec, extractor in zip(job.request.features, extractors, strict=True)
+        ]
         lacking = [clip for clip in job.clips if not all(stream.has(clip) for stream in streams)]
-        if job.careful:
-            outcomes.update(_try_alone(lacking, job))
-        to_hear = [clip for clip in lacking if clip.clip_id not in outcomes]
-        heard = decoders.hear_all(to_hear, _hearing(job.request, extractors))
+        heard = decoders.hear_all(lacking, _hearing(job.request, extractors))
         stack.enter_context(closing(heard))
         for clip in job.clips:
-            outcome = outcomes.get(clip.clip_id)
-            if outcome is None and clip in lacking:
-                _, outcome = next(heard)
+            outcome = next(heard)[1] if clip in lacking else None
             if isinstance(outcome, Heard):
                 heard_s += outcome.duration_s
                 durations[clip.clip_id] = outcome.duration_s
@@ -111,9 +105,11 @@ def _extract(job: ShardJob, extractors: Sequence[Extractor], decoders: Decoders)
                 if stream.has(clip):
                     durations[clip.clip_id] = stream.copy(clip)
                 elif isinstance(outcome, Heard):
-                    stream.add(clip, outcome)
+                    stream.add(clip, outcome, trial)
                 elif outcome is not None:
                     stream.fail(clip, outcome)
+        if trial:
+            trial.absolve()
         for stream in streams:
             stream.finish()
             stream.keep(job.beyond)
@@ -131,9 +127,10 @@ def _extract(job: ShardJob, extractors: Sequence[Extractor], decoders: Decoders)
         written={each.name: each.share(job.path(each.name).stat().st_size) for each in streams},
         worker=f"{socket.gethostname()}:{os.getpid()}",
         peak_bytes=peak_bytes() + decoders.peak_bytes,
+        threads=job.threads,
         notes=tuple(
             f"{job.path(stream.name)}: rows of {len(stream.damaged)} clips were damaged, "
-            f"{stream.damaged[0]} among them; they are computed anew"
+            f"{stream.damaged[0]} among them; {_fate(stream.damaged, job)}"
             for stream in streams
             if stream.damaged
         ),
@@ -162,6 +159,7 @@ class _Stream:
 
     def __init__(
         self,
+        spec: FeatureSpec,
         extractor: Extractor,
         writer: NativeWriter,
         files: Mapping[str, str],
@@ -169,6 +167,7 @@ class _Stream:
         watchdog: Watchdog,
     ) -> None:
         self.name = extractor.name
+        self._spec = spec
         self._rate = extractor.sample_rate
         self._batcher = Batcher(extractor, self._deliver, watchdog)
         self._writer = writer
@@ -215,12 +214,15 @@ class _Stream:
         """Of the shard's bytes, those of the rows that were computed and not taken over."""
         return size * self.rows // max(1, self.rows + self._kept_rows)
 
-    def add(self, clip: Clip, heard: Heard) -> None:
+    def add(self, clip: Clip, heard: Heard, trial: Trial | None = None) -> None:
         """Compute the clip's rows, and write those of all clips that are complete."""
         self._durations[clip.clip_id] = heard.duration_s
+        signal = heard.signals[self._rate]
         try:
+            if trial:
+                trial.check(self._spec, clip, signal)
             with self._computing():
-                self._batcher.push(clip.clip_id, heard.signals[self._rate])
+                self._batcher.push(clip.clip_id, signal)
         except ClipError as error:
             self.fail(clip, error)
 
@@ -250,7 +252,7 @@ class _Stream:
 
 @contextmanager
 def _open_stream(
-    extractor: Extractor, job: ShardJob, audio: Mapping[str, str]
+    spec: FeatureSpec, extractor: Extractor, job: ShardJob, audio: Mapping[str, str]
 ) -> Iterator[_Stream]:
     path = job.path(extractor.name)
     files = {clip.clip_id: extractor.fingerprint(clip, audio[clip.clip_id]) for clip in job.clips}
@@ -260,7 +262,15 @@ def _open_stream(
         if extractor.name in job.keep:
             kept = stack.enter_context(native_shard(path))
         writer = stack.enter_context(native_writer(path, header))
-        yield _Stream(extractor, writer, files, kept, Watchdog(job.clip_timeout_s))
+        yield _Stream(spec, extractor, writer, files, kept, Watchdog(job.clip_timeout_s))
+
+
+def _fate(damaged: Sequence[str], job: ShardJob) -> str:
+    """What becomes of clips whose rows were damaged."""
+    later = len(job.beyond.intersection(damaged))
+    if not later:
+        return "they are computed anew"
+    return f"{later} of them, beyond the limit of this run, are left to a run without --limit"
 
 
 def _unreadable(shard: NativeShard) -> list[str]:
@@ -272,43 +282,3 @@ def _unreadable(shard: NativeShard) -> list[str]:
         except FeatregError:
             found.append(clip_id)
     return found
-
-
-def _try_alone(clips: Sequence[Clip], job: ShardJob) -> dict[str, ClipError]:
-    """Clips that break a process, or raise an error: each is tried in one to throw away."""
-    # All of a clip knows no limit, for it grows with the clip; each call of a network does.
-    alone = Throwaway(_extract_alone, timeout_s=float("inf"))
-    broken: dict[str, ClipError] = {}
-    with closing(alone):
-        for clip in clips:
-            try:
-                threads = job.threads or threads_here()
-                alone.twice(clip, job.request, threads, job.clip_timeout_s)
-            except ChildHung:
-                reason = (
-                    f"{clip.path}: the network gave no answer within {job.clip_timeout_s:g} s "
-                    "(--clip-timeout), so it was stopped"
-                )
-                broken[clip.clip_id] = ClipError("extract", reason)
-            except ChildDied as death:
-                reason = f"{clip.path}: no process survives it, alone in one: {death}"
-                broken[clip.clip_id] = ClipError("extract", reason)
-            except FeatregError:  # no fault of the clip's
-                raise
-            except Exception as error:
-                reason = f"{clip.path}: {type(error).__name__}: {error}".splitlines()[0]
-                broken[clip.clip_id] = ClipError("extract", reason)
-    return broken
-
-
-def _extract_alone(clip: Clip, request: Request, threads: int, limit_s: float) -> None:
-    """Compute every feature of one clip, and forget it."""
-    watchdog = Watchdog(limit_s, sys.stderr)
-    extractors = build_extractors(request, threads)
-    heard = hear(clip, _hearing(request, extractors))
-    if isinstance(heard, Heard):
-        for extractor in extractors:
-            batcher = Batcher(extractor, lambda *rows: None, watchdog)
-            with suppress(ClipError):  # it will lack this feature, and may have the others
-                batcher.push(clip.clip_id, heard.signals[extractor.sample_rate])
-                batcher.flush()

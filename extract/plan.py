@@ -137,6 +137,8 @@ class Account:
         Bytes on disk that the computed rows take, by feature.
     worker, peak_bytes
         Who did it, and the most memory that it had, its decoders included.
+    threads
+        Of its network.
     notes
         What its user should hear of, a line each.
     """
@@ -151,6 +153,7 @@ class Account:
     written: dict[str, int] = field(default_factory=dict)
     worker: str = ""
     peak_bytes: int = 0
+    threads: int = 1
     notes: tuple[str, ...] = ()
 
 

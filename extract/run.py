@@ -148,7 +148,7 @@ def run_extraction(
     heard = {key for account in everything for key in account.durations}
     summary = _summarize(accounts, time.perf_counter() - begin)
     if accounts:
-        Rates.of(folder).learn(plan.jobs, accounts, workers).write(folder)
+        Rates.of(folder).learn(plan.jobs, accounts).write(folder)
     return replace(
         summary,
         clips=len(heard - failed),
@@ -185,7 +185,7 @@ def _accounts(jobs: Sequence[ShardJob], workers: Workers) -> Iterator[tuple[Shar
 
 def _in_words(error: Exception) -> str:
     if type(error).__name__ == "KilledWorker":
-        return "two workers died of it, or were killed"
+        return "its workers died of it, or were killed"
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 

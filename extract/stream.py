@@ -142,6 +142,12 @@ class Extractor(ABC):
         """
         return signal
 
+    def load(self) -> None:  # noqa: B027  # most have nothing to load
+        """Bring what `network` needs into memory, if it is not there yet.
+
+        Called before each batch, and not timed as one: a call of `network` has a limit.
+        """
+
     @abstractmethod
     def rows(self, samples: int) -> int:
         """Rows that a signal of `samples` samples gives; at least 1 for `samples` >= 1."""
@@ -254,6 +260,7 @@ class Batcher:
             return
         batch = self._inputs[0] if len(self._inputs) == 1 else np.concatenate(self._inputs)
         self._inputs, self._waiting = [], 0
+        self._extractor.load()
         try:
             with self._watched():
                 values = self._extractor.network(batch)

@@ -77,7 +77,8 @@ class Throwaway(Generic[Arguments, Result]):
 
     def __init__(self, function: Callable[Arguments, Result], timeout_s: float) -> None:
         self._function = function
-        self._timeout_s = timeout_s
+        # What is longer than any wait can be, is for ever.
+        self._timeout_s = timeout_s if timeout_s < threading.TIMEOUT_MAX else float("inf")
         self._child: subprocess.Popen[bytes] | None = None
         self._complaints: IO[bytes] | None = None
         self.peak_bytes = 0
@@ -241,8 +242,19 @@ def _serve() -> None:
         try:
             succeeded, result = True, function(*args, **kwargs)
         except Exception as error:
-            succeeded, result = False, error
+            succeeded, result = False, _as_it_arrives(error)
         _send(answers, (succeeded, result, peak_bytes()))
+
+
+def _as_it_arrives(error: Exception) -> Exception:
+    """The error, or its words where its class cannot be built again from a pickle."""
+    try:
+        arrived = pickle.loads(pickle.dumps(error))
+    except Exception:
+        arrived = None
+    if type(arrived) is type(error):
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _end_with_the_parent() -> None:

@@ -253,6 +253,10 @@ class Vggish(Extractor):
         starts = range(start * EXAMPLE_HOP, stop * EXAMPLE_HOP, EXAMPLE_HOP)
         return np.stack([log_mel(signal[first : first + EXAMPLE]) for first in starts])
 
+    def load(self) -> None:
+        """Read the weights of the network."""
+        self._embedding  # noqa: B018
+
     def network(self, inputs: Array) -> Array:
         """Rows of shape (n, 128) from examples of shape (n, 96, 64)."""
         blocks = -(-len(inputs) // self._block)

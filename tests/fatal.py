@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from abc import abstractmethod
+from pathlib import Path
 
 import numpy as np
 from loudness import Loudness, LoudnessConfig
@@ -41,6 +42,17 @@ class Hungry(Fatal):
 
     def suffer(self) -> None:
         np.empty(1 << 57, np.uint8)
+
+
+class Needy(Loudness):
+    """Cannot do anything without a file that is named by the environment."""
+
+    name = "needy"
+    Config = LoudnessConfig
+
+    def network(self, inputs: Array) -> Array:
+        Path(os.environ["FEATREG_TEST_NEED"]).read_bytes()
+        return super().network(inputs)
 
 
 class Hanging(Fatal):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 from kit import make_dataset
 from loudness import LoudnessConfig
 from threadpoolctl import threadpool_info
@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_info
 from featreg.datasets.base import Clip, Dataset, FeatregError, UsageError
 from featreg.datasets.workdir import DatasetDir
 from featreg.extract import cluster
-from featreg.extract.cluster import Workers, pack, plan_workers, run_jobs
+from featreg.extract.cluster import Workers, pack, plan_workers, run_jobs, still_wanted
 from featreg.extract.features import FeatureSpec, make_config
 from featreg.extract.musicnn import Musicnn
 from featreg.extract.pipeline import extract_shard
@@ -166,3 +166,43 @@ def test_a_job_that_fails_is_done_once_more_in_another_way(tmp_path: Path) -> No
     }
     assert isinstance(outcomes[0], ValueError)
     assert (outcomes[1], outcomes[2]) == (True, True)
+
+
+def wait_and_ask(begun: Path, go: Path, answer: Path) -> None:
+    """Say that it began, wait for a file, and answer whether anybody still wants this."""
+    begun.touch()
+    while not go.exists():
+        time.sleep(0.01)
+    answer.write_text(str(still_wanted()))
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_job_that_waited_for_its_turn_knows_whether_it_is_still_wanted(
+    cancelled: bool, tmp_path: Path
+) -> None:
+    begun, go, answer = (tmp_path / name for name in ("begun", "go", "answer"))
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=2, dashboard_address=None, processes=False
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        future = client.submit(wait_and_ask, begun, go, answer, pure=False)
+        wait_for(begun)
+        if cancelled:
+            future.cancel()
+            time.sleep(1)
+        go.touch()
+        wait_for(answer)
+    assert answer.read_text() == str(not cancelled)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not (path.exists() and (path.name == "begun" or path.read_text())):
+        assert time.monotonic() < deadline, f"no {path.name}"
+        time.sleep(0.01)
+
+
+def test_without_dask_every_job_is_wanted() -> None:
+    assert still_wanted()

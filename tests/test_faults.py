@@ -19,6 +19,8 @@ import pytest
 from kit import tone, write
 from runs import Run, contents, prep
 
+from featreg.datasets.native import native_shard
+
 CLIPS = 24
 FEATURES = "loudness:Loudness"
 
@@ -204,6 +206,52 @@ def test_a_clip_that_the_network_cannot_bear_is_found_among_others(
     run = prep(work, *command, "--features", f"fatal:{feature}", "--max-failures", 1)
     assert run.wait() == 0, run.output
     assert "nothing new to do" in run.output
+
+
+def test_what_one_network_cannot_bear_other_features_have(tmp_path: Path) -> None:
+    command = make_unbearable(tmp_path / "source", ["00", "01", "02"], "02")
+    work = tmp_path / "work"
+    run = prep(work, *command, "--features", f"fatal:Hungry,{FEATURES}")
+    assert run.wait() == 1, run.output
+    for name, clips in {"audio": 3, "loudness": 3, "hungry": 2}.items():
+        with native_shard(work / "tones" / "native" / name / "train-00000.h5") as shard:
+            assert len(shard.clip_ids) == clips
+    run = prep(work, *command, "--features", FEATURES)
+    assert run.wait() == 0, run.output
+    assert "3 clips extracted, 0 failed, of 3; nothing new to do" in run.output
+    run = prep(work, "align", "--resolution", 0.1, "--features", "loudness", "--workers", 1)
+    assert run.wait() == 0, run.output
+    assert "3 clips" in run.output
+
+
+def test_a_clip_that_hangs_its_decoder_beside_one_that_kills_the_network(tmp_path: Path) -> None:
+    command = make_unbearable(tmp_path / "source", ["00", "01-hang", "02", "03-crash"], "02")
+    work = tmp_path / "work"
+    options = ["--features", "fatal:Deadly", "--clip-timeout", 2]
+    run = prep(work, *command, *options, traps=tmp_path)
+    assert run.wait() == 1, run.output
+    assert "1 clips extracted, 3 failed, of 4" in run.output
+    failures = pd.read_csv(work / "tones" / "failures.csv", index_col="clip_id")
+    stages = {"01-hang.wav": "decode", "02.wav": "extract", "03-crash.wav": "decode"}
+    assert failures["stage"].to_dict() == stages
+
+
+def test_what_happens_to_every_clip_is_blamed_on_none_and_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = make_manifest(tmp_path / "source", ["00", "01", "02"])
+    need = tmp_path / "need"
+    monkeypatch.setenv("FEATREG_TEST_NEED", str(need))
+    work = tmp_path / "work"
+    command = ["extract", "--dataset", manifest, "--features", "fatal:Needy", "--workers", 1,
+               "--allow-missing", "--device", "cpu"]  # fmt: skip
+    run = prep(work, *command)
+    assert run.wait() == 1, run.output
+    assert "needy: with every clip, FileNotFoundError" in run.output
+    need.touch()
+    run = prep(work, *command)
+    assert run.wait() == 0, run.output
+    assert "3 clips extracted, 0 failed, of 3" in run.output
 
 
 def read_only(work: Path, *arguments: object) -> tuple[int, str]:
