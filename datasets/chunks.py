@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,13 +158,17 @@ def _room(stored: int, unpacked: int) -> tuple[Array, Array]:
     return first[:stored], second[:unpacked]
 
 
+# What numba compiles to 64 bits with a sign; to type checkers, with any numpy, an int.
+_wide: Callable[[Any], int] = np.int64  # type: ignore[assignment,unused-ignore]
+
+
 @njit(nogil=True, cache=True)
 def _unpack(stored: Array, unpacked: Array, packed: bool) -> bool:
     """Whether `stored` fits its checksum, and has been unpacked if it was `packed`."""
     content = stored[: len(stored) - _CHECKSUM_BYTES]
     found = 0
     for k in range(_CHECKSUM_BYTES):
-        found |= np.int64(stored[len(content) + k]) << (8 * k)
+        found |= _wide(stored[len(content) + k]) << (8 * k)
     if fletcher32(content) != found:
         return False
     return not packed or lzf_decompress(content, unpacked) == len(unpacked)
@@ -200,8 +204,8 @@ _WORDS = 256  # of which both sums fit into 32 bits
 
 
 @njit(nogil=True, cache=True)
-def _folded(total: int) -> int:
-    rest = np.int64(total % np.uint64(_SUMMED_MODULO))
+def _folded(total: np.uint64) -> int:
+    rest: int = _wide(total % np.uint64(_SUMMED_MODULO))
     return _SUMMED_MODULO if total and not rest else rest
 
 
@@ -215,7 +219,7 @@ def lzf_decompress(packed: Array, unpacked: Array) -> int:
     """
     at, end, written, room = 0, len(packed), 0, len(unpacked)
     while at < end:
-        control = np.int64(packed[at])
+        control: int = _wide(packed[at])
         at += 1
         if control < 32:
             count = control + 1
@@ -229,11 +233,11 @@ def lzf_decompress(packed: Array, unpacked: Array) -> int:
             if count == 9:
                 if at >= end:
                     return -1
-                count += np.int64(packed[at])
+                count += _wide(packed[at])
                 at += 1
             if at >= end:
                 return -1
-            back = ((control & 31) << 8 | np.int64(packed[at])) + 1
+            back = ((control & 31) << 8 | _wide(packed[at])) + 1
             at += 1
             if back > written or written + count > room:
                 return -1

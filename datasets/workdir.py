@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -274,16 +275,16 @@ class DatasetDir:
         labels, masks = _labels(table, classes)
         clips = tuple(
             Clip(
-                row.clip_id,
-                Path(row.path),
-                row.split,
+                clip_id,
+                Path(path),
+                split,
                 label,
                 mask,
-                start_s=row.start_s,
-                duration_s=None if np.isnan(row.duration_s) else row.duration_s,
+                start_s=start_s,
+                duration_s=None if math.isnan(duration_s) else duration_s,
             )
-            for row, label, mask in zip(
-                table[list(_FIXED)].itertuples(index=False), labels, masks, strict=True
+            for clip_id, path, split, start_s, duration_s, label, mask in zip(
+                *(table[name].tolist() for name in _FIXED), labels, masks, strict=True
             )
         )
         return Dataset(

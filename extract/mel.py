@@ -73,6 +73,7 @@ def mel_filterbank(
     bins = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
     rising = (bins - left) / (peak - left)
     falling = (right - bins) / (right - peak)
+    filters: npt.NDArray[np.float32]
     filters = np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
     if norm == "slaney":  # after the rounding, as in librosa
         filters = (filters * (2.0 / (right - left))).astype(np.float32)

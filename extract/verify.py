@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from featreg.datasets import aligned, native
 from featreg.datasets.base import SPLITS
-from featreg.datasets.shards import content_sha256, datasets_of, read_text
+from featreg.datasets.shards import Array, content_sha256, datasets_of, read_text
 
 from .align import target_rows
 from .external import likely_rows
@@ -68,13 +68,13 @@ def _stored_faults(file: h5py.File) -> Iterator[str]:
         yield "the attributes are not what was written: the hash of the content differs"
 
 
-def _blocks(dataset: h5py.Dataset) -> Iterator[np.ndarray]:
+def _blocks(dataset: h5py.Dataset) -> Iterator[Array]:
     rows = max(1, _BLOCK_BYTES // max(1, dataset.dtype.itemsize * math.prod(dataset.shape[1:])))
     for start in range(0, len(dataset), rows):
         yield np.ascontiguousarray(dataset[start : start + rows])
 
 
-def _offset_faults(name: str, offset: np.ndarray, clips: int, total: int) -> Iterator[str]:
+def _offset_faults(name: str, offset: Array, clips: int, total: int) -> Iterator[str]:
     if len(offset) != clips + 1:
         yield f"{name} has {len(offset)} entries, expected {clips + 1} for {clips} clips"
     elif offset[0] != 0 or offset[-1] != total or (np.diff(offset) < 1).any():

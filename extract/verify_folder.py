@@ -125,7 +125,8 @@ class FolderCheck:
         self._name = folder.path.absolute().name
         self._classes = folder.read_classes()
         self._place: dict[str, int] = {}
-        splits, hashes = [np.empty(0, "<U5")], [np.empty(0, np.uint64)]
+        splits: list[npt.NDArray[np.str_]] = [np.empty(0, "<U5")]
+        hashes: list[npt.NDArray[np.uint64]] = [np.empty(0, np.uint64)]
         for block in folder.clip_blocks():
             first = len(self._place)
             self._place.update((key, first + k) for k, key in enumerate(block.clip_id))

@@ -8,7 +8,7 @@ this file; where it has none, the table has a dash.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
@@ -316,10 +316,10 @@ def read(folder: Path) -> list[Row]:
     path = folder / f"{NAME}.csv"
     if not path.is_file():
         return []
-    words = {field.name: str for field in fields(Row) if field.type == "str"}
+    types: dict[Hashable, Any] = {field.name: str for field in fields(Row) if field.type == "str"}
     found = pd.read_csv(
         path,
-        dtype={**words, "seeds": int},
+        dtype={**types, "seeds": int},
         keep_default_na=False,
         na_values={"spread": [""], "alpha": [""]},
     )
