@@ -19,6 +19,10 @@ from .throwaway import ChildDied, ChildHung, Throwaway
 from .watchdog import Watchdog
 
 
+class EveryClipFailed(Exception):
+    """Several clips were tried alone, and all of them failed of one cause; `str` says which."""
+
+
 class Trial:
     """Tries clips one at a time.
 
@@ -70,13 +74,13 @@ class Trial:
 
         Raises
         ------
-        RuntimeError
+        EveryClipFailed
             If several were tried and all of them failed, of the same cause: what is not
             there, or does not work, is not in the clips.
         """
         for name, causes in self._causes.items():
             if 1 < len(causes) == self._tried[name] and len(set(causes)) == 1:
-                raise RuntimeError(f"{name}: with every clip, {causes[0]}")
+                raise EveryClipFailed(f"{name}: with every clip, {causes[0]}")
 
     def close(self) -> None:
         """End the process."""

@@ -13,6 +13,7 @@ from featreg.datasets.console import progress, say, warn
 from featreg.datasets.native import Failure, native_shard
 from featreg.datasets.workdir import DatasetDir
 
+from .careful import EveryClipFailed
 from .cluster import Workers, run_jobs
 from .estimate import Rates
 from .pipeline import extract_shard
@@ -186,6 +187,8 @@ def _accounts(jobs: Sequence[ShardJob], workers: Workers) -> Iterator[tuple[Shar
 def _in_words(error: Exception) -> str:
     if type(error).__name__ == "KilledWorker":
         return "its workers died of it, or were killed"
+    if isinstance(error, EveryClipFailed):
+        return str(error)
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 

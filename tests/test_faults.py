@@ -247,7 +247,7 @@ def test_what_happens_to_every_clip_is_blamed_on_none_and_done_again(
                "--allow-missing", "--device", "cpu"]  # fmt: skip
     run = prep(work, *command)
     assert run.wait() == 1, run.output
-    assert "needy: with every clip, FileNotFoundError" in run.output
+    assert "the whole shard failed: needy: with every clip, FileNotFoundError" in run.output
     need.touch()
     run = prep(work, *command)
     assert run.wait() == 0, run.output
