@@ -247,11 +247,7 @@ def test_tables_say_what_made_them(work: Path, monkeypatch: pytest.MonkeyPatch) 
     ablate.write(ablate.points(groups, chosen), reports)
     params.write(params.table_two(50, "mel_cnn"), reports)
     monkeypatch.setattr("sys.argv", ["/any/bin/train", "table1", "--seeds", "2"])
-    cells = [
-        table1.Cell(each.config.method_title, [[result.config for result in each.results]])
-        for each in groups
-    ]
-    table1.write(table1.rows(cells, Runner(work), {}), [], reports)
+    write_table(work)
     page = page_of(work)
     assert "demo: made by <code>train table1 --seeds 2</code>." in page
     assert "Made by <code>train ablate --seeds 2</code>." in page
@@ -261,13 +257,29 @@ def test_tables_say_what_made_them(work: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "Table II of the paper has harmonic_cnn and 17 classes" in page
 
 
-def test_a_row_whose_runs_are_gone_says_so(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["/any/bin/train", "table1", "--seeds", "2"])
+def write_table(work: Path) -> None:
+    """`train table1` of the runs that are there."""
     cells = [
         table1.Cell(each.config.method_title, [[result.config for result in each.results]])
         for each in load(work, [], None)
     ]
     table1.write(table1.rows(cells, Runner(work), {}), [], work / "reports")
+
+
+def test_a_seed_more_than_the_table_has_leaves_its_method_drawn(work: Path) -> None:
+    write_table(work)
+    made_up_run(work, 0, 0.2, fraction=0.1)
+    for seed in (2, 3):
+        made_up_run(work, seed, 0.5)
+    page = page_of(work)
+    assert left_out(page) == ["baseline (fraction 0.1)"]
+    assert "No baseline is among these runs" not in page
+    assert "is 0.110 better than baseline" in page
+
+
+def test_a_row_whose_runs_are_gone_says_so(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/any/bin/train", "table1", "--seeds", "2"])
+    write_table(work)
     assert "run removed" not in page_of(work)
     names = [f"demo-conreg-musicnn-a0.3-s{seed}" for seed in (0, 1)]
     for gone in ([1], [0, 1]):  # some of them, and all

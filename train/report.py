@@ -146,10 +146,12 @@ def _worded(text: str) -> Markup:
 def headline(groups: Sequence[Group], rows: Sequence[table1.Row]) -> list[Group]:
     """The groups that plots choose from: those in the table, or else those with every clip.
 
+    A group is in the table if one of its runs is: seeds may have been added since.
+
     First the baseline, then what is regularized, then the other methods.
     """
     names = {name for row in rows for name in row.runs.split()}
-    tabled = [each for each in groups if {run.folder.name for run in each.results} <= names]
+    tabled = [each for each in groups if names & {run.folder.name for run in each.results}]
     full = [each for each in groups if each.config.fraction == 1]
     chosen = tabled or full or groups
 
