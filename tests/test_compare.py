@@ -7,6 +7,7 @@ import dataclasses
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,6 +122,51 @@ def test_runs_on_other_data_are_another_group(work: Path) -> None:
     ]
     assert len({each.test_set for each in groups}) == 1  # the same clips, in another order
     assert "test set" not in table(groups)
+
+
+def copied_run(work: Path, name: str, target: str, **changes: Any) -> RunDir:
+    """A run that differs from another in parts of its configuration."""
+    run = RunDir(work / "runs" / target)
+    shutil.copytree(work / "runs" / name, run.path)
+    about = run.read_json("config.json")
+    recipe = about["config"]["recipe"] | changes.pop("recipe", {})
+    about["config"] |= {**changes, "recipe": recipe}
+    run.write_json("config.json", about)
+    return run
+
+
+def test_equal_labels_say_what_differs_and_no_more(work: Path) -> None:
+    first = "demo-baseline-s0"
+    copied_run(work, first, "by-roc", metric="roc_auc")
+    copied_run(work, first, "exact", recipe={"precision": "float32"})
+    copied_run(work, "demo-conreg-musicnn-a0.3-s0", "close", alpha=0.3000001)
+    report = RunDir(work / "runs" / "by-roc").read_json("report.json")
+    report["valid"] = {"roc_auc": 0.8}
+    RunDir(work / "runs" / "by-roc").write_json("report.json", report)
+    groups = load(work, [], None)
+    assert [each.label for each in groups] == [
+        "baseline, selected by macro PR-AUC, in auto",
+        "baseline, selected by macro PR-AUC, in float32",
+        "baseline, selected by macro ROC-AUC, in auto",
+        "Con-Reg (musicnn, alpha 0.3), as close",
+        "Con-Reg (musicnn, alpha 0.3), as demo-conreg-musicnn-a0.3-s0",
+    ]
+    rows = table(groups)
+    assert rows["valid macro ROC-AUC"].tolist() == ["–", "–", "0.800", "–", "–"]
+    assert rows["valid macro PR-AUC"].tolist()[2] == "–"
+    page = page_of(work)
+    assert "the best macro PR-AUC or macro ROC-AUC (each run&#39;s --metric) on the" in page
+    assert page.count(" for want of test clips that have the class: banjo.") == 2
+    assert "nan" not in page.split("Every run, on the test split")[1].split("</table>")[0]
+
+
+def test_equal_labels_of_other_sets_name_the_sets(work: Path) -> None:
+    run = copied_run(work, "demo-baseline-s0", "other-set", aligned="other-0.1s")
+    on_other_data(run, np.arange(40))
+    assert [each.label for each in load(work, [], None)][:2] == [
+        "baseline, aligned as musicnn-0.1s",
+        "baseline, aligned as other-0.1s",
+    ]
 
 
 @pytest.mark.parametrize(

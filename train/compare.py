@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from featreg.datasets.workdir import choose
 from .metrics import METRICS
 from .presets import ALPHAS, Config
 from .runs import RunDir, find_runs
+from .tables import UNKNOWN
 
 
 @dataclass
@@ -157,18 +157,42 @@ def group(results: Sequence[Result]) -> list[Group]:
     """Results by all of their configuration but the seed, and by their data.
 
     What all of them share beyond their dataset's preset is left out of their labels, and
-    is what `common` says. Groups that differ in their data alone say which.
+    is what `common` says. Where labels are equal all the same, they say what differs.
     """
     groups: dict[str, list[Result]] = {}
     for result in sorted(results, key=lambda result: result.config.seed):
         groups.setdefault(_key(result, "seed"), []).append(result)
     shared = common([Group("", members) for members in groups.values()])
     found = [Group(members[0].config.titled(shared), members) for members in groups.values()]
-    labels = Counter(each.label for each in found)
-    for each in found:
-        if labels[each.label] > 1:
-            each.label += f", shards {each.results[0].about['data']['fingerprint'][:8]}"
+    _tell_apart(found)
     return sorted(found, key=lambda each: (each.config.method != "baseline", each.label))
+
+
+def _tell_apart(groups: Sequence[Group]) -> None:
+    """Add to equal labels of a dataset what differs there, and only that."""
+    # The hash of shards says least, so only where nothing before it differs; a name always does.
+    for marks in (("metric", "precision", "aligned"), ("shards",), ("run",)):
+        alike: dict[tuple[str, str], list[Group]] = {}
+        for each in groups:
+            alike.setdefault((each.config.dataset, each.label), []).append(each)
+        for members in alike.values():
+            said = [_marks(each) for each in members]
+            for mark in marks:
+                if len({words[mark] for words in said}) > 1:
+                    for each, words in zip(members, said, strict=True):
+                        each.label += f", {words[mark]}"
+
+
+def _marks(each: Group) -> dict[str, str]:
+    """What no label holds, in words."""
+    config, first = each.config, each.results[0]
+    return {
+        "metric": f"selected by {METRICS[config.metric].title}",
+        "precision": f"in {config.recipe.precision}",
+        "aligned": f"aligned as {config.aligned}",
+        "shards": f"shards {first.about['data']['fingerprint'][:8]}",
+        "run": f"as {first.folder.name}",
+    }
 
 
 def common(groups: Sequence[Group]) -> list[str]:
@@ -187,7 +211,8 @@ def table(groups: Sequence[Group]) -> pd.DataFrame:
     """One row a group: test metrics as mean and spread, and the validation metric.
 
     The spread is the sample standard deviation over seeds; where there is one seed,
-    there is none. Where groups were tested on different things, a column numbers them.
+    there is none. Where groups were tested on different things, a column numbers them; where
+    other metrics selected their epochs, each has a dash in the others' columns.
     """
     tested = list(dict.fromkeys(each.test_set for each in groups))
     rows: list[dict[str, object]] = []
@@ -203,7 +228,7 @@ def table(groups: Sequence[Group]) -> pd.DataFrame:
             f"{each.results[0].about['parameters']['inference']:,}"
         )
         rows.append(row)
-    found: pd.DataFrame = pd.DataFrame(rows)
+    found: pd.DataFrame = pd.DataFrame(rows).fillna(UNKNOWN)
     return found
 
 

@@ -19,6 +19,7 @@ from . import ablate, params, plots, table1
 from .compare import Group, Result, alphas, common, differences, notes, table
 from .metrics import METRICS
 from .spelling import command
+from .tables import UNKNOWN
 
 MOST_GROUPS = 6
 """A plot holds no more groups than this; tables hold them all."""
@@ -167,19 +168,29 @@ def _by_dataset(groups: Sequence[Group]) -> list[list[Group]]:
 
 
 def _lead(groups: Sequence[Group]) -> list[str]:
-    config, data = groups[0].config, groups[0].results[0].about["data"]
+    data = groups[0].results[0].about["data"]
     full = max(result.about["data"]["clips"]["train"] for each in groups for result in each.results)
     clips = data["clips"]
     about = (
         f"{data['dataset']}: {full} training, {clips['valid']} validation and {clips['test']} test "
-        f"clips, {len(data['classes'])} classes. The epoch with the best "
-        f"{METRICS[config.metric].title} on the validation split was tested, once; a clip's "
-        "probability is the mean over its evaluation chunks."
+        f"clips, {len(data['classes'])} classes. The epoch with the best {_selecting(groups)} on "
+        "the validation split was tested, once; a clip's probability is the mean over its "
+        "evaluation chunks."
     )
     lines = [about, *notes(groups)]
     if shared := common(groups):
         lines.append(f"All runs: {', '.join(shared)}.")
     return lines
+
+
+def _metrics(groups: Sequence[Group]) -> list[str]:
+    """What selected epochs: a metric for each group, each once."""
+    return list(dict.fromkeys(each.config.metric for each in groups))
+
+
+def _selecting(groups: Sequence[Group]) -> str:
+    titles = [METRICS[metric].title for metric in _metrics(groups)]
+    return titles[0] if len(titles) == 1 else f"{' or '.join(titles)} (each run's --metric)"
 
 
 def _tables(rows: Sequence[table1.Row], reports: Path, dataset: str) -> list[Section]:
@@ -202,18 +213,19 @@ def _tables(rows: Sequence[table1.Row], reports: Path, dataset: str) -> list[Sec
 
 
 def _results(groups: Sequence[Group], shown: Sequence[Group]) -> Section:
-    first, metric = groups[0].results[0], groups[0].config.metric
+    first = groups[0].results[0]
     seeds = max(len(each.results) for each in groups)
     note = (
         f"Mean ± sample standard deviation over up to {seeds} seeds."
         if seeds > 1
         else "One seed each: how far the numbers vary from seed to seed is not known."
     )
-    if undefined := first.report["undefined"].get(metric, []):
-        note += (
-            f" Left out of the {METRICS[metric].title}, for want of test clips that have the "
-            f"class: {', '.join(undefined)}."
-        )
+    for metric in _metrics(groups):
+        if undefined := first.report["undefined"].get(metric, []):
+            note += (
+                f" Left out of the {METRICS[metric].title}, for want of test clips that have the "
+                f"class: {', '.join(undefined)}."
+            )
     points = differences(shown) + alphas(shown)
     return Section("Every run, on the test split", [note], table(groups), points=points)
 
@@ -270,7 +282,7 @@ def _per_class(groups: Sequence[Group]) -> Section:
     counts = groups[0].results[0].classes["positives"]
     cells = {
         each.label: [
-            f"{value:.3f}" if value == value else table1.UNKNOWN  # NaN equals nothing
+            f"{value:.3f}" if value == value else UNKNOWN  # NaN equals nothing
             for value in each.precision[counts.index]
         ]
         for each in groups
@@ -278,7 +290,7 @@ def _per_class(groups: Sequence[Group]) -> Section:
     found = pd.DataFrame({"class": counts.index, "test clips": counts.to_numpy(), **cells})
     said = (
         "Average precision on the test split, mean over seeds; test clips are those that have the "
-        f"class, and {table1.UNKNOWN} stands where there is none."
+        f"class, and {UNKNOWN} stands where there is none."
     )
     folded = f"All {len(found)} classes" if len(found) > MOST_ROWS else ""
     return Section("Class by class, in numbers", [said], found, folded=folded)

@@ -29,12 +29,10 @@ from .params import METHODS
 from .presets import Config
 from .runs import RunDir
 from .spelling import typed
+from .tables import UNKNOWN
 
 NAME = "table1"
 """Of the files in ``reports``."""
-
-UNKNOWN = "–"
-"""Stands where there is no number."""
 
 _PRINTED = ("dataset", "method", "features", "value")
 

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
+UNKNOWN = "–"
+"""Stands where there is no number."""
+
 
 def print_table(found: pd.DataFrame) -> None:
     """Print a table, as wide as it needs to be where that is no terminal.
