@@ -112,6 +112,15 @@ def on_other_data(run: RunDir, keep: np.ndarray, classes: list[str] = CLASSES) -
     run.write_json("report.json", report)
 
 
+def test_a_run_that_is_named_twice_counts_once(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(work / "runs" / "demo-baseline-s0")
+    [group] = load(work, ["demo-baseline-s0", ".", "demo-baseline-s1"], None)
+    assert [result.folder.name for result in group.results] == [
+        "demo-baseline-s0",
+        "demo-baseline-s1",
+    ]
+
+
 def test_runs_on_other_data_are_another_group(work: Path) -> None:
     on_other_data(RunDir(work / "runs" / "demo-baseline-s1"), np.arange(40)[::-1])
     groups = load(work, [], None)

@@ -63,6 +63,19 @@ def session(path: Path) -> Any:
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
+def test_a_run_is_called_as_its_folder_however_that_is_spelled(
+    work: Path, trained: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained.path)
+    result = call(work, "export", ".", "--format", "torchscript")
+    assert result.exit_code == 0, result.output
+    assert (work / "exports" / "trained.pt").is_file()
+    assert not (work / "exports" / ".pt").exists()
+    monkeypatch.chdir(work)
+    found = json.loads(call(work, "eval", "runs/../runs/trained", "--format", "json").stdout)
+    assert found["run"] == "trained"
+
+
 @pytest.mark.parametrize("clips", [1, 3])
 @pytest.mark.parametrize("seconds", [0.05, 0.95, 1.0, 2.31])
 def test_an_exported_model_says_what_the_original_says(

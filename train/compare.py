@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from featreg.datasets.base import FeatregError, UsageError
+from featreg.datasets.base import FeatregError
 from featreg.datasets.console import warn
 from featreg.datasets.workdir import choose
 
 from .metrics import METRICS
 from .presets import ALPHAS, Config
-from .runs import RunDir, find_runs
+from .runs import RunDir, find_run, find_runs
 from .tables import UNKNOWN
 
 
@@ -117,7 +117,7 @@ def load(work: Path, names: Sequence[str], dataset: str | None) -> list[Group]:
     work
         The working folder.
     names
-        Runs, by name or path; none for all of the dataset.
+        Runs, by name or path, each used once; none for all of the dataset.
     dataset
         Whose runs; None if all are of one.
 
@@ -128,7 +128,7 @@ def load(work: Path, names: Sequence[str], dataset: str | None) -> list[Group]:
     UsageError
         If the runs are of several datasets.
     """
-    runs = [_find(work, name) for name in names] or find_runs(work)
+    runs = list(dict.fromkeys(find_run(work, name) for name in names)) or find_runs(work)
     for run in runs:
         if not run.finished and names:
             raise FeatregError(f"{run.path}: not finished; `train run` goes on with it")
@@ -143,14 +143,6 @@ def load(work: Path, names: Sequence[str], dataset: str | None) -> list[Group]:
         f"{work / 'runs'}: no finished run; run `train run` first",
     )
     return group([result for result in results if result.config.dataset == chosen])
-
-
-def _find(work: Path, name: str) -> RunDir:
-    for path in (work / "runs" / name, Path(name)):
-        if (path / "config.json").is_file():
-            return RunDir(path)
-    there = ", ".join(run.name for run in find_runs(work)) or "none"
-    raise UsageError(f"{name}: no such run; there is {there}")
 
 
 def group(results: Sequence[Result]) -> list[Group]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -267,17 +268,35 @@ def choose_run(work: Path, wanted: str | None, option: str = "--run") -> RunDir:
     UsageError
         If there is none of that name, or there are several to choose from.
     """
-    runs = find_runs(work)
     if wanted is None:
-        finished = [run.name for run in runs if run.finished]
+        finished = [run.name for run in find_runs(work) if run.finished]
         empty = f"{work / 'runs'}: no finished run; run `train run` first"
         return RunDir(work / "runs" / choose("run", option, finished, None, empty))
+    run = find_run(work, wanted)
+    if not run.finished:
+        raise FeatregError(f"{run.path}: not finished; `train run` goes on with it")
+    return run
+
+
+def find_run(work: Path, wanted: str) -> RunDir:
+    """The run that is meant, finished or not.
+
+    Parameters
+    ----------
+    work
+        The working folder.
+    wanted
+        A name in WORK/runs, or a folder, however it is spelled: ``.`` has a name of its own.
+
+    Raises
+    ------
+    UsageError
+        If there is none of that name.
+    """
     for path in (work / "runs" / wanted, Path(wanted)):
         if (path / "config.json").is_file():
-            if not RunDir(path).finished:
-                raise FeatregError(f"{path}: not finished; `train run` goes on with it")
-            return RunDir(path)
-    there = ", ".join(run.name for run in runs) or "none"
+            return RunDir(Path(os.path.abspath(path)))  # and not what a link leads to
+    there = ", ".join(run.name for run in find_runs(work)) or "none"
     raise UsageError(f"{wanted}: no such run; there is {there}")
 
 
