@@ -121,6 +121,19 @@ def test_a_run_that_is_named_twice_counts_once(work: Path, monkeypatch: pytest.M
     ]
 
 
+def test_a_seed_counts_once(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied_run(work, "demo-baseline-s1", "again")
+    said: list[str] = []
+    monkeypatch.setattr("featreg.train.compare.warn", said.append)
+    [baseline, _] = load(work, [], None)
+    assert [result.folder.name for result in baseline.results] == [
+        "demo-baseline-s0",
+        "demo-baseline-s1",
+    ]
+    assert said == ["again repeats demo-baseline-s1, and is left out"]
+    assert table([baseline])["seeds"].tolist() == [2]
+
+
 def test_runs_on_other_data_are_another_group(work: Path) -> None:
     on_other_data(RunDir(work / "runs" / "demo-baseline-s1"), np.arange(40)[::-1])
     groups = load(work, [], None)

@@ -149,15 +149,24 @@ def group(results: Sequence[Result]) -> list[Group]:
     """Results by all of their configuration but the seed, and by their data.
 
     What all of them share beyond their dataset's preset is left out of their labels, and
-    is what `common` says. Where labels are equal all the same, they say what differs.
+    is what `common` says. Where labels are equal all the same, they say what differs. Of a
+    seed that is there twice one run is taken: the one that bears the name of its configuration.
     """
-    groups: dict[str, list[Result]] = {}
-    for result in sorted(results, key=lambda result: result.config.seed):
-        groups.setdefault(_key(result, "seed"), []).append(result)
-    shared = common([Group("", members) for members in groups.values()])
-    found = [Group(members[0].config.titled(shared), members) for members in groups.values()]
+    groups: dict[str, dict[int, Result]] = {}
+    for result in sorted(results, key=_by_seed):
+        first = groups.setdefault(_key(result, "seed"), {}).setdefault(result.config.seed, result)
+        if first is not result:
+            warn(f"{result.folder.name} repeats {first.folder.name}, and is left out")
+    members = [list(each.values()) for each in groups.values()]
+    shared = common([Group("", each) for each in members])
+    found = [Group(each[0].config.titled(shared), each) for each in members]
     _tell_apart(found)
     return sorted(found, key=lambda each: (each.config.method != "baseline", each.label))
+
+
+def _by_seed(result: Result) -> tuple[int, bool]:
+    config = result.config
+    return config.seed, not result.folder.name.startswith(config.run_name)
 
 
 def _tell_apart(groups: Sequence[Group]) -> None:
