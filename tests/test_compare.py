@@ -358,6 +358,24 @@ def test_a_row_whose_runs_are_gone_says_so(work: Path, monkeypatch: pytest.Monke
         assert said == [names[seed] for seed in gone]
 
 
+def test_a_row_whose_runs_were_made_again_says_so(work: Path) -> None:
+    write_table(work)
+    assert "made again" not in page_of(work)
+    run = RunDir(work / "runs" / "demo-baseline-s1")
+    report = run.read_json("report.json")
+    report["test"]["pr_auc"] = 0.8
+    run.write_json("report.json", report)
+    rows, groups = table1.read(work / "reports"), load(work, [], None)
+    [note] = table1.replaced_notes(rows, groups)
+    assert note == (
+        "baseline on demo: 0.550 is kept, but its runs were made again since, and now have 0.650; "
+        "run `train table1` again."
+    )
+    assert "now have 0.650; run <code>train table1</code> again." in page_of(work)
+    shutil.rmtree(run.path)  # of which the page says more below
+    assert "made again" not in page_of(work)
+
+
 def test_names_of_combined_features_break_on_narrow_screens(work: Path) -> None:
     made_up_run(work, 0, 0.6, **{**CONREG, "features": ("vggish", "openl3")})
     assert "<td>Con-Reg (vggish+<wbr>openl3, alpha 0.3)</td>" in page_of(work)

@@ -129,7 +129,12 @@ def table1_command(
     folder = work / "reports"
     rows = table1.merged(table1.read(folder), table1.rows(cells, runner, known))
     groups = table1.groups_of(rows, work)
-    said = [*table1.notes(rows), *table1.removed_notes(rows, groups), *notes(groups)]
+    said = [
+        *table1.notes(rows),
+        *table1.removed_notes(rows, groups),
+        *table1.replaced_notes(rows, groups),
+        *notes(groups),
+    ]
     table1.write(rows, said, folder)
     write_table_one(folder / "table1.html", rows, groups)
     print_table(table1.wide(rows))

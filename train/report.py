@@ -71,7 +71,7 @@ def write_report(path: Path, groups: Sequence[Group], reports: Path | None = Non
     rows = table1.read(reports) if reports else []
     rows = [row for row in rows if row.dataset == dataset]
     shown = headline(groups, rows) if reports else list(groups)
-    sections = _tables(rows, reports, dataset) if reports else []
+    sections = _tables(rows, reports, groups) if reports else []
     sections += [_results(groups, shown), *_figures(groups, shown)]
     if reports and (counts := params.read(reports)):
         said = [params.caption(counts), f"Made by `{params.command(counts)}`."]
@@ -86,7 +86,8 @@ def write_table_one(path: Path, rows: Sequence[table1.Row], groups: Sequence[Gro
     if len(_by_dataset(groups)) > 1:
         groups = [replace(each, label=f"{each.config.dataset}: {each.label}") for each in groups]
     title = "Methods, features, datasets"
-    section = Section(title, (), table1.wide(rows), points=table1.notes(rows))
+    points = [*table1.notes(rows), *table1.replaced_notes(rows, groups)]
+    section = Section(title, (), table1.wide(rows), points=points)
     differ = Section("Against the baseline", points=differences(groups))
     lead = [line for each in _by_dataset(groups) for line in _lead(each)]
     write_page(path, "featreg: Table I", lead, [section, differ], groups, gone)
@@ -193,12 +194,13 @@ def _selecting(groups: Sequence[Group]) -> str:
     return titles[0] if len(titles) == 1 else f"{' or '.join(titles)} (each run's --metric)"
 
 
-def _tables(rows: Sequence[table1.Row], reports: Path, dataset: str) -> list[Section]:
+def _tables(rows: Sequence[table1.Row], reports: Path, groups: Sequence[Group]) -> list[Section]:
     sections = []
     if rows:
-        shown, points = table1.wide(rows), table1.notes(rows)
+        shown = table1.wide(rows)
+        points = [*table1.notes(rows), *table1.replaced_notes(rows, groups)]
         sections.append(Section("Methods and features (Table I)", (), shown, points=points))
-    for found in ablate.read(reports, dataset):
+    for found in ablate.read(reports, groups[0].config.dataset):
         last = found.iloc[-1]
         made = last.get("command", "train ablate")
         sections.append(

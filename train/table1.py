@@ -34,6 +34,8 @@ from .tables import UNKNOWN
 NAME = "table1"
 """Of the files in ``reports``."""
 
+_WRITTEN = 1e-9  # more than a number changes when it is written and read
+
 _PRINTED = ("dataset", "method", "features", "value")
 
 
@@ -213,6 +215,23 @@ def removed_notes(table: Iterable[Row], groups: Iterable[Group]) -> list[str]:
         f"{', '.join(f'runs/{name}' for name in names)}."
         for row, names in removed(table, groups)
     ]
+
+
+def replaced_notes(table: Iterable[Row], groups: Iterable[Group]) -> list[str]:
+    """What must be said of rows whose runs are there, but not with the row's number any more."""
+    tests = {run.folder.name: run.report["test"] for each in groups for run in each.results}
+    found = []
+    for row in table:
+        names = row.runs.split()
+        if not tests.keys() >= set(names):
+            continue  # see `removed`
+        mean = float(np.mean([tests[name].get(row.metric, np.nan) for name in names]))
+        if not abs(mean - row.mean) <= _WRITTEN:  # nor NaN
+            found.append(
+                f"{row.title} on {row.dataset}: {row.mean:.3f} is kept, but its runs were made "
+                f"again since, and now have {mean:.3f}; run `train table1` again."
+            )
+    return found
 
 
 def read_printed(path: Path | None = None) -> dict[tuple[str, ...], str]:
