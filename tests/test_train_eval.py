@@ -74,6 +74,11 @@ def test_classes_without_positives_are_listed(tmp_path: Path, trained: RunDir) -
         ),
         ({"resolution_s": 0.2}, "resolution_s is 0.2, but the model of concat .* with 0.1"),
         ({"audio_rate": 8000}, "audio_rate is 8000, but .* 16000"),
+        (
+            {"audio_settings": {"resampler": "kaiser_best"}},
+            "resampler is kaiser_best, but .* with soxr_hq; extract and align as for that run",
+        ),
+        ({"mode": "area"}, "mode is area, but the model of concat .* with repeat"),
         ({"task": "single-label"}, "task is single-label, but .* multi-label"),
         (
             {"dims": {"noise": 3}},
@@ -95,7 +100,11 @@ def test_shards_that_do_not_fit_are_named(
 
 
 def test_other_shards_can_be_named(work: Path, trained: RunDir, tmp_path: Path) -> None:
-    write_toy(tmp_path, aligned="other", about=header(dims={"noise": 3}))
+    other = header(dims={"noise": 3}, mode="area", notes=("Other tones.",))
+    write_toy(tmp_path, aligned="other", about=other)
+    said = call(tmp_path, "eval", trained.path, "--aligned", "other").stdout
+    assert "Other tones." in said  # the notes of what it was tested on
+    assert "Tones, not music." not in said
     found = evaluate_run(trained, tmp_path, aligned="other")  # it needs no features
     assert found["metrics"] == trained.read_json("report.json")["test"]
     with pytest.raises(UsageError, match="--aligned nonsense: no such aligned set; there is other"):

@@ -165,7 +165,7 @@ def eval_command(
         return
     click.echo(f"{found['run']}, {found['clips']} {split} clips of {found['shards']}")
     _print_evaluation(found)
-    for note in chosen.read_json("config.json")["data"]["notes"]:
+    for note in found["notes"]:
         click.echo(note)
 
 

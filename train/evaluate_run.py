@@ -52,8 +52,8 @@ def evaluate_run(
 
     Returns
     -------
-    ``run``, ``split``, ``shards``, ``clips``, and as in ``report.json`` ``test`` (here
-    ``metrics``), ``intervals``, ``classes``, ``undefined``.
+    ``run``, ``split``, ``shards``, their ``notes``, ``clips``, and as in ``report.json``
+    ``test`` (here ``metrics``), ``intervals``, ``classes``, ``undefined``.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def evaluate_run(
     nothing = f"{folder.path}: nothing is aligned here; run `prep align` first"
     name = choose("aligned set", "--aligned", folder.aligned_names(), name, nothing)
     shards = AlignedSet(folder.aligned(name))
-    check(card, shards)
+    check(card, shards, run.read_json("config.json")["data"]["mode"])
     clips = shards.split(split)
     features = tuple(card.features)
     scaling = read_scaling(run.path) if config.recipe.standardize and features else None
@@ -81,14 +81,24 @@ def evaluate_run(
         "run": run.name,
         "split": split,
         "shards": str(shards.folder),
+        "notes": list(shards.header.notes),
         "clips": len(clips),
         "metrics": values.pop("test"),
         **values,
     }
 
 
-def check(card: Card, shards: AlignedSet) -> None:
+def check(card: Card, shards: AlignedSet, mode: str) -> None:
     """See that shards hold what a model was trained on.
+
+    Parameters
+    ----------
+    card
+        Of the model.
+    shards
+        What it is to be used on.
+    mode
+        How the shards that it was trained on were aligned; that matters to features alone.
 
     Raises
     ------
@@ -100,13 +110,16 @@ def check(card: Card, shards: AlignedSet) -> None:
         ("classes", card.classes, header.classes),
         ("task", card.task, header.task),
         ("audio_rate", card.sample_rate, header.audio_rate),
+        # Shards of before it was kept do not say.
+        ("resampler", card.resampler, header.audio_settings.get("resampler", card.resampler)),
         ("resolution_s", card.resolution_s, header.resolution_s),
+        ("mode", mode if card.features else header.mode, header.mode),
     ):
         if trained != there:
             raise FeatregError(
                 f"{shards.folder}: {what} is {_short(there)}, but the model of {card.name} was "
-                f"trained with {_short(trained)}; align as for that run, or name its shards with "
-                "--aligned"
+                f"trained with {_short(trained)}; extract and align as for that run, or name its "
+                "shards with --aligned"
             )
     for name, trained_feature in card.features.items():
         if name not in header.features:
