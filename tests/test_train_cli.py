@@ -98,11 +98,16 @@ def test_a_preset_is_found_by_the_name_of_the_dataset(tmp_path: Path) -> None:
         ("--reg nonsense", 2, "'nonsense' is not one of"),
         ("--chunks 1", 2, "1 is not in the range"),
         ("--fraction nan", 2, "--fraction nan"),
-        ("--crop inf", 2, "'--crop': expected a finite number, found inf"),
+        ("--crop inf", 2, "'--crop': inf is not in the range"),
+        ("--clip-norm inf", 2, "'--clip-norm': expected a finite number, found inf"),
         ("--crop nan", 2, "'--crop': expected a finite number, found nan"),
         ("--lr nan", 2, "'--lr': expected a finite number, found nan"),
         ("--clip-norm nan", 2, "'--clip-norm': expected a finite number, found nan"),
         ("--reg conreg --alpha nan", 2, "'--alpha': expected a finite number, found nan"),
+        ("--crop 1e305", 2, "1e+305 is not in the range 0<x<=3600"),
+        ("--width 100000000", 2, "100000000 is not in the range 1<=x<=10000"),
+        ("--chunks 10000000000000", 2, "10000000000000 is not in the range 2<=x<=10000"),
+        ("--seed 18446744073709551616", 2, "is not in the range 0<=x<=4294967295"),
         ("--save-every nan", 2, "'--save-every': expected a finite number, found nan"),
     ],
 )
@@ -189,6 +194,12 @@ def test_parameters_of_the_paper_are_printed() -> None:
     result = CliRunner().invoke(train, ["params"])
     assert result.exit_code == 0, result.output
     assert "3,623,070" in result.output  # the plain network with 17 classes
+
+
+def test_more_classes_than_anyone_has_are_refused() -> None:
+    result = CliRunner().invoke(train, ["params", "--classes", "1000000000000"])
+    assert result.exit_code == 2
+    assert "1000000000000 is not in the range 1<=x<=100000" in result.output
 
 
 def test_every_metric_has_a_direction() -> None:

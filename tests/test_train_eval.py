@@ -9,8 +9,9 @@ from typing import Any
 
 import h5py
 import pytest
-from synthetic import header, write_toy
-from toy_runs import CLASSES, CONCAT, call
+from kit import write
+from synthetic import RATE, header, write_toy
+from toy_runs import CLASSES, CONCAT, call, noise
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.train.evaluate_run import evaluate_run
@@ -97,6 +98,21 @@ def test_shards_that_do_not_fit_are_named(
     result = call(tmp_path, "eval", concat.path)
     assert result.exit_code == 1
     assert len([line for line in result.stderr.splitlines() if "error:" in line]) == 1
+
+
+def test_too_little_memory_is_one_line(
+    work: Path, trained: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("featreg.train.evaluate_run.predict", full)
+    monkeypatch.setattr("featreg.train.classifier.probabilities", full)
+    write(path := tmp_path / "noise.wav", noise(1.0), RATE)
+    for command in (("eval", "trained"), ("predict", path, "--run", "trained")):
+        result = call(work, *command)
+        assert result.exit_code == 1
+        assert "error: trained: out of memory; free some of it" in result.stderr
 
 
 def test_other_shards_can_be_named(work: Path, trained: RunDir, tmp_path: Path) -> None:

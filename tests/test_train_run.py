@@ -239,20 +239,44 @@ def test_fewer_clips_than_devices_are_found_before_training(tmp_path: Path) -> N
     assert not (tmp_path / "runs").exists()
 
 
+CPU_IS_FULL = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 3 bytes."
+
+
 @pytest.mark.parametrize(
-    ("precision", "advice"),
-    [("float32", "take a smaller one or --precision bf16-mixed"), ("bf16-mixed", "smaller one$")],
+    ("error", "precision", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "float32", "GPU memory; .*bf16-mixed$"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "bf16-mixed", "GPU memory; .* --width 4$"),
+        (RuntimeError(CPU_IS_FULL), "float32", "memory; take less than --batch-size 8, --crop 2.1"),
+        (MemoryError(), "float32", "memory; take less than --batch-size 8"),
+    ],
 )
 def test_too_little_memory_is_one_line(
-    work: Path, monkeypatch: pytest.MonkeyPatch, precision: str, advice: str
+    work: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, precision: str, message: str
 ) -> None:
     def full(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
+        raise error
 
     monkeypatch.setattr(Objective, "forward", full)
     recipe = dataclasses.replace(SMALL, precision=precision)
-    with pytest.raises(FeatregError, match=f"big: out of GPU memory at --batch-size 8; .*{advice}"):
+    with pytest.raises(FeatregError, match=f"^big: out of {message}"):
         run(config(recipe=recipe), work, name="big", fresh=True)
+
+
+def test_a_crop_that_no_memory_holds_is_one_line(work: Path) -> None:
+    # 512 TB: more than a process can address, so that no kernel promises it.
+    recipe = dataclasses.replace(SMALL, encoder="mel_cnn", crop_s=1e9)
+    with pytest.raises(FeatregError, match=r"^long: out of memory; .*--crop 1e\+09"):
+        run(config(recipe=recipe), work, name="long")
+
+
+def test_another_error_stays_what_it_is(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Objective, "forward", broken)
+    with pytest.raises(RuntimeError, match=r"^a bug$"):
+        run(config(), work, name="buggy")
 
 
 def test_bfloat16_trains_to_about_the_same(finished: RunDir, work: Path) -> None:

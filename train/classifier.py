@@ -25,6 +25,7 @@ from featreg.datasets.base import Clip, FeatregError, Task, UsageError
 from .build import resolve_device
 from .crops import chunk_starts, repeated
 from .inference import probabilities
+from .memory import enough_memory
 from .model_file import Card, read_model
 from .models.base import Tagger
 
@@ -193,9 +194,10 @@ class Classifier:
     def _judge(self, signal: Array, starts: Sequence[int]) -> Array:
         """Probabilities of the pieces at `starts`; shape (pieces, classes)."""
         found = []
-        for batch in self._pieces(signal, starts):
-            logits = self._tagger(batch.to(self._device)).logits
-            found.append(probabilities(logits, self.task).cpu())
+        with enough_memory(self.card.name, "free some of it, or use another --device"):
+            for batch in self._pieces(signal, starts):
+                logits = self._tagger(batch.to(self._device)).logits
+                found.append(probabilities(logits, self.task).cpu())
         values: Array = torch.cat(found).numpy()
         return values
 

@@ -269,7 +269,12 @@ def _choose(config: Config, alphas: Sequence[float], seeds: int, runner: Runner)
 
 
 @click.command()
-@click.option("--classes", type=click.IntRange(1), default=17, help="Of the task; 17 in the paper.")
+@click.option(
+    "--classes",
+    type=click.IntRange(1, 100_000),
+    default=17,
+    help="Of the task; 17 in the paper.",
+)
 @click.option("--encoder", type=click.Choice(list(ENCODERS)), default="harmonic_cnn")
 @click.option("--save", is_flag=True, help="Write WORK/reports/table2.csv, for the report.")
 @work_option

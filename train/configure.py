@@ -46,7 +46,9 @@ _METHOD = (
     click.option("--fraction", type=float, default=1.0, help="Share of the training clips."),
 )
 _RECIPE = (
-    click.option("--seed", type=click.IntRange(0), default=0, help="Of all that is random."),
+    click.option(
+        "--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Of all that is random."
+    ),
     click.option(
         "--preset",
         type=click.Choice(list(PRESETS)),
@@ -56,11 +58,13 @@ _RECIPE = (
     click.option(
         "--encoder", type=click.Choice(list(ENCODERS)), show_default=_PRESET, help="Network."
     ),
-    click.option("--width", type=click.IntRange(1), show_default=_PRESET, help="Of the encoder."),
+    click.option(
+        "--width", type=click.IntRange(1, 10_000), show_default=_PRESET, help="Of the encoder."
+    ),
     click.option(
         "--crop",
         "crop_s",
-        type=Finite(0, min_open=True),
+        type=Finite(0, 3600, min_open=True),
         metavar="SECONDS",
         show_default=_PRESET,
         help="Length of a training example.",
@@ -95,7 +99,7 @@ _RECIPE = (
     ),
     click.option(
         "--chunks",
-        type=click.IntRange(2),
+        type=click.IntRange(2, 10_000),
         show_default=_PRESET,
         help="Pieces of a clip that an evaluation averages.",
     ),

@@ -16,6 +16,7 @@ from .build import build_fabric
 from .crops import Chunks, Cutter, Scaling
 from .data import AlignedSet
 from .inference import clips_together, predict
+from .memory import enough_memory
 from .model_file import Card, read_model
 from .results import worth
 from .run import deterministic
@@ -58,7 +59,7 @@ def evaluate_run(
     Raises
     ------
     FeatregError
-        If the model and the shards do not go together.
+        If the model and the shards do not go together, or memory is too small.
     """
     config = run.config()
     tagger, card = read_model(run.path / "model.safetensors")
@@ -75,7 +76,8 @@ def evaluate_run(
     deterministic()
     fabric = build_fabric(dataclasses.replace(config, devices=1), device)
     together = clips_together(config.recipe)
-    found = predict(fabric, tagger.to(fabric.device), chunks, card.task, together, workers)
+    with enough_memory(run.name, "free some of it, or use another --device"):
+        found = predict(fabric, tagger.to(fabric.device), chunks, card.task, together, workers)
     values = worth(clips, found, card.classes, card.task)
     return {
         "run": run.name,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from .data import AlignedSet, ClipReader, Clips
 from .fit import Fit
 from .inference import Predictions, clips_together, predict
 from .journal import require_tensorboard
+from .memory import enough_memory
 from .metrics import evaluate
 from .model_file import Card, write_model
 from .presets import Config, Recipe
@@ -71,8 +72,8 @@ def run(
     Raises
     ------
     FeatregError
-        If the loss is not finite, the data do not fit the model, a GPU's memory is too
-        small, or another process trains this run.
+        If the loss is not finite, the data do not fit the model, memory is too small, or
+        another process trains this run.
     UsageError
         If `name` is no name of a folder, or what lies in the folder is another run or,
         with `fresh`, none.
@@ -87,7 +88,8 @@ def run(
         logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
     fabric = build_fabric(config, device)
     # What does not fit is found here, before the processes of other devices start.
-    it = _Run(config, aligned, folder, fabric, workers, save_every, tensorboard)
+    with _memory(config.recipe, folder.name):
+        it = _Run(config, aligned, folder, fabric, workers, save_every, tensorboard)
     # RANK, or Slurm's number of a task, would say nothing of a run on one device.
     first = config.devices == 1 or fabric.local_rank == 0
     if first and fresh:
@@ -109,17 +111,13 @@ def run(
     return folder
 
 
-@contextmanager
-def _memory(recipe: Recipe, name: str) -> Iterator[None]:
-    """Say in one line that a GPU's memory was too small."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        half = "" if recipe.precision == "bf16-mixed" else " or --precision bf16-mixed"
-        raise FeatregError(
-            f"{name}: out of GPU memory at --batch-size {recipe.batch_size}; take a smaller "
-            f"one{half}"
-        ) from None
+def _memory(recipe: Recipe, name: str) -> AbstractContextManager[None]:
+    half = "" if recipe.precision == "bf16-mixed" else ", or --precision bf16-mixed"
+    return enough_memory(
+        name,
+        f"take less than --batch-size {recipe.batch_size}, --crop {recipe.crop_s:g} or --width "
+        f"{recipe.width}{half}",
+    )
 
 
 def deterministic() -> None:
