@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from featreg.train import many
 from featreg.train.configure import configure
 from featreg.train.many import Runner, environments
 from featreg.train.presets import Config
+from featreg.train.run import run
 from featreg.train.runs import RunDir
 
 
@@ -92,6 +94,25 @@ def test_a_failure_keeps_no_other_run_from_being_made(work: Path) -> None:
     assert f"{bad.run_name}: " in str(raised.value)
     assert "longer crops" in str(raised.value)
     assert RunDir(work / "runs" / good.run_name).finished
+
+
+def test_nor_does_one_that_nobody_foresaw(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad, good = toy_config(work), toy_config(work, seed=1)
+
+    def broken(config: Config, *rest: Any, **options: Any) -> RunDir:
+        if config == bad:
+            raise RuntimeError("shapes\ndo not fit")
+        return run(config, *rest, **options)
+
+    monkeypatch.setattr("featreg.train.run.run", broken)
+    with pytest.raises(FeatregError, match="1 of 2 runs failed") as raised:
+        Runner(work).run([bad, good])
+    log = work / "runs" / bad.run_name / many.LOG
+    assert f"{bad.run_name}: RuntimeError: shapes do not fit ({log})" in str(raised.value)
+    assert "Traceback" in log.read_text()
+    assert RunDir(work / "runs" / good.run_name).finished
+    monkeypatch.undo()
+    Runner(work).run([bad])  # the log alone keeps no run from being made
 
 
 def test_processes_make_the_same_runs_and_say_why_one_fails(work: Path) -> None:

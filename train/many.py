@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -177,7 +178,16 @@ def _here(
             run(config, work, device=device, workers=workers)
         except FeatregError as error:
             failures[config.run_name] = str(error)
+        except Exception as error:  # torch's, or a bug: the others are made all the same
+            failures[config.run_name] = _unexpected(error, run_dir(work, config).path / LOG)
     return failures
+
+
+def _unexpected(error: Exception, log: Path) -> str:
+    """The error in one line; where it came from is in the log."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("".join(traceback.format_exception(error)))
+    return f"{type(error).__name__}: {' '.join(str(error).split())} ({log})"
 
 
 def _side_by_side(
