@@ -63,6 +63,17 @@ def test_another_run_of_that_name_is_named_before_any_is_made(work: Path) -> Non
     assert not (work / "runs" / first.run_name).exists()
 
 
+def test_two_runs_of_one_name_are_refused_before_any_is_made(work: Path) -> None:
+    first, second = (
+        dataclasses.replace(toy_config(work), reg="conreg", features=("tones",), alpha=alpha)
+        for alpha in (0.3, 0.3000001)
+    )
+    assert first.run_name == second.run_name
+    with pytest.raises(UsageError, match=r", with alpha 0\.3 and 0\.3000001; a name holds six"):
+        Runner(work).run([first, first, second])
+    assert not (work / "runs").exists()
+
+
 def test_what_no_command_can_name_otherwise_is_not_advised(work: Path) -> None:
     config = toy_config(work)
     Runner(work).run([config])
@@ -89,8 +100,11 @@ def test_runs_on_two_aligned_sets_lie_beside_each_other(work: Path) -> None:
 
 def test_a_failure_keeps_no_other_run_from_being_made(work: Path) -> None:
     good, bad = toy_config(work), toy_config(work, seed=1, crop_s=0.1)
-    with pytest.raises(FeatregError, match="1 of 2 runs failed") as raised:
+    with pytest.raises(FeatregError, match="failed; the same command goes on") as raised:
         Runner(work).run([bad, good])
+    with pytest.raises(FeatregError, match="failed; the same command without --fresh goes on"):
+        Runner(work, fresh=True).run([bad, good])
+    assert "1 of 2 runs failed" in str(raised.value)
     assert f"{bad.run_name}: " in str(raised.value)
     assert "longer crops" in str(raised.value)
     assert RunDir(work / "runs" / good.run_name).finished

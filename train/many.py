@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
-from featreg.datasets.base import FeatregError
+from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.console import progress, say
 from featreg.datasets.workdir import DatasetDir
 
@@ -74,9 +74,16 @@ class Runner:
         FeatregError
             If runs failed; they are named.
         UsageError
-            If another run lies in the folder of one of these.
+            If another run lies in the folder of one of these, or two would share one.
         """
-        every = {config.run_name: config for config in configs}
+        every: dict[str, Config] = {}
+        for config in configs:
+            if (first := every.setdefault(config.run_name, config)) != config:
+                raise UsageError(
+                    f"{config.run_name}: two runs would have this name, with "
+                    f"{_differences(first, config)}; a name holds six digits, so give values that "
+                    "are further apart"
+                )
         todo = self._todo(every.values())
         say(f"{len(every)} runs: {len(every) - len(todo)} done already, {len(todo)} to do")
         if not todo:
@@ -89,9 +96,10 @@ class Runner:
         self.made.update(every.keys() - failures.keys())
         if failures:
             lines = [f"  {name}: {reason}" for name, reason in sorted(failures.items())]
+            without = " without --fresh" if self.fresh else ""
             raise FeatregError(
-                f"{len(failures)} of {len(every)} runs failed; the same command goes on from the "
-                "others, which are done:\n" + "\n".join(lines)
+                f"{len(failures)} of {len(every)} runs failed; the same command{without} goes on "
+                "from the others, which are done:\n" + "\n".join(lines)
             )
 
     def _todo(self, configs: Iterable[Config]) -> list[Config]:
@@ -112,6 +120,13 @@ class Runner:
         """The finished runs of `configs`, which differ in their seeds alone."""
         results = [Result(run_dir(self.work, config)) for config in configs]
         return Group(configs[0].title, results)
+
+
+def _differences(one: Config, other: Config) -> str:
+    """What two configurations have otherwise: ``alpha 0.3 and 0.3000001``."""
+    first, second = (each.pop("recipe") | each for each in (one.to_json(), other.to_json()))
+    found = [f"{key} {first[key]} and {second[key]}" for key in first if first[key] != second[key]]
+    return ", ".join(found)
 
 
 def environments(device: str, devices: int, jobs: int | None) -> list[Mapping[str, str]]:
