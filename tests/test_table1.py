@@ -170,6 +170,42 @@ def test_printed_numbers_of_another_form_are_named(tmp_path: Path) -> None:
         table1.read_printed(path)
 
 
+HEAD = b"dataset,method,features,value\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (HEAD + b'mtat,"baseline,,0.4\n', "EOF inside string"),
+        (HEAD + b"mtat,baseline,,0.4\nmtat,Con-Reg,vggish,0.4,0.5\n", "line 3, saw 5"),
+        (HEAD + b"mtat,baseline,,0.4,0.5\n", "more cells than the header"),
+        (HEAD + "mtat,baseline,,é\n".encode("latin-1"), "can't decode byte 0xe9"),
+        (b"", "No columns"),
+    ],
+)
+def test_a_file_that_is_no_csv_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=rf"mine\.csv: no CSV in UTF-8 \(.*{reason}"):
+        table1.read_printed(path)
+
+
+def test_a_number_of_another_metric_is_not_set_beside_the_papers(tmp_path: Path) -> None:
+    cell = made_up_cell(tmp_path, "baseline", {0.0: [(0.4, 0.5)]})
+    printed = {("demo", "baseline", ""): "0.41"}
+    assert table1.rows([cell], Runner(tmp_path), printed)[0].paper == "0.41"
+    [run] = find_runs(tmp_path)
+    about = run.read_json("config.json")
+    about["config"]["metric"] = "roc_auc"
+    run.write_json("config.json", about)
+    report = run.read_json("report.json")
+    report["valid"]["roc_auc"] = 0.9
+    run.write_json("report.json", report)
+    [row] = table1.rows([cell], Runner(tmp_path), printed)
+    assert (row.metric, row.paper) == ("roc_auc", "")
+    assert table1.wide([row])["demo: paper"].tolist() == ["–"]
+
+
 @pytest.mark.parametrize("text", ["1,two", "-1", "nan", "inf", "1,,2", "1,1.0"])
 def test_impossible_alphas_are_named(text: str) -> None:
     with pytest.raises(UsageError, match=f"--alphas {text}"):

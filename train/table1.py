@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from featreg.datasets.base import FeatregError, UsageError
+from featreg.datasets.registry import metric
 from featreg.datasets.shards import atomic_path
 
 from .choose_alpha import Choice, with_alphas, with_seeds
@@ -178,6 +179,8 @@ def _row(cell: Cell, runner: Runner, printed: Mapping[tuple[str, ...], str]) -> 
     chosen, config = choice.chosen, choice.chosen.config
     values = list(chosen.values(config.metric).values())
     features = "+".join(config.features)
+    usual = metric(config.dataset, chosen.results[0].about["data"]["task"])
+    paper = printed.get((config.dataset, cell.method, features), "")
     return Row(
         dataset=config.dataset,
         method=cell.method,
@@ -187,7 +190,7 @@ def _row(cell: Cell, runner: Runner, printed: Mapping[tuple[str, ...], str]) -> 
         spread=deviation(values),
         seeds=len(values),
         valid=float(np.mean(list(chosen.values(config.metric, "valid").values()))),
-        paper=printed.get((config.dataset, cell.method, features), ""),
+        paper=paper if config.metric == usual else "",  # the paper's is of the usual metric
         alpha=config.alpha if config.reg != "none" else float("nan"),
         note=choice.sentence() if len(tried) > 1 else "",
         runs=" ".join(result.folder.name for result in chosen.results),
@@ -246,11 +249,17 @@ def read_printed(path: Path | None = None) -> dict[tuple[str, ...], str]:
     Raises
     ------
     UsageError
-        If a column is missing.
+        If it is no such file, or a column is missing.
     """
-    known = files(__package__).joinpath("paper_table1.csv")
-    text = path.read_text(encoding="utf-8") if path else known.read_text(encoding="utf-8")
-    found = pd.read_csv(io.StringIO(text), comment="#", dtype=str, keep_default_na=False)
+    source = path or files(__package__).joinpath("paper_table1.csv")
+    try:
+        text = io.StringIO(source.read_text(encoding="utf-8"))
+        found = pd.read_csv(text, comment="#", dtype=str, keep_default_na=False)
+        if not isinstance(found.index, pd.RangeIndex):  # pandas takes what is left for names
+            raise ValueError("rows have more cells than the header")
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path}: no CSV in UTF-8 ({reason})") from None
     if missing := [name for name in _PRINTED if name not in found.columns]:
         raise UsageError(
             f"{path}: no column {', '.join(missing)}; printed numbers need the columns "
@@ -293,7 +302,7 @@ def notes(table: Sequence[Row]) -> list[str]:
     if any(not row.paper for row in table):
         found.append(
             f"paper: the number that Table I of the paper prints; {UNKNOWN} where it is not "
-            "known to featreg, or the paper has no such row."
+            "known to featreg, or the paper has no such row, or another metric."
         )
     found += [row.note for row in table if row.note]
     found += [
