@@ -16,6 +16,7 @@ from made_up import CONREG, made_up_run
 from synthetic import header, write_toy
 
 from featreg.datasets.base import FeatregError, UsageError
+from featreg.datasets.locks import LOCK, locked
 from featreg.train import table1
 from featreg.train.choose_alpha import Choice, read_alphas
 from featreg.train.cli import train
@@ -264,6 +265,36 @@ def test_every_method_is_run_once_and_the_figure_shares_its_runs(tmp_path: Path)
     page = (tmp_path / "reports" / "toy.html").read_text()
     assert "Methods and features (Table I)" in page
     assert "Fewer training clips: Con-Reg, tones (Figure 2)" in page
+
+
+def test_tables_that_end_together_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_toy(tmp_path)
+    seen: list[str] = []
+
+    def watch(name: str) -> None:
+        inner = getattr(table1, name)
+
+        def watched(*arguments: Any) -> Any:
+            """Another command does not get the table now."""
+            with (
+                pytest.raises(FeatregError, match="waits"),
+                locked(tmp_path / "reports" / LOCK, "", "waits"),
+            ):
+                pass
+            seen.append(name)
+            return inner(*arguments)
+
+        monkeypatch.setattr(table1, name, watched)
+
+    watch("read")
+    watch("write")
+    done = call(tmp_path, "table1", "--features", "tones")
+    assert done.exit_code == 0, done.output
+    assert seen == ["read", "write"]
+    with locked(tmp_path / "reports" / LOCK, "", "waits"):  # afterwards it does
+        pass
 
 
 def test_a_table_of_another_dataset_is_added_to(tmp_path: Path) -> None:

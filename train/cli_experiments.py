@@ -127,16 +127,18 @@ def table1_command(
     runner = Runner(work, where, jobs, workers, fresh)
     runner.run(config for cell in cells for seeded in cell.candidates for config in seeded)
     folder = work / "reports"
-    rows = table1.merged(table1.read(folder), table1.rows(cells, runner, known))
-    groups = table1.groups_of(rows, work)
-    said = [
-        *table1.notes(rows),
-        *table1.removed_notes(rows, groups),
-        *table1.replaced_notes(rows, groups),
-        *notes(groups),
-    ]
-    table1.write(rows, said, folder)
-    write_table_one(folder / "table1.html", rows, groups)
+    made = table1.rows(cells, runner, known)
+    with table1.held(folder):  # what another table adds meanwhile would be lost
+        rows = table1.merged(table1.read(folder), made)
+        groups = table1.groups_of(rows, work)
+        said = [
+            *table1.notes(rows),
+            *table1.removed_notes(rows, groups),
+            *table1.replaced_notes(rows, groups),
+            *notes(groups),
+        ]
+        table1.write(rows, said, folder)
+        write_table_one(folder / "table1.html", rows, groups)
     print_table(table1.wide(rows))
     for note in said:
         click.echo(note)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from featreg.datasets.base import FeatregError, UsageError
+from featreg.datasets.locks import LOCK, locked
 from featreg.datasets.registry import metric
 from featreg.datasets.shards import atomic_path
 
@@ -327,6 +329,11 @@ def merged(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
     order = list(dict.fromkeys(row.dataset for row in [*old, *new]))
     kept = [row for row in old if row.dataset not in made]
     return sorted([*kept, *new], key=lambda row: order.index(row.dataset))
+
+
+def held(folder: Path) -> AbstractContextManager[None]:
+    """Hold the table in `folder` between reading and writing it: others wait for their turn."""
+    return locked(folder / LOCK, "mend that, or work in another folder (--work)")
 
 
 def write(table: Sequence[Row], said: Sequence[str], folder: Path) -> None:
