@@ -297,6 +297,14 @@ def test_tables_that_end_together_wait_for_each_other(
         pass
 
 
+def test_a_name_that_is_typed_twice_is_one(tmp_path: Path) -> None:
+    write_toy(tmp_path)
+    done = call(tmp_path, "table1", "--dataset", "toy,toy", "--features", "tones, tones,")
+    assert done.exit_code == 0, done.output
+    rows = table1.read(tmp_path / "reports")
+    assert [row.method for row in rows] == ["baseline", *METHODS]
+
+
 def test_a_table_of_another_dataset_is_added_to(tmp_path: Path) -> None:
     other = made_up_cell(tmp_path, "baseline", {0.0: [(0.4, 0.5)]})
     gone = made_up_cell(tmp_path, "Con-Reg", {1.0: [(0.6, 0.5)]}, **CONREG)

@@ -296,4 +296,6 @@ def params(classes: int, encoder: str, save: bool, work: Path) -> None:
 
 
 def _names(text: str | None) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()] if text else []
+    """Names between commas, each once."""
+    names = [name.strip() for name in (text or "").split(",")]
+    return list(dict.fromkeys(filter(None, names)))
