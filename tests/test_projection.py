@@ -45,6 +45,15 @@ def test_models_that_agree_have_one_map(clusters: np.ndarray) -> None:
     assert np.median(apart) < across / 10
 
 
+@pytest.mark.parametrize(("clips", "models"), [(1, 2), (2, 1), (2, 2), (3, 1)])
+def test_few_clips_have_places_too(clips: int, models: int) -> None:
+    rows = np.random.default_rng(0).standard_normal((clips, 4))
+    points, kept = project([rows] * models)
+    assert len(kept) == clips
+    assert [each.shape for each in points] == [(clips, 2)] * models
+    assert np.isfinite(points).all()
+
+
 def test_many_clips_are_thinned() -> None:
     rows = np.random.default_rng(0).standard_normal((MOST_CLIPS + 5, 2))
     (points,), kept = project([rows])

@@ -40,9 +40,11 @@ def project(embeddings: Sequence[Array]) -> tuple[list[Array], Array]:
     clips = len(embeddings[0])
     kept = np.sort(np.random.default_rng(0).permutation(clips)[:MOST_CLIPS])
     turned = turn([each[kept] for each in embeddings])
-    perplexity = min(30.0, max(2.0, (len(kept) - 1) / 4))
+    every = np.concatenate(turned).astype(np.float32)
+    # t-SNE refuses a perplexity that is not below the number of points.
+    perplexity = min(30.0, max(2.0, (len(kept) - 1) / 4), len(every) - 1)
     tsne = TSNE(perplexity=perplexity, metric="cosine", init="random", random_state=0)
-    points = tsne.fit_transform(np.concatenate(turned).astype(np.float32))
+    points = tsne.fit_transform(every)
     return np.split(points, len(turned)), kept
 
 
