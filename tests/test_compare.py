@@ -40,6 +40,15 @@ def test_seeds_are_one_row_and_the_baseline_comes_first(work: Path) -> None:
     assert rows["test macro PR-AUC"].tolist() == ["0.550 ± 0.071", "0.660 ± 0.085"]
 
 
+def test_clips_may_be_called_as_nothing_is(work: Path) -> None:
+    run = RunDir(work / "runs" / "demo-baseline-s0")
+    path = run.path / "predictions.csv"
+    path.write_text(path.read_text().replace("\nc0,", "\nNA,").replace("\nc1,", "\nnull,"))
+    found = Result(run).predictions()
+    assert found.index.tolist()[:3] == ["NA", "null", "c2"]
+    assert set(found.dtypes) == {np.dtype(float)}
+
+
 def test_one_seed_has_no_spread() -> None:
     assert spread([0.5]) == "0.500"
 

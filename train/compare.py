@@ -61,7 +61,9 @@ class Result:
     def predictions(self) -> pd.DataFrame:
         """``predictions.csv``: probabilities by clip and class, on the test split."""
         path = self.folder.path / "predictions.csv"
-        found: pd.DataFrame = pd.read_csv(path, dtype={"clip_id": str}).set_index("clip_id")
+        # A clip may be called NA.
+        rows = pd.read_csv(path, dtype={"clip_id": str}, keep_default_na=False)
+        found: pd.DataFrame = rows.set_index("clip_id")
         return found
 
     def embeddings(self) -> dict[str, npt.NDArray[Any]]:
