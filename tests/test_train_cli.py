@@ -107,6 +107,7 @@ def test_a_preset_is_found_by_the_name_of_the_dataset(tmp_path: Path) -> None:
         ("--crop 1e305", 2, "1e+305 is not in the range 0<x<=3600"),
         ("--width 100000000", 2, "100000000 is not in the range 1<=x<=10000"),
         ("--chunks 10000000000000", 2, "10000000000000 is not in the range 2<=x<=10000"),
+        ("--devices 100000000000000000", 2, "is not in the range 1<=x<=1024"),
         ("--seed 18446744073709551616", 2, "is not in the range 0<=x<=4294967295"),
         ("--save-every nan", 2, "'--save-every': expected a finite number, found nan"),
     ],

@@ -122,7 +122,7 @@ _RECIPE = (
         default="auto",
         help="Where the network runs.",
     ),
-    click.option("--devices", type=click.IntRange(1), default=1, help="That train together."),
+    click.option("--devices", type=click.IntRange(1, 1024), default=1, help="That train together."),
 )
 
 
