@@ -13,6 +13,25 @@ import yaml
 from command_lines import parse
 from images import DEPLOY, FAILURES, VOLUMES, every, run_script, stand_ins, started, tool
 
+from featreg.datasets.base import UsageError
+from featreg.train.configure import _features
+
+
+class Aligned:
+    """The aligned set of what the jobs extract: it knows its features, and no more."""
+
+    there = ("vggish", "openl3")
+
+    def features(self, wanted: list[str]) -> tuple[str, ...]:
+        assert set(wanted) <= set(self.there), wanted
+        return tuple(wanted) or self.there
+
+
+def heard(found: dict[str, Any]) -> tuple[str, ...]:
+    """The features that a `train run` with these parameters would use; it may refuse them."""
+    return _features(found["reg"], found["fusion"], found["features"], Aligned())
+
+
 # Kubernetes.
 
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
@@ -57,6 +76,7 @@ def test_jobs_run_our_commands_with_our_folders() -> None:
         ["train", "run"],
     ]
     parsed = [parse(line) for line in lines]
+    assert tuple(parsed[0]["features"].split(",")) == heard(parsed[2]) == Aligned.there
     assert parsed[2]["seed"] == 2
     assert {found["dataset"] for found in parsed} == {"mtat"}
 
@@ -126,10 +146,19 @@ def test_the_array_is_every_method_with_every_seed(tmp_path: Path) -> None:
         folder.mkdir()
         (words,) = batch("train.sbatch", folder, SLURM_ARRAY_TASK_ID=str(task))
         found = parse(words)
-        runs.add((found["reg"], found["fusion"], found["seed"]))
+        method = found["reg"], found["fusion"]
+        baseline = method == ("none", "none")
+        assert heard(found) == (() if baseline else Aligned.there), words
+        runs.add((*method, found["seed"]))
     methods = {run[:2] for run in runs}
     assert len(methods) == 6
     assert runs == {(*method, seed) for method in methods for seed in range(3)}
+
+
+def test_a_method_that_train_would_refuse_is_found() -> None:
+    line = "train run --dataset mtat --reg none --features vggish+openl3"
+    with pytest.raises(UsageError, match="the baseline uses none"):
+        heard(parse(line.split()))
 
 
 def test_the_comparison_is_of_that_dataset(tmp_path: Path) -> None:
