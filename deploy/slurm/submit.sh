@@ -13,7 +13,11 @@ here=$(cd "$(dirname "$0")" && pwd)
 : "${FEATREG_DATA:?names the folder that holds the folder mtat, on such a disk too}"
 export FEATREG_WORK FEATREG_DATA FEATREG_RUN="${FEATREG_RUN:-}"
 
+after() {  # a job that can never start is removed, and does not wait for good
+    sbatch --parsable --kill-on-invalid-dep=yes --dependency="afterok:$1" "$here/$2"
+}
+
 extracted=$(sbatch --parsable "$here/extract.sbatch")
-trained=$(sbatch --parsable --dependency="afterok:$extracted" "$here/train.sbatch")
-compared=$(sbatch --parsable --dependency="afterok:$trained" "$here/compare.sbatch")
+trained=$(after "$extracted" train.sbatch)
+compared=$(after "$trained" compare.sbatch)
 echo "extract and align $extracted, train $trained, compare $compared"
