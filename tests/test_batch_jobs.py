@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,7 +107,8 @@ def test_memory_that_is_limited_is_shared_by_as_many_workers_as_cpus() -> None:
 def batch(name: str, folder: Path, **environment: str) -> list[list[str]]:
     """The commands that a batch script starts, in the order of their names."""
     stand_ins(folder, "prep", "train", "dask", "srun")
-    done = run_script(DEPLOY / "slurm" / name, folder, FEATREG_WORK="/scratch/f", **environment)
+    environment = {"FEATREG_WORK": "/scratch/f", **environment}
+    done = run_script(DEPLOY / "slurm" / name, folder, **environment)
     assert done.returncode == 0, done.stderr
     return sorted(started(folder))
 
@@ -127,22 +131,100 @@ def test_one_node_extracts_aligns_and_verifies(tmp_path: Path) -> None:
     assert extract["max_failures"] == FORGIVEN
 
 
+NODES = DEPLOY / "slurm" / "extract-nodes.sbatch"
+
+
 def test_several_nodes_share_a_scheduler(tmp_path: Path) -> None:
-    lines = [
-        words[words[0] == "srun" :]
-        for words in batch("extract-nodes.sbatch", tmp_path, AFTER="dask srun")
-    ]
+    (cpus,) = re.findall(r"^#SBATCH --cpus-per-task=(\d+)$", NODES.read_text(), re.MULTILINE)
+    slurm = {"SLURM_JOB_ID": "7654321", "SLURM_CPUS_PER_TASK": cpus}
+    stand_ins(tmp_path, "openssl")
+    work = tmp_path / "work"
+    lines = batch(NODES.name, tmp_path, AFTER="dask srun", FEATREG_WORK=str(work), **slurm)
     assert [words[:2] for words in started(tmp_path) if words[0] == "prep"] == STEPS
-    parsed = {" ".join(words[:2]): parse(words) for words in lines}
+    (workers,) = [words for words in lines if words[0] == "srun"]
+    assert workers[1] == f"--cpus-per-task={cpus}", "srun does not take it from the head"
+    lines = [words[words.index("dask") :] if words is workers else words for words in lines]
+    parsed = {" ".join(words[:2]): parse(words) for words in lines if words[0] != "openssl"}
     address = parsed["prep extract"]["scheduler"]
     assert parsed["prep align"]["scheduler"] == parsed["dask worker"]["scheduler"] == address
     assert address.endswith(f":{parsed['dask scheduler']['port']}")
+    assert 20000 <= int(parsed["dask scheduler"]["port"]) < 50000
+    assert parsed["dask worker"]["nthreads"] == int(cpus), "decoders beside each GPU"
+    assert parsed["dask worker"]["memory_limit"] == "0", "Dask's own is too small for OpenL3"
     assert parsed["prep extract"]["device"] == "cuda", "auto does not look for its workers' GPUs"
     assert parsed["prep extract"]["max_failures"] == FORGIVEN
-    before, _, _ = (
-        (DEPLOY / "slurm" / "extract-nodes.sbatch").read_text().partition("dask scheduler")
-    )
+    before, _, _ = NODES.read_text().partition("$run dask scheduler")
     assert f"export {FAILURES}=1\n" in before
+    # Nobody else can talk to the scheduler.
+    assert (address[:6], parsed["dask scheduler"]["protocol"]) == ("tls://", "tls")
+    assert not list(work.iterdir()), "the key is gone with the job"
+
+
+# It does the part of `prep extract`: what the cluster is, and who is let in.
+LOOK = """\
+#!{python}
+import os, sys
+from pathlib import Path
+from distributed import Client, Security
+if sys.argv[1] == "extract":
+    address = sys.argv[sys.argv.index("--scheduler") + 1]
+    with Client(address, timeout=30) as client:
+        client.wait_for_workers(1, timeout=60)
+        (worker,) = client.scheduler_info()["workers"].values()
+        print("worker", worker["nthreads"], worker["memory_limit"], worker["nanny"][:6])
+    for path in sorted(Path(os.environ["FEATREG_WORK"]).rglob("*")):
+        print(oct(path.stat().st_mode & 0o777), path.name)
+    key, cert = "stranger.key", "stranger.cert"
+    new = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=stranger"
+    assert os.system(f"{{new}} -keyout {{key}} -out {{cert}}") == 0
+    for scheme, security in (
+        ("tcp", Security(require_encryption=False)),
+        ("tls", Security(tls_ca_file=cert, tls_client_key=key, tls_client_cert=cert)),
+    ):
+        try:
+            Client(address.replace("tls:", scheme + ":"), security=security, timeout=3)
+        except (OSError, ValueError) as error:
+            print("stranger", scheme, "refused")
+"""
+
+
+@pytest.mark.slow
+def test_only_the_job_itself_can_use_its_scheduler(tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    programs = {
+        "srun": '#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\nexec "$@"\n',
+        "hostname": "#!/bin/bash\necho localhost\n",
+        "dask": f'#!/bin/bash\nexec {sys.executable} -m dask "$@"\n',
+        "prep": LOOK.format(python=sys.executable),
+    }
+    (tmp_path / "bin").mkdir()
+    for name, text in programs.items():
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "FEATREG_WORK": str(tmp_path / "work"),
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_CPUS_PER_TASK": "2",
+    }
+    done = subprocess.run(
+        ["bash", str(NODES)],
+        env={**os.environ, **environment},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "worker 2 0 tls://",
+        f"0o700 tls-{os.getpid()}",
+        "0o600 cert.pem",
+        "0o600 key.pem",
+        "stranger tcp refused",
+        "stranger tls refused",
+    ]
 
 
 def test_the_array_is_every_method_with_every_seed(tmp_path: Path) -> None:
