@@ -211,10 +211,17 @@ def test_compose_starts_what_there_is() -> None:
         assert found[name]["profiles"], f"{name} starts when it is asked for"
     parse(found["scheduler"]["command"])
     assert found["scheduler"]["environment"] == {FAILURES: "1"}
-    worker = parse(found["worker"]["command"])
-    host, _, port = worker["scheduler"].removeprefix("tcp://").partition(":")
-    assert host in found
-    assert port in found[host]["expose"]
+    threads = []
+    for name in ("compose.yaml", "compose.gpu.yaml"):
+        command = services(name)["worker"]["command"]
+        worker = parse([re.sub(r"\$\{\w+:-(.+)\}", r"\1", word) for word in command])
+        host, _, port = worker["scheduler"].removeprefix("tcp://").partition(":")
+        assert host in found
+        assert port in found[host]["expose"]
+        assert worker["memory_limit"] == "0", "Dask's own is too small for OpenL3"
+        threads.append(worker["nthreads"])
+    assert threads == [1, 8], "beside a GPU the other cores decode"
+    assert all("ports" not in service for service in found.values()), "for its own network alone"
 
 
 def test_clusters_give_up_a_shard_as_early_as_local_workers_do() -> None:
