@@ -243,6 +243,19 @@ def test_folders_are_made_before_docker_makes_them(path: Path) -> None:
     assert started
 
 
+def test_lines_for_containers_name_their_dataset_and_fetch_it_first() -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    for start in ("docker run", "docker compose --file deploy/compose.yaml run"):
+        lines = [line for line in logical_lines(page) if line.startswith(start)]
+        parsed = [parse(find(line) or []) for line in lines]
+        # After `make demo` there is a second dataset in ./featreg-work.
+        assert [found.get("dataset", found.get("name")) for found in parsed] == ["mtat"] * 4
+        assert " prep download " in lines[0]
+    mounts = [re.findall(r"--volume \"?(\S+?)\"? ", line) for line in logical_lines(page)]
+    data = [mount for line in mounts for mount in line if ":/data" in mount]
+    assert data == ["$PWD/featreg-data:/data", *2 * ["$PWD/featreg-data:/data:ro"]]
+
+
 # What the files say of themselves.
 
 FILES = [ROOT / "Dockerfile", *sorted(path for path in DEPLOY.rglob("*") if path.is_file())]
