@@ -82,12 +82,13 @@ def find(line: str) -> list[str] | None:
     """The words of our command in a line, its name first; None if the line has none.
 
     It may stand behind assignments (``FEATREG_WORK=... prep ...``), and behind whatever starts
-    a container (``docker run IMAGE prep ...``). The name of a benchmark is ``benchmarks/X.py``.
+    a container (``docker run IMAGE prep ...``, ``$FEATREG_RUN prep ...``). The name of a benchmark
+    is ``benchmarks/X.py``.
     """
     words = shlex.split(line, comments=True)
     while words and _ASSIGNMENT.fullmatch(words[0]):
         words.pop(0)
-    if words and words[0] in ("docker", "apptainer"):
+    if words and words[0] in ("docker", "apptainer", "$FEATREG_RUN"):
         starts = [k for k, word in enumerate(words) if word in ("prep", "train")]
         words = words[starts[0] :] if starts else []
     if words[:1] == ["python"] and "".join(words[1:2]).startswith(f"{BENCHMARKS.name}/"):

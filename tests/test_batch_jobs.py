@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from command_lines import parse
+from command_lines import find, logical_lines, parse
 from images import DEPLOY, FAILURES, VOLUMES, every, run_script, stand_ins, started, tool
 
 from featreg.datasets.base import UsageError
@@ -243,6 +243,22 @@ def test_the_array_is_every_method_with_every_seed(tmp_path: Path) -> None:
     methods = {run[:2] for run in runs}
     assert len(methods) == 6
     assert runs == {(*method, seed) for method in methods for seed in range(3)}
+
+
+def test_the_container_of_a_cluster_can_write_where_the_image_does() -> None:
+    page = (DEPLOY.parent / "docs" / "deploy.md").read_text()
+    submit = (DEPLOY / "slurm" / "submit.sh").read_text()
+    for text in (submit, page):
+        line = re.search(r'FEATREG_RUN="apptainer exec .*--bind (\S+) (\S+)"', text)
+        assert line
+        (cache,) = [bind for bind in line[1].split(",") if ":" in bind]
+        assert cache.endswith(":/cache"), "the image writes there, and a .sif is read-only"
+        assert line[2].startswith("/"), "jobs start in any folder"
+    lines = list(logical_lines(page))
+    assert f"apptainer build {line[2]} docker-daemon://featreg:latest" in lines
+    assert f"mkdir -p {cache.removesuffix(':/cache')}" in lines
+    (fetch,) = [line for line in lines if line.startswith("$FEATREG_RUN")]
+    assert parse(find(fetch) or [])["everything"], "nodes that compute have no network"
 
 
 def test_the_page_says_how_many_clips_may_fail() -> None:

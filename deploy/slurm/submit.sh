@@ -4,8 +4,11 @@
 #
 #   FEATREG_WORK=/scratch/$USER/featreg FEATREG_DATA=/data/music deploy/slurm/submit.sh
 #
-# FEATREG_RUN is put before every command: where featreg is not installed but in a container,
-#   FEATREG_RUN="apptainer exec --nv --bind $FEATREG_WORK,$FEATREG_DATA featreg.sif"
+# FEATREG_RUN is put before every command, where featreg is not installed but in a container. The
+# container cannot be written to: /cache, for weights and compiled kernels, is a folder outside.
+# docs/deploy.md says how the .sif is made and the weights fetched.
+#
+#   FEATREG_RUN="apptainer exec --nv --bind /scratch,/data,$CACHE:/cache /scratch/$USER/featreg.sif"
 
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
