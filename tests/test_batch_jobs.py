@@ -73,28 +73,39 @@ def test_jobs_run_our_commands_with_our_folders() -> None:
                 if mount["mountPath"] == "/dev/shm":
                     continue
                 assert mount["mountPath"] in VOLUMES
+                writes = container["name"] == "download"
+                assert (mount["mountPath"] != "/data") or writes != mount.get("readOnly", False)
                 assert volume["persistentVolumeClaim"]["claimName"] in claims()
             words = [*container["command"], *container["args"]]
             lines.append([word.replace("$(JOB_COMPLETION_INDEX)", "2") for word in words])
     assert [line[:2] for line in lines] == [
+        ["prep", "download"],
         ["prep", "extract"],
         ["prep", "align"],
         ["train", "run"],
     ]
-    parsed = [parse(line) for line in lines]
-    assert tuple(parsed[0]["features"].split(",")) == heard(parsed[2]) == Aligned.there
-    assert parsed[2]["seed"] == 2
-    assert {found["dataset"] for found in parsed} == {"mtat"}
-    assert parsed[0]["device"] == "cuda"
-    assert parsed[0]["max_failures"] == FORGIVEN
+    download, extract, align, run = [parse(line) for line in lines]
+    assert tuple(extract["features"].split(",")) == heard(run) == Aligned.there
+    assert run["seed"] == 2
+    assert download["name"] == "mtat"
+    assert {found["dataset"] for found in (extract, align, run)} == {"mtat"}
+    assert extract["device"] == "cuda"
+    assert extract["max_failures"] == FORGIVEN
+
+
+def test_manifests_are_applied_in_their_order() -> None:
+    page = (DEPLOY.parent / "docs" / "deploy.md").read_text()
+    applied = re.findall(r"^kubectl apply --filename deploy/kubernetes/(\S+)$", page, re.MULTILINE)
+    assert applied == ["volumes.yaml", "download.yaml", "extract.yaml", "train.yaml"]
+    assert sorted(applied) == [path.name for path in MANIFESTS]
 
 
 def test_memory_that_is_limited_is_shared_by_as_many_workers_as_cpus() -> None:
     for pod in pods():
         for container in (*pod.get("initContainers", ()), *pod["containers"]):
             limits = container["resources"]["limits"]
-            if "nvidia.com/gpu" in limits:  # a worker each
-                continue
+            if "nvidia.com/gpu" in limits or container["args"][0] == "download":
+                continue  # a worker each, or none
             parsed = parse([*container["command"], *container["args"]])
             assert (
                 str(parsed["workers"]) == limits["cpu"] == container["resources"]["requests"]["cpu"]
