@@ -129,7 +129,8 @@ def resample(
             import resampy
         except ImportError:
             raise UsageError(
-                "--resampler kaiser_best needs resampy: pip install 'featreg[resampy]'"
+                "--resampler kaiser_best needs resampy: pip install '.[resampy]' in featreg's "
+                "repository"
             ) from None
         resampled: npt.NDArray[np.float32] = resampy.resample(
             signal, rate, target, filter="kaiser_best"

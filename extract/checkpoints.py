@@ -137,7 +137,7 @@ def read_tensorflow(prefix: str) -> dict[str, Array]:
     except ImportError as error:
         raise FeatregError(
             f"{prefix}: TensorFlow is needed to read its checkpoints, once: "
-            "pip install 'featreg[tensorflow]'"
+            "pip install '.[tensorflow]' in featreg's repository"
         ) from error
     with named_damage(Path(prefix), "a TensorFlow checkpoint"):
         reader = tf.compat.v1.train.NewCheckpointReader(prefix)

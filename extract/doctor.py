@@ -105,7 +105,8 @@ def check_packages() -> Iterator[Finding]:
             else:
                 yield found
         elif extra in _EXTRAS:
-            found = _package(name, bound, "note", f"pip install 'featreg[{extra}]'")
+            remedy = f"pip install '.[{extra}]' in featreg's repository"
+            found = _package(name, bound, "note", remedy)
             yield Finding(found.level, f"{found.text}, for {_EXTRAS[extra]}", found.remedy)
     # No extra: featreg computes the same itself.
     found = _package("openl3", _OPENL3, "note", f"pip install 'openl3>={_OPENL3}'")

@@ -144,7 +144,7 @@ def test_without_tensorflow_the_message_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    with pytest.raises(FeatregError, match=r"pip install 'featreg\[tensorflow\]'"):
+    with pytest.raises(FeatregError, match=r"pip install '\.\[tensorflow\]' in featreg"):
         read_tensorflow(str(tmp_path / "vggish_model.ckpt"))
 
 

@@ -90,6 +90,20 @@ def test_what_benchmarks_say_of_themselves_can_be_typed(script: Path) -> None:
         parse(find(line) or [])
 
 
+def test_extras_are_installed_from_the_repository_and_are_declared() -> None:
+    declared = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2]
+    extras = re.findall(r"^(\w+) = \[", declared.partition("\n[")[0], re.MULTILINE)
+    sources = [
+        path for room in ("datasets", "extract", "train") for path in ROOT.glob(f"{room}/**/*.py")
+    ]
+    named = set()
+    for path in [*PAGES, *sources]:
+        text = path.read_text()
+        assert not re.search(r"featreg\[\w", text), f"{path}: no package index has featreg"
+        named |= set(re.findall(r"'\.\[(\w+)\]'", text))
+    assert {"onnx", "resampy", "tensorboard", "tensorflow"} <= named <= set(extras)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_is_pointed_to_is_there(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):

@@ -202,7 +202,7 @@ def _print_evaluation(found: dict[str, Any]) -> None:
     "--format",
     type=click.Choice(["onnx", "torchscript", "safetensors"]),
     default="onnx",
-    help="onnx needs featreg[onnx].",
+    help="onnx needs `pip install '.[onnx]'` in featreg's repository.",
 )
 @click.option(
     "--output",

@@ -178,7 +178,8 @@ def _to_onnx(model: AudioModel, card: Card, path: Path) -> Runner:
         import onnxscript.optimizer
     except ImportError as error:
         raise UsageError(
-            f"--format onnx needs the package {error.name}: pip install 'featreg[onnx]'"
+            f"--format onnx needs the package {error.name}: pip install '.[onnx]' in featreg's "
+            "repository"
         ) from None
     example = torch.zeros(2, card.samples)
     sizes = {0: torch.export.Dim("n"), 1: torch.export.Dim("samples", min=2)}

@@ -29,7 +29,8 @@ def require_tensorboard() -> None:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError:
         raise UsageError(
-            "--tensorboard needs the package tensorboard: pip install 'featreg[tensorboard]'"
+            "--tensorboard needs the package tensorboard: pip install '.[tensorboard]' in "
+            "featreg's repository"
         ) from None
 
 
