@@ -54,6 +54,28 @@ def test_every_command_can_be_typed(page: Path) -> None:
                 pytest.fail(f"{line}: {error}")
 
 
+OPENING = [
+    "prep extract --dataset mtat --features vggish,openl3",
+    "prep align --resolution 0.1",
+    "train run --reg conreg",
+]
+
+
+def test_lines_name_their_dataset_beside_that_of_the_demo() -> None:
+    """Whoever ran `make demo` has two datasets in ./featreg-work, and must say which is meant."""
+    readme = commands(ROOT / "README.md")
+    assert readme[2:5] == OPENING, "after make demo and make test"
+    del readme[2:5]
+    assert "add `--dataset mtat`" in (ROOT / "README.md").read_text().replace("\n", " ")
+    for page in PAGES:
+        if page.name == "troubleshooting.md":  # it shows what happens
+            continue
+        for line in readme if page.name == "README.md" else commands(page):
+            words = find(line) or []
+            if words[:2] in (["prep", "align"], ["train", "run"], ["train", "choose-alpha"]):
+                assert "--dataset" in words, f"{page.name}: {line}"
+
+
 def test_commands_are_found_wherever_they_stand() -> None:
     assert "prep align --resolution 0.1" in commands(ROOT / "README.md")
     assert "prep weights list" in named(ROOT / "docs" / "tutorial.md")
