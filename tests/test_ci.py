@@ -39,6 +39,16 @@ def test_every_supported_python_and_every_target_that_checks() -> None:
     assert JOBS["test"]["steps"][-1]["run"] == "make PYTHON=python ${{ matrix.target }}"
 
 
+def test_contributors_are_told_all_that_it_runs() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    (said,) = re.findall(r"^CI \(.*?\n\n", page, re.MULTILINE | re.DOTALL)
+    matrix = JOBS["test"]["strategy"]["matrix"]
+    targets = {*matrix["target"], *(row["target"] for row in matrix["include"])}
+    assert set(re.findall(r"`make ([a-z-]+)`", said)) == targets
+    assert "builds the image" in said
+    assert JOBS.keys() == {"test", "image"}
+
+
 def test_the_image_is_built_and_used() -> None:
     lines = [step["run"] for step in JOBS["image"]["steps"] if "run" in step]
     (words,) = [words for line in lines if (words := find(line))]
