@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from click.testing import CliRunner
 
+from featreg.train.cli import train
+from featreg.train.compare import Result
 from featreg.train.presets import PRESETS, Config
 from featreg.train.runs import RunDir
 
@@ -90,3 +93,33 @@ def made_up_run(
 
 
 CONREG: dict[str, Any] = {"reg": "conreg", "features": ("musicnn",), "alpha": 0.3}
+
+
+def make_up_runs(work: Path) -> None:
+    """Two seeds of the baseline and of Con-Reg, which is better on each."""
+    for seed, plain, regularized in ((0, 0.5, 0.6), (1, 0.6, 0.72)):
+        made_up_run(work, seed, plain)
+        made_up_run(work, seed, regularized, **CONREG)
+
+
+def on_other_data(run: RunDir, keep: np.ndarray, classes: list[str] = CLASSES) -> None:
+    """Change a run's data to those of its test clips at `keep`."""
+    about = run.read_json("config.json")
+    about["data"] |= {"fingerprint": "other", "classes": classes}
+    run.write_json("config.json", about)
+    arrays = Result(run).embeddings()
+    np.savez(run.path / "embeddings.npz", **{name: each[keep] for name, each in arrays.items()})
+    report = run.read_json("report.json")
+    for row, name in zip(report["classes"], classes, strict=True):
+        row["name"] = name
+    run.write_json("report.json", report)
+
+
+def page_of(work: Path, *arguments: str) -> str:
+    """The page that `train compare` writes."""
+    target = work / "page.html"
+    result = CliRunner().invoke(
+        train, ["compare", *arguments, "--report", str(target), "--work", str(work)]
+    )
+    assert result.exit_code == 0, result.output
+    return target.read_text()
