@@ -19,7 +19,7 @@ from turns import Work, serve
 
 def _featreg(feature: str, precision: str, folder: Path, **settings: str) -> Any:
     from featreg.datasets.allocator import keep_memory
-    from featreg.extract.features import FeatureSpec, extractor_class, make_config
+    from featreg.extract.extractors.registry import FeatureSpec, extractor_class, make_config
 
     keep_memory()  # as the pipeline does
     config = make_config(feature, settings)
@@ -34,7 +34,7 @@ def featreg_rows(feature: str, precision: str, audio: str, **settings: str) -> A
     def prepare(folder: Path, threads: int) -> Work:
         import soundfile
 
-        from featreg.extract.stream import Batcher
+        from featreg.extract.extractors.base import Batcher
 
         extractor = _featreg(feature, precision, folder, **settings).extractor()
 
@@ -58,9 +58,9 @@ def featreg_shard(precision: str) -> Any:
         from dataclasses import replace
 
         from featreg.datasets.base import Clip, Dataset
-        from featreg.datasets.workdir import DatasetDir
-        from featreg.extract.pipeline import extract_shard
-        from featreg.extract.plan import Request, make_plan
+        from featreg.datasets.shards.workdir import DatasetDir
+        from featreg.extract.pipeline.plan import Request, make_plan
+        from featreg.extract.pipeline.shard_job import extract_shard
 
         one = np.ones(1, np.uint8)
         files = sorted((folder / "mp3").iterdir())

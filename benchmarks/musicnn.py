@@ -22,9 +22,9 @@ import numpy as np
 import soundfile
 import torch
 
-from featreg.extract.musicnn import Musicnn, MusicnnConfig
-from featreg.extract.published import known
-from featreg.extract.stream import Precision
+from featreg.extract.extractors.base import Precision
+from featreg.extract.extractors.musicnn import Musicnn, MusicnnConfig
+from featreg.extract.weights.registry import known
 
 # Both clocks of the best repetition count: the wall's, and the processor's, which tells more
 # on a machine that is busy with other work.

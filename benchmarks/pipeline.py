@@ -32,21 +32,21 @@ import soundfile
 from random_weights import write_weights
 
 from featreg.datasets.base import Clip, Dataset
-from featreg.datasets.clock import Clock
-from featreg.datasets.native import NativeHeader, native_writer
-from featreg.datasets.workdir import DatasetDir, shard_name
-from featreg.extract.cluster import Workers, run_jobs
-from featreg.extract.combine import AlignJob, align_shard, plan_alignment
-from featreg.extract.features import (
+from featreg.datasets.shards.native import NativeHeader, native_writer
+from featreg.datasets.shards.timing import Clock
+from featreg.datasets.shards.workdir import DatasetDir, shard_name
+from featreg.extract.alignment.align_shards import AlignJob, align_shard, plan_alignment
+from featreg.extract.extractors.base import Array, Extractor
+from featreg.extract.extractors.registry import (
     FeatureSpec,
     build_extractors,
     extractor_class,
     make_config,
 )
-from featreg.extract.pipeline import extract_shard
-from featreg.extract.plan import Account, Request, ShardJob, make_plan
-from featreg.extract.stream import Array, Extractor
-from featreg.extract.weights import locate
+from featreg.extract.pipeline.dask_pool import Workers, run_jobs
+from featreg.extract.pipeline.plan import Account, Request, ShardJob, make_plan
+from featreg.extract.pipeline.shard_job import extract_shard
+from featreg.extract.weights.cache import locate
 
 SECONDS = 29.1
 # What an aligned clip weighs in memory: audio, and VGGish and OpenL3 at 0.1 s.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from featreg.extract.layouts import layout
+from featreg.extract.weights.layouts import layout
 
 WEIGHTS = ("vggish", "vggish_pca", "openl3-mel256-music")
 

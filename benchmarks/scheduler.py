@@ -20,12 +20,12 @@ import click
 import numpy as np
 
 from featreg.datasets.base import Clip, Dataset
-from featreg.datasets.workdir import DatasetDir
-from featreg.extract.cluster import Workers, pack, run_jobs
-from featreg.extract.features import FeatureSpec, make_config
-from featreg.extract.pipeline import extract_shard
-from featreg.extract.plan import Account, Request, ShardJob, make_plan
-from featreg.extract.throwaway import peak_bytes
+from featreg.datasets.shards.workdir import DatasetDir
+from featreg.extract.extractors.registry import FeatureSpec, make_config
+from featreg.extract.pipeline.child_process import peak_bytes
+from featreg.extract.pipeline.dask_pool import Workers, pack, run_jobs
+from featreg.extract.pipeline.plan import Account, Request, ShardJob, make_plan
+from featreg.extract.pipeline.shard_job import extract_shard
 
 CLIPS = 64
 NOTHING = np.empty(0, np.uint8)

@@ -25,9 +25,9 @@ import soundfile
 from train_contestants import BATCH, CLASSES, CONTESTANTS, CROPS, FEATURES, FILES
 from turns import Contestant, race
 
-from featreg.datasets.aligned import AlignedHeader, aligned_writer
 from featreg.datasets.base import Clip
-from featreg.datasets.workdir import shard_name
+from featreg.datasets.shards.aligned import AlignedHeader, aligned_writer
+from featreg.datasets.shards.workdir import shard_name
 
 SECONDS, RATE, RESOLUTION_S = 29.1, 16000, 0.1
 SHARDS, CLIPS = 8, 64  # a shard

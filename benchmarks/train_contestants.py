@@ -99,12 +99,12 @@ def featreg_step(precision: str, reg: str = "none") -> Callable[[Path, int], Wor
         from lightning.fabric import Fabric
 
         from featreg.datasets.allocator import keep_memory
-        from featreg.train.crops import Batch
+        from featreg.train.config.presets import PRESETS
+        from featreg.train.config.schedule import Schedule
+        from featreg.train.data.crops import Batch
         from featreg.train.models.registry import build_encoder, build_tagger
-        from featreg.train.objective import Objective
-        from featreg.train.presets import PRESETS
         from featreg.train.regularizers.registry import build_regularizer
-        from featreg.train.schedule import Schedule
+        from featreg.train.training.objective import Objective
 
         keep_memory()
         names = {"float32": "32-true"}
@@ -144,8 +144,8 @@ def featreg_loader(features: tuple[str, ...]) -> Callable[[Path, int], Work]:
 
     def prepare(folder: Path, threads: int) -> Work:
         from featreg.datasets.allocator import keep_memory
-        from featreg.train import data
-        from featreg.train.crops import Crops, Cutter, EpochOrder, crop_loader
+        from featreg.train.data import aligned_dataset as data
+        from featreg.train.data.crops import Crops, Cutter, EpochOrder, crop_loader
 
         keep_memory()  # as `train run` does
         data.IN_MEMORY_BYTES = 0  # as for a dataset that does not fit
@@ -177,7 +177,7 @@ def decoding(folder: Path, threads: int) -> Work:
     import torch
     from torch.utils.data import DataLoader, Dataset
 
-    from featreg.datasets.audio import decode, resample
+    from featreg.datasets.audio.decode import decode, resample
     from featreg.datasets.base import Clip
 
     one = np.ones(1, np.uint8)

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from .base import FeatregError
 from .console import warn
-from .shards import DiskError
+from .shards.hdf5 import DiskError
 
 LOCK = ".lock"
 """The file in a folder that is locked; it stays, and means nothing while it is not."""

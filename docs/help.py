@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from featreg.extract.cli import prep
-from featreg.train.cli import train
+from featreg.extract.cli.prep import prep
+from featreg.train.cli.train import train
 
 WIDTH = 78
 

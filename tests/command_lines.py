@@ -13,8 +13,8 @@ from unittest.mock import patch
 
 import click
 
-from featreg.extract.cli import prep
-from featreg.train.cli import train
+from featreg.extract.cli.prep import prep
+from featreg.train.cli.train import train
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -8,13 +8,13 @@ import h5py
 from loudness import LoudnessConfig
 
 from featreg.datasets.base import Dataset
-from featreg.datasets.workdir import DatasetDir
-from featreg.extract.cluster import Workers
-from featreg.extract.combine import align_shard, plan_alignment
-from featreg.extract.features import FeatureSpec
-from featreg.extract.plan import Request, make_plan
-from featreg.extract.run import Summary, run_extraction
-from featreg.extract.waveform import WaveformConfig
+from featreg.datasets.shards.workdir import DatasetDir
+from featreg.extract.alignment.align_shards import align_shard, plan_alignment
+from featreg.extract.extractors.registry import FeatureSpec
+from featreg.extract.extractors.waveform import WaveformConfig
+from featreg.extract.pipeline.dask_pool import Workers
+from featreg.extract.pipeline.plan import Request, make_plan
+from featreg.extract.pipeline.run import Summary, run_extraction
 
 AUDIO = FeatureSpec("audio", WaveformConfig())
 LOUDNESS = FeatureSpec("loudness", LoudnessConfig(), source="loudness:Loudness")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from loudness import Loudness, LoudnessConfig
 
-from featreg.extract.stream import Array
+from featreg.extract.extractors.base import Array
 
 # Mean square of half a second. A full-scale square wave has 1; no tone of the kit is so loud.
 UNBEARABLE = 0.9

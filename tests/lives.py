@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["featreg.train.run"])
+_CONTEXT.set_forkserver_preload(["featreg.train.training.run"])
 
 
 def start(target: Callable[..., None], *arguments: Any) -> ForkServerProcess:
@@ -52,8 +52,8 @@ def live(
     """
     import torch
 
-    from featreg.train import checkpoint, fit, run
-    from featreg.train.presets import Config
+    from featreg.train.config.presets import Config
+    from featreg.train.training import checkpoint, fit, run
 
     torch.set_num_threads(1)
     left = count

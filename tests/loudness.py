@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featreg.datasets.clock import Clock
-from featreg.extract.stream import Array, Extractor, Signal
+from featreg.datasets.shards.timing import Clock
+from featreg.extract.extractors.base import Array, Extractor, Signal
 
 
 @dataclass(frozen=True)

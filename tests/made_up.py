@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from click.testing import CliRunner
 
-from featreg.train.cli import train
-from featreg.train.compare import Result
-from featreg.train.presets import PRESETS, Config
-from featreg.train.runs import RunDir
+from featreg.train.cli.train import train
+from featreg.train.config.presets import PRESETS, Config
+from featreg.train.experiments.compare import Result
+from featreg.train.training.run_dir import RunDir
 
 CLASSES = ["piano", "flute", "drums", "banjo"]
 

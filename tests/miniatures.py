@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kit import tone, write
 
-from featreg.datasets import dcase2017, mtat, speech_commands
+from featreg.datasets.collections import dcase2017, mtat, speech_commands
 
 # clip id: (path, tags); 35644 is one of the files that are empty as published.
 MTAT_CLIPS: dict[str, tuple[str, tuple[str, ...]]] = {

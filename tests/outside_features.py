@@ -5,8 +5,8 @@ from __future__ import annotations
 import librosa
 import numpy as np
 
-from featreg.datasets.clock import Clock
-from featreg.extract.external import WholeClip
+from featreg.datasets.shards.timing import Clock
+from featreg.extract.extractors.custom import WholeClip
 
 HOP = 1024
 

@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner, Result
 from kit import tone, write
 
-from featreg.datasets.audio import decode, resample
-from featreg.datasets.manifest import read
-from featreg.datasets.native import native_shard
-from featreg.extract.cli import prep
-from featreg.train.cli import train
+from featreg.datasets.audio.decode import decode, resample
+from featreg.datasets.collections.manifest import read
+from featreg.datasets.shards.native import native_shard
+from featreg.extract.cli.prep import prep
+from featreg.train.cli.train import train
 
 SPLITS = {"train": 4, "valid": 2, "test": 2}
 

@@ -11,9 +11,9 @@ from synthetic import write_toy
 from toy_runs import CONCAT, CONREG
 
 from featreg.train import load
-from featreg.train.classifier import Classifier
-from featreg.train.run import run
-from featreg.train.runs import RunDir
+from featreg.train.deploy.classifier import Classifier
+from featreg.train.training.run import run
+from featreg.train.training.run_dir import RunDir
 
 
 @pytest.fixture(scope="module")

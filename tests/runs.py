@@ -12,7 +12,7 @@ from pathlib import Path
 
 import h5py
 
-from featreg.datasets.shards import datasets_of
+from featreg.datasets.shards.hdf5 import datasets_of
 
 HERE = Path(__file__).parent
 
@@ -52,7 +52,7 @@ class Run:
         self._log = work.with_suffix(".log")
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", "from featreg.extract.cli import prep; prep()"]
+                [sys.executable, "-c", "from featreg.extract.cli.prep import prep; prep()"]
                 + [str(each) for each in arguments],
                 env=os.environ | {"FEATREG_WORK": str(work), "PYTHONPATH": os.pathsep.join(path)},
                 stdout=log,

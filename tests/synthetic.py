@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from featreg.datasets.aligned import AlignedHeader, aligned_writer
 from featreg.datasets.base import Clip, Dataset, Split
-from featreg.datasets.workdir import DatasetDir, shard_name
+from featreg.datasets.shards.aligned import AlignedHeader, aligned_writer
+from featreg.datasets.shards.workdir import DatasetDir, shard_name
 
 RATE = 16000
 TONES_HZ = {"low": 220.0, "middle": 880.0, "high": 3520.0}

@@ -10,11 +10,11 @@ import pytest
 from made_up import CLASSES, CONREG, made_up_run
 
 from featreg.datasets.base import UsageError
-from featreg.train import ablate
-from featreg.train.bootstrap import bootstrap
-from featreg.train.compare import Result, group
-from featreg.train.metrics import evaluate
-from featreg.train.plots import ablation
+from featreg.train.evaluation.bootstrap import bootstrap
+from featreg.train.evaluation.metrics import evaluate
+from featreg.train.experiments import ablate
+from featreg.train.experiments.compare import Result, group
+from featreg.train.report.plots import ablation
 
 
 def groups_of(work: Path, seeds: int) -> list[ablate.Group]:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featreg.datasets.clock import Clock
-from featreg.extract.align import MODES, Mode, align, align_span, target_rows
+from featreg.datasets.shards.timing import Clock
+from featreg.extract.alignment.resample_frames import MODES, Mode, align, align_span, target_rows
 
 VGGISH = Clock(hop_s=0.96, window_s=0.975, first_center_s=0.4875)
 OPENL3 = Clock(hop_s=0.1, window_s=1.0, first_center_s=0.0)

@@ -11,10 +11,10 @@ import pytest
 import soundfile
 from kit import make_clip, make_kit, tone, write
 
-from featreg.datasets.audio import decode, fingerprint, resample
+from featreg.datasets.audio.check import fault
+from featreg.datasets.audio.decode import decode, fingerprint, resample
 from featreg.datasets.base import Clip, ClipError
-from featreg.datasets.check import fault
-from featreg.extract.hearing import Hearing, hear, length_s
+from featreg.extract.pipeline.decode import Hearing, hear, length_s
 
 
 def excerpt(path: Path, start_s: float, duration_s: float | None) -> Clip:

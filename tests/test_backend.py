@@ -13,13 +13,13 @@ import pytest
 from click.testing import CliRunner, Result
 from kit import tone, write
 
-from featreg.datasets.audio import decode, resample
+from featreg.datasets.audio.decode import decode, resample
 from featreg.datasets.base import FeatregError, UsageError
-from featreg.datasets.manifest import read as read_manifest
-from featreg.datasets.native import native_shard
-from featreg.extract.cli import prep
-from featreg.extract.openl3 import OpenL3Config
-from featreg.extract.openl3_package import OpenL3Package
+from featreg.datasets.collections.manifest import read as read_manifest
+from featreg.datasets.shards.native import native_shard
+from featreg.extract.cli.prep import prep
+from featreg.extract.extractors.openl3 import OpenL3Config
+from featreg.extract.extractors.openl3_package import OpenL3Package
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 RATE = 48000

@@ -17,7 +17,7 @@ from command_lines import find, logical_lines, parse
 from images import DEPLOY, FAILURES, VOLUMES, every, run_script, stand_ins, started, tool
 
 from featreg.datasets.base import UsageError
-from featreg.train.configure import _features
+from featreg.train.config.options import _features
 
 
 class Aligned:

@@ -14,7 +14,7 @@ import torch
 from weight_files import openl3_layers, pca, write_keras, write_musicnn_wheel
 
 from featreg.datasets.base import FeatregError
-from featreg.extract.checkpoints import (
+from featreg.extract.weights.checkpoints import (
     read_keras,
     read_musicnn,
     read_npz,

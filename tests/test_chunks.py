@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featreg.datasets.base import FeatregError
-from featreg.datasets.chunks import ShardRows, fletcher32, lzf_decompress
+from featreg.datasets.shards.reader import ShardRows, fletcher32, lzf_decompress
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.standard_normal((1000, 24)).astype(np.float32)

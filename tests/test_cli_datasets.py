@@ -9,10 +9,10 @@ from click.testing import CliRunner, Result
 from kit import tone, write
 from miniatures import make
 
-from featreg.datasets import registry
+from featreg.datasets.collections import registry
 from featreg.datasets.console import Commands
-from featreg.extract.cli import prep as whole
-from featreg.extract.cli_datasets import datasets, download
+from featreg.extract.cli.datasets import datasets, download
+from featreg.extract.cli.prep import prep as whole
 
 prep = Commands("prep", commands={"datasets": datasets, "download": download})
 

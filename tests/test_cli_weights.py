@@ -11,10 +11,9 @@ from file_server import FileServer
 from weight_files import OPENL3, PCA_FILE, assert_pca
 
 from featreg.datasets.base import FeatregError
-from featreg.extract import self_check
-from featreg.extract.cli_weights import weights as command
-from featreg.extract.published import WEIGHTS
-from featreg.extract.weights import cache, locate, whereabouts
+from featreg.extract.cli.weights import weights as command
+from featreg.extract.weights.cache import cache, locate, self_check, whereabouts
+from featreg.extract.weights.registry import WEIGHTS
 
 pytest_plugins = ("weight_fixtures",)
 pytestmark = pytest.mark.usefixtures("own_cache")

@@ -16,14 +16,14 @@ from loudness import LoudnessConfig
 from threadpoolctl import threadpool_info
 
 from featreg.datasets.base import Clip, Dataset, FeatregError, UsageError
-from featreg.datasets.workdir import DatasetDir
-from featreg.extract import cluster
-from featreg.extract.cluster import Workers, pack, plan_workers, run_jobs, still_wanted
-from featreg.extract.features import FeatureSpec, make_config
-from featreg.extract.musicnn import Musicnn
-from featreg.extract.pipeline import extract_shard
-from featreg.extract.plan import Request, ShardJob, make_plan
-from featreg.extract.weights import locate
+from featreg.datasets.shards.workdir import DatasetDir
+from featreg.extract.extractors.musicnn import Musicnn
+from featreg.extract.extractors.registry import FeatureSpec, make_config
+from featreg.extract.pipeline import dask_pool as cluster
+from featreg.extract.pipeline.dask_pool import Workers, pack, plan_workers, run_jobs, still_wanted
+from featreg.extract.pipeline.plan import Request, ShardJob, make_plan
+from featreg.extract.pipeline.shard_job import extract_shard
+from featreg.extract.weights.cache import locate
 
 WEIGHTS = tuple((name, locate(name, {})) for name in Musicnn.weight_names(Musicnn.Config()))
 FEATURES = (

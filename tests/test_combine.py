@@ -14,15 +14,15 @@ from extractions import AUDIO, LOUDNESS, REQUEST, align, extract
 from kit import make_clip
 from loudness import Loudness, LoudnessConfig
 
-from featreg.datasets.aligned import read_index
-from featreg.datasets.audio import decode, resample
+from featreg.datasets.audio.decode import decode, resample
 from featreg.datasets.base import Dataset, FeatregError, UsageError
-from featreg.datasets.clock import Clock
-from featreg.datasets.native import NativeHeader, native_writer
-from featreg.datasets.workdir import DatasetDir
-from featreg.extract.align import Mode
-from featreg.extract.combine import align_shard, plan_alignment
-from featreg.extract.verify import faults
+from featreg.datasets.shards.aligned import read_index
+from featreg.datasets.shards.native import NativeHeader, native_writer
+from featreg.datasets.shards.timing import Clock
+from featreg.datasets.shards.workdir import DatasetDir
+from featreg.extract.alignment.align_shards import align_shard, plan_alignment
+from featreg.extract.alignment.resample_frames import Mode
+from featreg.extract.inspection.verify import faults
 
 pytest_plugins = ("extraction_fixtures",)
 

@@ -12,9 +12,17 @@ import pytest
 from made_up import CONREG, made_up_run, make_up_runs, on_other_data, page_of
 
 from featreg.datasets.base import FeatregError, UsageError
-from featreg.train.compare import Result, alphas, common, differences, load, spread, table
-from featreg.train.presets import ALPHAS, PRESETS
-from featreg.train.runs import RunDir
+from featreg.train.config.presets import ALPHAS, PRESETS
+from featreg.train.experiments.compare import (
+    Result,
+    alphas,
+    common,
+    differences,
+    load,
+    spread,
+    table,
+)
+from featreg.train.training.run_dir import RunDir
 
 
 @pytest.fixture
@@ -112,7 +120,7 @@ def test_a_run_that_is_named_twice_counts_once(work: Path, monkeypatch: pytest.M
 def test_a_seed_counts_once(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copied_run(work, "demo-baseline-s1", "again")
     said: list[str] = []
-    monkeypatch.setattr("featreg.train.compare.warn", said.append)
+    monkeypatch.setattr("featreg.train.experiments.compare.warn", said.append)
     [baseline, _] = load(work, [], None)
     assert [result.folder.name for result in baseline.results] == [
         "demo-baseline-s0",

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from featreg.extract.cli import prep
-from featreg.train.cli import train
+from featreg.extract.cli.prep import prep
+from featreg.train.cli.train import train
 
 COMMANDS = {"prep": prep, "train": train}
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from featreg.datasets import console
 from featreg.datasets.base import FeatregError
-from featreg.extract.cli import prep
-from featreg.train.tables import print_table
+from featreg.extract.cli.prep import prep
+from featreg.train.report.print_table import print_table
 
 NAMES = ["song [live].mp3", "song [/x].mp3", "song :cat:.mp3", r"song \[b].mp3"]
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from featreg.extract import products
-from featreg.extract.convolutions import Convolution, PlainStack, apply, make_stack
-from featreg.extract.threads import in_threads
-from featreg.extract.winograd import WinogradStack
-from featreg.extract.winograd_kernels import filters_at_points
+from featreg.extract.conv import grouped_matmul as products
+from featreg.extract.conv.kernels import filters_at_points
+from featreg.extract.conv.make_stack import Convolution, PlainStack, apply, make_stack
+from featreg.extract.conv.threads import in_threads
+from featreg.extract.conv.winograd import WinogradStack
 
 Layers = list[Convolution]
 

@@ -13,10 +13,10 @@ from kit import make_dataset, tone, write
 from test_pipeline import AUDIO, LOUDNESS, align, contents, extract
 
 from featreg.datasets.base import Dataset, FeatregError
-from featreg.datasets.native import native_shard
-from featreg.datasets.workdir import DatasetDir
-from featreg.extract.cli import prep
-from featreg.extract.plan import Request, make_plan
+from featreg.datasets.shards.native import native_shard
+from featreg.datasets.shards.workdir import DatasetDir
+from featreg.extract.cli.prep import prep
+from featreg.extract.pipeline.plan import Request, make_plan
 
 REQUEST = Request((AUDIO, LOUDNESS), shard_clips=2)
 

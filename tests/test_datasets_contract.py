@@ -11,10 +11,10 @@ import pytest
 from kit import tone, write
 from miniatures import make
 
-from featreg.datasets import registry
+from featreg.datasets.audio.check import fault
 from featreg.datasets.base import SPLITS, Clip, Dataset, UsageError
-from featreg.datasets.check import fault
-from featreg.datasets.info import Archive
+from featreg.datasets.collections import registry
+from featreg.datasets.collections.info import Archive
 
 # What must not lie in two splits: the song, the video, the speaker, the score, the artist.
 GROUP_OF: dict[str, Callable[[Clip], str]] = {

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from miniatures import DCASE_ROWS, write_dcase
 
-from featreg.datasets import dcase2017
 from featreg.datasets.base import Dataset, FeatregError
+from featreg.datasets.collections import dcase2017
 
 TRAINING = "groundtruth_weak_label_training_set.csv"
 

@@ -6,13 +6,15 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import compose_scores as demo_scores
 import numpy as np
 import pytest
+import render_clips as demo_render
 import soundfile
+from compose_scores import Note, Part, Score
 
-from featreg.datasets import demo, demo_render, demo_scores
 from featreg.datasets.base import SPLITS, Dataset, FeatregError
-from featreg.datasets.demo_scores import Note, Part, Score
+from featreg.datasets.collections import demo
 
 ROOT = demo.default_root()
 SEEN, UNSEEN = demo_render.SEEN, demo_render.UNSEEN

@@ -125,8 +125,8 @@ def test_who_runs_it_and_where_it_writes() -> None:
 def test_the_variables_of_the_image_are_those_that_featreg_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featreg.datasets.registry import default_root
-    from featreg.extract.weights import cache
+    from featreg.datasets.collections.registry import default_root
+    from featreg.extract.weights.cache import cache
 
     monkeypatch.setenv("FEATREG_WORK", "/work")
     monkeypatch.setenv("FEATREG_DATA", "/data")
@@ -227,7 +227,7 @@ def test_compose_starts_what_there_is() -> None:
 def test_clusters_give_up_a_shard_as_early_as_local_workers_do() -> None:
     from dask.config import collect_env, get
 
-    from featreg.extract.cluster import _SETTINGS
+    from featreg.extract.pipeline.dask_pool import _SETTINGS
 
     name = "distributed.scheduler.allowed-failures"
     assert FAILURES in (ROOT / "docs" / "deploy.md").read_text()

@@ -32,8 +32,8 @@ def test_every_module_is_in_the_reference(room: str, site: Path) -> None:
 
 
 def test_every_command_is_in_the_reference(site: Path) -> None:
-    from featreg.extract.cli import prep
-    from featreg.train.cli import train
+    from featreg.extract.cli.prep import prep
+    from featreg.train.cli.train import train
 
     page = (site / "commands" / "index.html").read_text()
     for group in (prep, train):

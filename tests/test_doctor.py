@@ -14,12 +14,12 @@ import soundfile
 import torch
 from click.testing import CliRunner, Result
 
-from featreg.datasets import registry
-from featreg.extract import doctor
-from featreg.extract.cli import prep
-from featreg.extract.doctor import Finding
-from featreg.extract.doctor_disk import check_audio, check_shards
-from featreg.extract.published import WEIGHTS
+from featreg.datasets.collections import registry
+from featreg.extract.cli.prep import prep
+from featreg.extract.inspection import doctor
+from featreg.extract.inspection.doctor import Finding
+from featreg.extract.inspection.doctor_disk import check_audio, check_shards
+from featreg.extract.weights.registry import WEIGHTS
 
 ONNX = ("onnx", "onnxruntime", "onnxscript")
 

@@ -18,11 +18,11 @@ import pytest
 from file_server import FileServer
 from miniatures import MTAT_CLIPS, SPEECH_FILES, write_mtat, write_speech
 
-from featreg.datasets import dcase2017, fetch, mtat, speech_commands
-from featreg.datasets import download as module
 from featreg.datasets.base import FeatregError, UsageError
-from featreg.datasets.download import Joined, download
-from featreg.datasets.info import Archive, Remote
+from featreg.datasets.collections import dcase2017, fetch, mtat, speech_commands
+from featreg.datasets.collections import download as module
+from featreg.datasets.collections.download import Joined, download
+from featreg.datasets.collections.info import Archive, Remote
 
 MEMBERS = {path: random.Random(path).randbytes(3000) for path, _ in MTAT_CLIPS.values()}
 

@@ -9,9 +9,9 @@ from file_server import FileServer
 from outside_runs import run, write_manifest
 from weight_files import OPENL3
 
-from featreg.datasets.workdir import DatasetDir
-from featreg.extract.published import WEIGHTS
-from featreg.extract.weights import cache, whereabouts
+from featreg.datasets.shards.workdir import DatasetDir
+from featreg.extract.weights.cache import cache, whereabouts
+from featreg.extract.weights.registry import WEIGHTS
 
 pytest_plugins = ("weight_fixtures",)
 

@@ -11,13 +11,13 @@ from kit import tone, write
 from loudness import LoudnessConfig
 
 from featreg.datasets.base import Dataset, FeatregError
-from featreg.datasets.workdir import DatasetDir
-from featreg.extract.align import Mode
-from featreg.extract.cluster import Workers
-from featreg.extract.combine import align_shard, plan_alignment
-from featreg.extract.dry_run import describe
-from featreg.extract.estimate import alignment_space, estimate
-from featreg.extract.plan import make_plan
+from featreg.datasets.shards.workdir import DatasetDir
+from featreg.extract.alignment.align_shards import align_shard, plan_alignment
+from featreg.extract.alignment.resample_frames import Mode
+from featreg.extract.pipeline.dask_pool import Workers
+from featreg.extract.pipeline.dry_run import describe
+from featreg.extract.pipeline.estimate import alignment_space, estimate
+from featreg.extract.pipeline.plan import make_plan
 
 pytest_plugins = ("extraction_fixtures",)
 
@@ -65,7 +65,7 @@ def test_a_run_that_the_disk_cannot_hold_does_not_start(
     folder = DatasetDir(tmp_path / "tones")
     needed = estimate(dataset, folder, make_plan(dataset, folder, REQUEST))
     needed.space(folder, ONE).check()
-    monkeypatch.setattr("featreg.extract.space.free_bytes", lambda path: needed.bytes // 3)
+    monkeypatch.setattr("featreg.extract.pipeline.space.free_bytes", lambda path: needed.bytes // 3)
     words = r"tones: disk: about 0\.6 MB needed, 0\.2 MB free: does not suffice; free some"
     with pytest.raises(FeatregError, match=words):
         needed.space(folder, ONE).check()

@@ -24,14 +24,14 @@ from kit import make_kit
 from safetensors.torch import save_file
 from weight_files import OPENL3_FILE, openl3_layers, pca, write_keras
 
-from featreg.datasets.audio import decode, resample
+from featreg.datasets.audio.decode import decode, resample
 from featreg.datasets.base import Clip
-from featreg.datasets.native import native_shard
-from featreg.extract.cli import prep
-from featreg.extract.features import FEATURES, extractor_class, make_config
-from featreg.extract.stream import Extractor
-from featreg.extract.vggish import Network
-from featreg.extract.weights import locate
+from featreg.datasets.shards.native import native_shard
+from featreg.extract.cli.prep import prep
+from featreg.extract.extractors.base import Extractor
+from featreg.extract.extractors.registry import FEATURES, extractor_class, make_config
+from featreg.extract.extractors.vggish import Network
+from featreg.extract.weights.cache import locate
 
 Floats = npt.NDArray[np.float32]
 

@@ -19,7 +19,7 @@ import pytest
 from kit import tone, write
 from runs import Run, contents, prep
 
-from featreg.datasets.native import native_shard
+from featreg.datasets.shards.native import native_shard
 
 CLIPS = 24
 FEATURES = "loudness:Loudness"
@@ -259,7 +259,7 @@ def read_only(work: Path, *arguments: object) -> tuple[int, str]:
     mounts = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
     run = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounts, str(work),
-         sys.executable, "-c", "from featreg.extract.cli import prep; prep()"]
+         sys.executable, "-c", "from featreg.extract.cli.prep import prep; prep()"]
         + [str(each) for each in arguments],
         env=os.environ | {"FEATREG_WORK": str(work), "PYTHONPATH": str(Path(__file__).parent)},
         stdout=subprocess.PIPE,

@@ -15,9 +15,9 @@ from types import SimpleNamespace
 import pytest
 from file_server import FileServer
 
-from featreg.datasets import fetch as module
 from featreg.datasets.base import FeatregError
-from featreg.datasets.fetch import Checksum, fetch
+from featreg.datasets.collections import fetch as module
+from featreg.datasets.collections.fetch import Checksum, fetch
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB: several pieces of the body
 SHA256 = Checksum("sha256", hashlib.sha256(CONTENT).hexdigest())
@@ -187,7 +187,7 @@ def test_a_folder_that_cannot_be_made_is_named(server: FileServer, tmp_path: Pat
 FETCH = """
 import sys
 from pathlib import Path
-from featreg.datasets.fetch import Checksum, fetch
+from featreg.datasets.collections.fetch import Checksum, fetch
 fetch(sys.argv[1], Path(sys.argv[2]), checksum=Checksum("sha256", sys.argv[3]))
 """
 

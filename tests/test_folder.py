@@ -11,9 +11,9 @@ from click.testing import Result
 from outside_runs import rows_of, run, write_manifest
 
 from featreg.datasets.base import ClipError, UsageError
-from featreg.datasets.clock import Clock
-from featreg.datasets.manifest import read
-from featreg.extract.folder import FolderConfig, complete, folder_class
+from featreg.datasets.collections.manifest import read
+from featreg.datasets.shards.timing import Clock
+from featreg.extract.extractors.npy_folder import FolderConfig, complete, folder_class
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from featreg.datasets.base import UsageError
+from featreg.train.config.presets import PRESETS
 from featreg.train.models import harmonic_cnn, mel_cnn
 from featreg.train.models.base import Encoder
 from featreg.train.models.harmonic_cnn import HarmonicCNN, HarmonicSTFT
 from featreg.train.models.plain import Plain
 from featreg.train.models.registry import ENCODERS, build_encoder
-from featreg.train.presets import PRESETS
 
 TASKS: Mapping[str, tuple[tuple[int, int], int]] = {"mtat": ((3, 3), 50), "dcase": ((2, 2), 17)}
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from featreg.datasets.base import Dataset, FeatregError, UsageError
-from featreg.datasets.manifest import read
-from featreg.datasets.workdir import DatasetDir
+from featreg.datasets.collections.manifest import read
+from featreg.datasets.shards.workdir import DatasetDir
 
 BASIC = """\
 path,split,labels

@@ -15,12 +15,12 @@ import pytest
 from synthetic import write_toy
 
 from featreg.datasets.base import FeatregError, UsageError
-from featreg.train import many
-from featreg.train.configure import configure
-from featreg.train.many import Runner, environments
-from featreg.train.presets import Config
-from featreg.train.run import run
-from featreg.train.runs import RunDir
+from featreg.train.config.options import configure
+from featreg.train.config.presets import Config
+from featreg.train.experiments import sweep as many
+from featreg.train.experiments.sweep import Runner, environments
+from featreg.train.training.run import run
+from featreg.train.training.run_dir import RunDir
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_nor_does_one_that_nobody_foresaw(work: Path, monkeypatch: pytest.Monkey
             raise RuntimeError("shapes\ndo not fit")
         return run(config, *rest, **options)
 
-    monkeypatch.setattr("featreg.train.run.run", broken)
+    monkeypatch.setattr("featreg.train.training.run.run", broken)
     with pytest.raises(FeatregError, match="1 of 2 runs failed") as raised:
         Runner(work).run([bad, good])
     log = work / "runs" / bad.run_name / many.LOG

@@ -6,7 +6,7 @@ import librosa
 import numpy as np
 import pytest
 
-from featreg.extract.mel import MelScale, hz_to_mel, mel_filterbank, mel_to_hz
+from featreg.extract.extractors.mel import MelScale, hz_to_mel, mel_filterbank, mel_to_hz
 
 
 # The front ends that the project computes, and one that starts above 0 Hz.

@@ -7,8 +7,15 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from featreg.datasets.base import FeatregError
-from featreg.train.bootstrap import bootstrap, draws, resampled
-from featreg.train.metrics import METRICS, THRESHOLD, Label, Probability, evaluate, per_class
+from featreg.train.evaluation.bootstrap import bootstrap, draws, resampled
+from featreg.train.evaluation.metrics import (
+    METRICS,
+    THRESHOLD,
+    Label,
+    Probability,
+    evaluate,
+    per_class,
+)
 
 Predictions = tuple[Label, Probability, Label]
 

@@ -11,12 +11,12 @@ import pytest
 import soundfile
 from kit import make_clip, tone, write
 
-from featreg.datasets import mp3
-from featreg.datasets.audio import decode
+from featreg.datasets.audio import mp3
+from featreg.datasets.audio.check import fault
+from featreg.datasets.audio.decode import decode
+from featreg.datasets.audio.files import open_audio
 from featreg.datasets.base import ClipError
-from featreg.datasets.check import fault
-from featreg.datasets.containers import open_audio
-from featreg.extract.hearing import length_s
+from featreg.extract.pipeline.decode import length_s
 
 RATE = 44100
 LOUD, LEAN = 0.0, 0.9  # soundfile's compression levels: 320 and 64 kbit/s

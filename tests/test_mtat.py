@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from miniatures import MTAT_CLIPS, write_mtat
 
-from featreg.datasets import mtat
 from featreg.datasets.base import FeatregError
+from featreg.datasets.collections import mtat
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from featreg.datasets.base import UsageError
-from featreg.extract.musicnn import Musicnn, MusicnnConfig, joined, log_mel
-from featreg.extract.musicnn_network import (
+from featreg.extract.extractors.musicnn import Musicnn, MusicnnConfig, joined, log_mel
+from featreg.extract.extractors.musicnn_network import (
     CONVOLUTIONS,
     PATCH,
     TEMPORAL,
@@ -30,7 +30,7 @@ from featreg.extract.musicnn_network import (
     PooledConvolution,
     from_tensorflow,
 )
-from featreg.extract.published import known
+from featreg.extract.weights.registry import known
 
 Array = npt.NDArray[Any]
 Reference = Mapping[str, npt.NDArray[np.float32]]

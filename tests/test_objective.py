@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from featreg.train.crops import Batch
+from featreg.train.data.crops import Batch
 from featreg.train.models.base import Output
-from featreg.train.objective import Objective
+from featreg.train.training.objective import Objective
 
 
 class _Says(torch.nn.Module):

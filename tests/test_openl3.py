@@ -14,10 +14,10 @@ import torch
 from safetensors.numpy import save_file
 from weight_files import openl3_layers
 
-from featreg.datasets.audio import Resampler, resample
+from featreg.datasets.audio.decode import Resampler, resample
 from featreg.datasets.base import UsageError
-from featreg.extract.openl3 import Network, OpenL3, OpenL3Config, from_keras
-from featreg.extract.openl3_frontend import hann, make_front_end
+from featreg.extract.extractors.openl3 import Network, OpenL3, OpenL3Config, from_keras
+from featreg.extract.extractors.openl3_frontend import hann, make_front_end
 
 Floats = npt.NDArray[np.float32]
 Reference = Mapping[str, npt.NDArray[Any]]

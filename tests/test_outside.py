@@ -19,16 +19,17 @@ from click.testing import Result
 from kit import tone
 from outside_runs import rows_of, run, write_arrays, write_manifest
 
-from featreg.datasets.aligned import read_index
 from featreg.datasets.base import ClipError, FeatregError, UsageError
-from featreg.datasets.clock import Clock
-from featreg.datasets.manifest import read
-from featreg.datasets.native import native_shard
-from featreg.datasets.workdir import DatasetDir
-from featreg.extract import external, features
-from featreg.extract.external import WholeClip, load_class
-from featreg.extract.pipeline import extract_shard
-from featreg.extract.plan import Plan, Request, make_plan
+from featreg.datasets.collections.manifest import read
+from featreg.datasets.shards.aligned import read_index
+from featreg.datasets.shards.native import native_shard
+from featreg.datasets.shards.timing import Clock
+from featreg.datasets.shards.workdir import DatasetDir
+from featreg.extract.extractors import custom as external
+from featreg.extract.extractors import registry as features
+from featreg.extract.extractors.custom import WholeClip, load_class
+from featreg.extract.pipeline.plan import Plan, Request, make_plan
+from featreg.extract.pipeline.shard_job import extract_shard
 
 HERE = Path(__file__).parent
 FAST = ["--encoder", "mel_cnn", "--width", "2", "--crop", "1", "--epochs", "1", "--batch-size", "2"]
@@ -85,8 +86,8 @@ def test_a_class_and_a_folder_of_its_arrays_go_all_the_way_and_agree(
 SIMPLE = """
 from dataclasses import dataclass
 import numpy as np
-from featreg.datasets.clock import Clock
-from featreg.extract.external import WholeClip
+from featreg.datasets.shards.timing import Clock
+from featreg.extract.extractors.custom import WholeClip
 
 @dataclass(frozen=True)
 class Config:

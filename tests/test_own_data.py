@@ -14,9 +14,9 @@ from click.testing import CliRunner, Result
 from kit import tone, write
 from miniatures import write_speech
 
-from featreg.datasets.aligned import AlignedIndex, read_index
-from featreg.extract.cli import prep
-from featreg.train.cli import train
+from featreg.datasets.shards.aligned import AlignedIndex, read_index
+from featreg.extract.cli.prep import prep
+from featreg.train.cli.train import train
 
 CLIPS = {"train": 6, "valid": 4, "test": 4}
 SMALL = "--encoder mel_cnn --width 2 --crop 1 --epochs 1 --batch-size 3 --chunks 2"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from featreg.train.experiments.params import Row, count, table_two
 from featreg.train.models.registry import build_encoder
-from featreg.train.params import Row, count, table_two
 
 # Method, features, training, inference. Derived by hand from E = 3,552,397 and
 # D(d) = 256 d + 256 + 512 + 17 * 257; VGGish adds 72,141,184 and OpenL3 4,687,042.

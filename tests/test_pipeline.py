@@ -15,14 +15,14 @@ from extractions import AUDIO, LOUDNESS, REQUEST, align, contents, extract
 from kit import make_clip, make_dataset, make_kit, tone, write
 from loudness import Loudness, LoudnessConfig
 
-from featreg.datasets.audio import decode, resample
+from featreg.datasets.audio.decode import decode, resample
 from featreg.datasets.base import Dataset, FeatregError
-from featreg.datasets.native import native_shard
-from featreg.datasets.workdir import DatasetDir
-from featreg.extract.combine import plan_alignment
-from featreg.extract.dry_run import describe
-from featreg.extract.pipeline import extract_shard
-from featreg.extract.plan import make_plan
+from featreg.datasets.shards.native import native_shard
+from featreg.datasets.shards.workdir import DatasetDir
+from featreg.extract.alignment.align_shards import plan_alignment
+from featreg.extract.pipeline.dry_run import describe
+from featreg.extract.pipeline.plan import make_plan
+from featreg.extract.pipeline.shard_job import extract_shard
 
 pytest_plugins = ("extraction_fixtures",)
 

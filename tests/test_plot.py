@@ -18,15 +18,15 @@ from loudness import LoudnessConfig
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from featreg.datasets.workdir import DatasetDir
-from featreg.extract.cli import prep
-from featreg.extract.cluster import Workers
-from featreg.extract.combine import align_shard, plan_alignment
-from featreg.extract.features import FeatureSpec, extractor_class
-from featreg.extract.plan import Request, make_plan
-from featreg.extract.plot import _values, draw, read_scene
-from featreg.extract.run import run_extraction
-from featreg.extract.waveform import WaveformConfig
+from featreg.datasets.shards.workdir import DatasetDir
+from featreg.extract.alignment.align_shards import align_shard, plan_alignment
+from featreg.extract.cli.prep import prep
+from featreg.extract.extractors.registry import FeatureSpec, extractor_class
+from featreg.extract.extractors.waveform import WaveformConfig
+from featreg.extract.inspection.plot_clip import _values, draw, read_scene
+from featreg.extract.pipeline.dask_pool import Workers
+from featreg.extract.pipeline.plan import Request, make_plan
+from featreg.extract.pipeline.run import run_extraction
 
 
 @pytest.fixture(scope="module")

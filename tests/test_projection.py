@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ortho_group
 
-from featreg.train.projection import MOST_CLIPS, project, turn
+from featreg.train.report.embedding_map import MOST_CLIPS, project, turn
 
 
 @pytest.fixture

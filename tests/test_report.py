@@ -12,11 +12,12 @@ import pytest
 from click.testing import CliRunner
 from made_up import CLASSES, CONREG, made_up_run, make_up_runs, on_other_data, page_of
 
-from featreg.train import ablate, params, plots, table1
-from featreg.train.cli import train
-from featreg.train.compare import load, table
-from featreg.train.many import Runner
-from featreg.train.runs import RunDir
+from featreg.train.cli.train import train
+from featreg.train.experiments import ablate, params, table1
+from featreg.train.experiments.compare import load, table
+from featreg.train.experiments.sweep import Runner
+from featreg.train.report import plots
+from featreg.train.training.run_dir import RunDir
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_classes_stand_in_numbers_too(work: Path) -> None:
 
 
 def test_a_long_table_of_classes_is_folded(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("featreg.train.report.MOST_ROWS", len(CLASSES) - 1)
+    monkeypatch.setattr("featreg.train.report.html.MOST_ROWS", len(CLASSES) - 1)
     assert "<details><summary>All 4 classes</summary>" in page_of(work)
 
 

@@ -12,14 +12,14 @@ from kit import make_dataset
 from loudness import LoudnessConfig
 
 from featreg.datasets.base import Dataset, FeatregError
-from featreg.datasets.native import native_shard
-from featreg.datasets.workdir import DatasetDir
-from featreg.extract.features import FOLDER, FeatureSpec
-from featreg.extract.folder import FolderConfig, complete
-from featreg.extract.pipeline import extract_shard
-from featreg.extract.plan import Request, ShardJob, make_plan
-from featreg.extract.throwaway import StartError, Throwaway
-from featreg.extract.waveform import WaveformConfig
+from featreg.datasets.shards.native import native_shard
+from featreg.datasets.shards.workdir import DatasetDir
+from featreg.extract.extractors.npy_folder import FolderConfig, complete
+from featreg.extract.extractors.registry import FOLDER, FeatureSpec
+from featreg.extract.extractors.waveform import WaveformConfig
+from featreg.extract.pipeline.child_process import StartError, Throwaway
+from featreg.extract.pipeline.plan import Request, ShardJob, make_plan
+from featreg.extract.pipeline.shard_job import extract_shard
 
 AUDIO = FeatureSpec("audio", WaveformConfig())
 LOUDNESS = FeatureSpec("loudness", LoudnessConfig(), source="loudness:Loudness")

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from kit import make_clip
 
-from featreg.datasets.aligned import AlignedHeader, aligned_writer, read_index
 from featreg.datasets.base import FeatregError
-from featreg.datasets.clock import Clock
-from featreg.datasets.native import Failure, NativeHeader, native_shard, native_writer
-from featreg.datasets.shards import create_shard, read_json, read_text, write_attributes
+from featreg.datasets.shards.aligned import AlignedHeader, aligned_writer, read_index
+from featreg.datasets.shards.hdf5 import create_shard, read_json, read_text, write_attributes
+from featreg.datasets.shards.native import Failure, NativeHeader, native_shard, native_writer
+from featreg.datasets.shards.timing import Clock
 
 HEADER = NativeHeader(
     dataset="tones",

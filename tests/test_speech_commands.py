@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from miniatures import SPEECH_FILES, write_speech
 
-from featreg.datasets import speech_commands
 from featreg.datasets.base import FeatregError
+from featreg.datasets.collections import speech_commands
 
 
 @pytest.fixture

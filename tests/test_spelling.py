@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from synthetic import header, write_toy
 
-from featreg.train.cli import train
-from featreg.train.configure import configure
-from featreg.train.presets import Config
-from featreg.train.spelling import arguments, command
+from featreg.train.cli.train import train
+from featreg.train.config.options import configure
+from featreg.train.config.presets import Config
+from featreg.train.experiments.command_line import arguments, command
 
 
 @pytest.fixture(scope="module")

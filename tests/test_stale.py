@@ -13,15 +13,15 @@ from kit import make_dataset, tone, write
 from loudness import Loudness, LoudnessConfig
 from test_pipeline import AUDIO, LOUDNESS, REQUEST, align, contents, extract
 
-from featreg.datasets.aligned import read_index
-from featreg.datasets.audio import decode, resample
+from featreg.datasets.audio.decode import decode, resample
 from featreg.datasets.base import Clip, ClipError, Dataset, FeatregError
-from featreg.datasets.native import native_shard
-from featreg.datasets.workdir import DatasetDir
-from featreg.extract.combine import plan_alignment
-from featreg.extract.dry_run import describe
-from featreg.extract.plan import make_plan
-from featreg.extract.stream import Signal
+from featreg.datasets.shards.aligned import read_index
+from featreg.datasets.shards.native import native_shard
+from featreg.datasets.shards.workdir import DatasetDir
+from featreg.extract.alignment.align_shards import plan_alignment
+from featreg.extract.extractors.base import Signal
+from featreg.extract.pipeline.dry_run import describe
+from featreg.extract.pipeline.plan import make_plan
 
 
 @pytest.fixture
@@ -119,10 +119,10 @@ def test_a_release_that_hears_or_aligns_otherwise_redoes_what_it_touches(
 ) -> None:
     extract(dataset, tmp_path)
     assert len(align(tmp_path)) == 3
-    monkeypatch.setattr("featreg.extract.combine.REVISION", 2)
+    monkeypatch.setattr("featreg.extract.alignment.align_shards.REVISION", 2)
     assert len(align(tmp_path)) == 3
     assert align(tmp_path) == []
-    monkeypatch.setattr("featreg.datasets.audio.REVISION", 2)
+    monkeypatch.setattr("featreg.datasets.audio.decode.REVISION", 2)
     jobs = make_plan(dataset, DatasetDir(tmp_path / "tones"), REQUEST).jobs
     assert {reason for job in jobs for reason in job.reasons} == {"audio_revision was 1, now 2"}
     assert len(jobs) == 3

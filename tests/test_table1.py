@@ -17,15 +17,15 @@ from synthetic import header, write_toy
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.locks import LOCK, locked
-from featreg.train import table1
-from featreg.train.choose_alpha import Choice, read_alphas
-from featreg.train.cli import train
-from featreg.train.compare import Result, group
-from featreg.train.many import Runner
-from featreg.train.params import METHODS
-from featreg.train.report import write_table_one
-from featreg.train.runs import RunDir, find_runs
-from featreg.train.table1 import Cell
+from featreg.train.cli.train import train
+from featreg.train.experiments import table1
+from featreg.train.experiments.choose_alpha import Choice, read_alphas
+from featreg.train.experiments.compare import Result, group
+from featreg.train.experiments.params import METHODS
+from featreg.train.experiments.sweep import Runner
+from featreg.train.experiments.table1 import Cell
+from featreg.train.report.html import write_table_one
+from featreg.train.training.run_dir import RunDir, find_runs
 
 QUICK = "--preset default --width 2 --crop 2.1 --epochs 1 --chunks 2 --precision float32"
 

@@ -23,15 +23,15 @@ from miniatures import write_mtat
 from safetensors.torch import save_file
 from weight_files import OPENL3_FILE, openl3_layers, pca, write_keras
 
-from featreg.datasets import mtat
-from featreg.datasets.aligned import read_index
 from featreg.datasets.base import SPLITS
-from featreg.datasets.native import native_shard
-from featreg.extract.cli import prep
-from featreg.extract.vggish import Network
-from featreg.train.cli import train
-from featreg.train.data import AlignedSet
-from featreg.train.runs import RunDir
+from featreg.datasets.collections import mtat
+from featreg.datasets.shards.aligned import read_index
+from featreg.datasets.shards.native import native_shard
+from featreg.extract.cli.prep import prep
+from featreg.extract.extractors.vggish import Network
+from featreg.train.cli.train import train
+from featreg.train.data.aligned_dataset import AlignedSet
+from featreg.train.training.run_dir import RunDir
 
 SECONDS = 2.3
 

@@ -20,11 +20,11 @@ import pytest
 from kit import make_clip, tone, write
 
 from featreg.datasets.base import Clip, ClipError
-from featreg.extract import ahead
-from featreg.extract.ahead import Decoders
-from featreg.extract.hearing import Heard, Hearing, hear
-from featreg.extract.throwaway import ChildDied, ChildHung, StartError, Throwaway
-from featreg.extract.watchdog import Watchdog
+from featreg.extract.pipeline import decoder_pool as ahead
+from featreg.extract.pipeline.child_process import ChildDied, ChildHung, StartError, Throwaway
+from featreg.extract.pipeline.decode import Heard, Hearing, hear
+from featreg.extract.pipeline.decoder_pool import Decoders
+from featreg.extract.pipeline.watchdog import Watchdog
 
 HEARING = Hearing((16000,), "soxr_hq", False)
 
@@ -71,7 +71,7 @@ def test_its_memory_is_not_its_parent_s() -> None:
     program = """
 import numpy as np
 from test_throwaway import work
-from featreg.extract.throwaway import Throwaway, peak_bytes
+from featreg.extract.pipeline.child_process import Throwaway, peak_bytes
 assert np.ones(1 << 27).nbytes == 1 << 30
 child = Throwaway(work, 60.0)
 child("work")
@@ -130,7 +130,7 @@ def test_it_does_not_outlive_its_parent_even_if_it_hangs() -> None:
     program = """
 import sys
 from test_throwaway import work
-from featreg.extract.throwaway import Throwaway
+from featreg.extract.pipeline.child_process import Throwaway
 child = Throwaway(work, 1e6)
 print(child("work")[0], flush=True)
 child("hang")

@@ -19,13 +19,13 @@ from safetensors.torch import load_file, save_file
 from synthetic import RATE, header
 from toy_runs import CLASSES, call, noise
 
-from featreg.datasets.audio import Resampler, resample
+from featreg.datasets.audio.decode import Resampler, resample
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.train import load
-from featreg.train.classifier import Classifier
-from featreg.train.model_file import Card, read_model, write_model
+from featreg.train.deploy.classifier import Classifier
+from featreg.train.deploy.model_file import Card, read_model, write_model
 from featreg.train.models.registry import build_encoder, build_tagger
-from featreg.train.runs import RunDir
+from featreg.train.training.run_dir import RunDir
 
 pytest_plugins = "run_fixtures"
 pytestmark = pytest.mark.usefixtures("one_thread")

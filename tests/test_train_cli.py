@@ -16,11 +16,11 @@ from click.testing import CliRunner, Result
 from synthetic import header, write_shard, write_toy
 
 from featreg.datasets.base import Dataset
-from featreg.datasets.workdir import DatasetDir
-from featreg.train.cli import train
-from featreg.train.metrics import METRICS
-from featreg.train.presets import PRESETS
-from featreg.train.runs import find_runs
+from featreg.datasets.shards.workdir import DatasetDir
+from featreg.train.cli.train import train
+from featreg.train.config.presets import PRESETS
+from featreg.train.evaluation.metrics import METRICS
+from featreg.train.training.run_dir import find_runs
 
 QUICK = [
     "--preset",

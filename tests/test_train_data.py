@@ -20,12 +20,12 @@ from torch.utils.data import DataLoader
 from toy_runs import CONREG, RECIPE
 
 from featreg.datasets.base import FeatregError, UsageError
-from featreg.datasets.chunks import ShardRows
-from featreg.train import data as train_data
-from featreg.train.crops import Chunks, Crops, Cutter, EpochOrder, Scaling, crop_loader
-from featreg.train.data import AlignedSet, ClipReader
-from featreg.train.run import _Run
-from featreg.train.runs import RunDir
+from featreg.datasets.shards.reader import ShardRows
+from featreg.train.data import aligned_dataset as train_data
+from featreg.train.data.aligned_dataset import AlignedSet, ClipReader
+from featreg.train.data.crops import Chunks, Crops, Cutter, EpochOrder, Scaling, crop_loader
+from featreg.train.training.run import _Run
+from featreg.train.training.run_dir import RunDir
 
 
 @pytest.fixture(scope="module")

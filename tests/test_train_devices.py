@@ -18,11 +18,11 @@ from torch.nn.parallel import DistributedDataParallel
 from toy_runs import CONREG
 
 from featreg.datasets.base import Task, UsageError
-from featreg.train.build import build_fabric
-from featreg.train.crops import Batch
+from featreg.train.data.crops import Batch
 from featreg.train.models.base import Output
-from featreg.train.objective import Objective
-from featreg.train.runs import find_runs
+from featreg.train.training.build import build_fabric
+from featreg.train.training.objective import Objective
+from featreg.train.training.run_dir import find_runs
 
 QUICK = (
     "--preset default --width 2 --crop 2.1 --epochs 1 --chunks 2 --precision float32 --device cpu"

@@ -14,9 +14,9 @@ from synthetic import RATE, header, write_toy
 from toy_runs import CLASSES, CONCAT, call, noise
 
 from featreg.datasets.base import FeatregError, UsageError
-from featreg.train.evaluate_run import evaluate_run
-from featreg.train.run import run
-from featreg.train.runs import RunDir
+from featreg.train.evaluation.evaluate_run import evaluate_run
+from featreg.train.training.run import run
+from featreg.train.training.run_dir import RunDir
 
 pytest_plugins = "run_fixtures"
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -106,8 +106,8 @@ def test_too_little_memory_is_one_line(
     def full(*_: object) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("featreg.train.evaluate_run.predict", full)
-    monkeypatch.setattr("featreg.train.classifier.probabilities", full)
+    monkeypatch.setattr("featreg.train.evaluation.evaluate_run.predict", full)
+    monkeypatch.setattr("featreg.train.deploy.classifier.probabilities", full)
     write(path := tmp_path / "noise.wav", noise(1.0), RATE)
     for command in (("eval", "trained"), ("predict", path, "--run", "trained")):
         result = call(work, *command)

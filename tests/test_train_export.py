@@ -16,10 +16,10 @@ from toy_runs import CLASSES, call, noise
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.train import load
-from featreg.train.export import SUFFIXES, AudioModel, export
-from featreg.train.model_file import Card, read_model, write_model
-from featreg.train.params import count
-from featreg.train.runs import RunDir
+from featreg.train.deploy.export import SUFFIXES, AudioModel, export
+from featreg.train.deploy.model_file import Card, read_model, write_model
+from featreg.train.experiments.params import count
+from featreg.train.training.run_dir import RunDir
 
 pytest_plugins = "run_fixtures"
 
@@ -140,7 +140,8 @@ def test_a_copy_that_differs_is_not_written(
     trained: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "featreg.train.export._to_torchscript", lambda *_: lambda audio: np.zeros((len(audio), 3))
+        "featreg.train.deploy.export._to_torchscript",
+        lambda *_: lambda audio: np.zeros((len(audio), 3)),
     )
     path = tmp_path / "m.pt"
     with pytest.raises(FeatregError, match=r"m\.pt: not written: on .* away from trained"):

@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from featreg.datasets.base import UsageError
-from featreg.train.checkpoint import Progress
-from featreg.train.cli import train
-from featreg.train.journal import Journal, require_tensorboard
+from featreg.train.cli.train import train
+from featreg.train.training.checkpoint import Progress
+from featreg.train.training.metrics_log import Journal, require_tensorboard
 
 STEPS = 3
 

@@ -10,13 +10,13 @@ import torch
 from synthetic import write_toy
 from toy_runs import CONREG, RECIPE
 
-from featreg.train.build import build_objective, crop_samples
-from featreg.train.crops import Batch, Crops, Cutter
-from featreg.train.data import AlignedSet
+from featreg.train.config.presets import Config
+from featreg.train.data.aligned_dataset import AlignedSet
+from featreg.train.data.crops import Batch, Crops, Cutter
+from featreg.train.experiments.params import count
 from featreg.train.models.registry import ENCODERS, FUSIONS
-from featreg.train.params import count
-from featreg.train.presets import Config
 from featreg.train.regularizers.registry import REGULARIZERS
+from featreg.train.training.build import build_objective, crop_samples
 
 METHODS = [(reg, "none") for reg in REGULARIZERS] + [("none", fusion) for fusion in FUSIONS[1:]]
 FEATURES = [("tones",), ("noise",), ("tones", "noise"), ("noise", "tones")]

@@ -12,8 +12,8 @@ from kit import make_kit, write
 from synthetic import RATE
 from toy_runs import CLASSES, call, noise
 
-from featreg.train.classifier import Classifier
-from featreg.train.runs import RunDir
+from featreg.train.deploy.classifier import Classifier
+from featreg.train.training.run_dir import RunDir
 
 pytest_plugins = "run_fixtures"
 pytestmark = pytest.mark.usefixtures("one_thread")

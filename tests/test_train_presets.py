@@ -7,8 +7,8 @@ import json
 
 from toy_runs import CONREG
 
-from featreg.train.build import resolve_precision
-from featreg.train.presets import ALPHAS, PRESETS, Config
+from featreg.train.config.presets import ALPHAS, PRESETS, Config
+from featreg.train.training.build import resolve_precision
 
 
 def test_names_say_what_differs_from_the_preset() -> None:

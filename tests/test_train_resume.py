@@ -20,12 +20,12 @@ from safetensors.torch import load_file
 from synthetic import write_toy
 
 from featreg.datasets.base import FeatregError
-from featreg.train.checkpoint import Progress
-from featreg.train.evaluate_run import evaluate_run
-from featreg.train.presets import Config, Recipe
-from featreg.train.run import run
-from featreg.train.runs import RunDir
-from featreg.train.together import end_with_parent, ended_together
+from featreg.train.config.presets import Config, Recipe
+from featreg.train.evaluation.evaluate_run import evaluate_run
+from featreg.train.training.checkpoint import Progress
+from featreg.train.training.ddp import end_with_parent, ended_together
+from featreg.train.training.run import run
+from featreg.train.training.run_dir import RunDir
 
 KILLED = -9
 STEPS, EPOCHS = 4, 3  # of 4 clips each
@@ -203,8 +203,8 @@ def test_a_state_of_another_version_names_both(work: Path) -> None:
 
 def one_of_two(work: Path, rank: int, port: int, name: str, trouble: str, told: Path) -> None:
     """A device of two; there is trouble on the second one alone."""
-    from featreg.train import fit
-    from featreg.train.objective import Objective
+    from featreg.train.training import fit
+    from featreg.train.training.objective import Objective
 
     become_device(rank, port)
     torch.set_num_threads(1)

@@ -19,15 +19,15 @@ from safetensors.torch import load_file
 from synthetic import header, write_toy
 
 from featreg.datasets.base import FeatregError, UsageError
-from featreg.train.build import build_objective
-from featreg.train.crops import Batch
-from featreg.train.data import AlignedSet
-from featreg.train.fit import Fit
-from featreg.train.objective import Objective
-from featreg.train.presets import Config, Recipe
-from featreg.train.run import run
-from featreg.train.runs import RunDir
-from featreg.train.schedule import Schedule
+from featreg.train.config.presets import Config, Recipe
+from featreg.train.config.schedule import Schedule
+from featreg.train.data.aligned_dataset import AlignedSet
+from featreg.train.data.crops import Batch
+from featreg.train.training.build import build_objective
+from featreg.train.training.fit import Fit
+from featreg.train.training.objective import Objective
+from featreg.train.training.run import _Run, run
+from featreg.train.training.run_dir import RunDir
 
 SMALL = Recipe(width=4, crop_s=2.1, batch_size=8, epochs=3, lr=3e-3, chunks=2, precision="float32")
 
@@ -362,7 +362,7 @@ def test_a_single_label_task_trains(tmp_path: Path) -> None:
 
 def test_patience_ends_training(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([0.5, 0.9, 0.8, 0.7, 0.6])
-    monkeypatch.setattr("featreg.train.run._Run._metrics", lambda *_: {"pr_auc": next(values)})
+    monkeypatch.setattr(_Run, "_metrics", lambda *_: {"pr_auc": next(values)})
     recipe = dataclasses.replace(SMALL, epochs=9, patience=2)
     folder = run(config(recipe=recipe), work, name="patient")
     assert len(pd.read_csv(folder.path / "metrics.csv")) == 4
@@ -381,7 +381,7 @@ def test_a_new_stage_starts_from_the_best_epoch(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter([0.9, 0.5, 0.4, 0.3, 0.2, 0.1])
-    monkeypatch.setattr("featreg.train.run._Run._metrics", lambda *_: {"pr_auc": next(values)})
+    monkeypatch.setattr(_Run, "_metrics", lambda *_: {"pr_auc": next(values)})
     train = Fit._train
 
     def watch(self: Fit, epoch: int, *rest: Any) -> dict[str, float]:

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from featreg.train.presets import Recipe
-from featreg.train.schedule import SCHEDULES, Schedule
+from featreg.train.config.presets import Recipe
+from featreg.train.config.schedule import SCHEDULES, Schedule
 
 SMALL = Recipe(width=4, crop_s=2.1, batch_size=8, epochs=3, lr=3e-3, chunks=2, precision="float32")
 

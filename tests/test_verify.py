@@ -14,18 +14,18 @@ from click.testing import CliRunner
 from kit import make_clip, make_dataset
 from test_shards import HEADER, rows
 
-from featreg.datasets.aligned import AlignedHeader, aligned_writer
-from featreg.datasets.native import Failure, native_writer
-from featreg.datasets.shards import content_sha256, datasets_of
-from featreg.datasets.workdir import DatasetDir
-from featreg.extract.cli import prep
-from featreg.extract.cluster import Workers
-from featreg.extract.combine import align_shard, plan_alignment
-from featreg.extract.features import FeatureSpec
-from featreg.extract.plan import Request, make_plan
-from featreg.extract.run import run_extraction
-from featreg.extract.verify import faults
-from featreg.extract.waveform import WaveformConfig
+from featreg.datasets.shards.aligned import AlignedHeader, aligned_writer
+from featreg.datasets.shards.hdf5 import content_sha256, datasets_of
+from featreg.datasets.shards.native import Failure, native_writer
+from featreg.datasets.shards.workdir import DatasetDir
+from featreg.extract.alignment.align_shards import align_shard, plan_alignment
+from featreg.extract.cli.prep import prep
+from featreg.extract.extractors.registry import FeatureSpec
+from featreg.extract.extractors.waveform import WaveformConfig
+from featreg.extract.inspection.verify import faults
+from featreg.extract.pipeline.dask_pool import Workers
+from featreg.extract.pipeline.plan import Request, make_plan
+from featreg.extract.pipeline.run import run_extraction
 
 
 @pytest.fixture(scope="module")

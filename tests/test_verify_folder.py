@@ -18,17 +18,17 @@ from kit import make_dataset
 from loudness import LoudnessConfig
 
 from featreg.datasets.base import Dataset
-from featreg.datasets.native import native_shard, native_writer
-from featreg.datasets.workdir import DatasetDir, shard_name
-from featreg.extract import run
-from featreg.extract.cli import prep
-from featreg.extract.cluster import Workers
-from featreg.extract.combine import align_shard, plan_alignment
-from featreg.extract.features import FeatureSpec
-from featreg.extract.plan import Account, Request, ShardJob, make_plan
-from featreg.extract.run import run_extraction
-from featreg.extract.verify_folder import FolderCheck, check_shard
-from featreg.extract.waveform import WaveformConfig
+from featreg.datasets.shards.native import native_shard, native_writer
+from featreg.datasets.shards.workdir import DatasetDir, shard_name
+from featreg.extract.alignment.align_shards import align_shard, plan_alignment
+from featreg.extract.cli.prep import prep
+from featreg.extract.extractors.registry import FeatureSpec
+from featreg.extract.extractors.waveform import WaveformConfig
+from featreg.extract.inspection.verify_folder import FolderCheck, check_shard
+from featreg.extract.pipeline import run
+from featreg.extract.pipeline.dask_pool import Workers
+from featreg.extract.pipeline.plan import Account, Request, ShardJob, make_plan
+from featreg.extract.pipeline.run import run_extraction
 
 AUDIO = FeatureSpec("audio", WaveformConfig())
 LOUDNESS = FeatureSpec("loudness", LoudnessConfig(), source="loudness:Loudness")

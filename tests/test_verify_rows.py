@@ -12,11 +12,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_shards import HEADER
 
-from featreg.datasets.clock import Clock
-from featreg.datasets.native import NativeHeader, native_writer
-from featreg.extract.features import FEATURES, extractor_class
-from featreg.extract.stream import Extractor
-from featreg.extract.verify import faults
+from featreg.datasets.shards.native import NativeHeader, native_writer
+from featreg.datasets.shards.timing import Clock
+from featreg.extract.extractors.base import Extractor
+from featreg.extract.extractors.registry import FEATURES, extractor_class
+from featreg.extract.inspection.verify import faults
 
 CHOICES: list[tuple[str, dict[str, Any]]] = [
     ("audio", {}),

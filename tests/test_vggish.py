@@ -13,9 +13,15 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from featreg.datasets.audio import resample
-from featreg.extract.stream import Precision
-from featreg.extract.vggish import SCOPES, Vggish, VggishConfig, from_tensorflow, mel_filters
+from featreg.datasets.audio.decode import resample
+from featreg.extract.extractors.base import Precision
+from featreg.extract.extractors.vggish import (
+    SCOPES,
+    Vggish,
+    VggishConfig,
+    from_tensorflow,
+    mel_filters,
+)
 
 Array = npt.NDArray[Any]
 Reference = Mapping[str, npt.NDArray[np.float32]]

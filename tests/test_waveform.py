@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from featreg.extract.waveform import Waveform, WaveformConfig
+from featreg.extract.extractors.waveform import Waveform, WaveformConfig
 
 
 def test_the_waveform_is_16_bit_and_clipped() -> None:

@@ -32,11 +32,11 @@ from weight_files import (
 )
 
 from featreg.datasets.base import FeatregError, UsageError
-from featreg.datasets.fetch import Checksum
-from featreg.extract import conversion
-from featreg.extract.published import WEIGHTS
-from featreg.extract.self_check import vggish_self_check
-from featreg.extract.weights import cache, locate, parse_overrides, whereabouts
+from featreg.datasets.collections.fetch import Checksum
+from featreg.extract.weights.cache import cache, locate, parse_overrides, whereabouts
+from featreg.extract.weights.cache import convert as conversion
+from featreg.extract.weights.registry import WEIGHTS
+from featreg.extract.weights.self_check import vggish_self_check
 
 pytest_plugins = ("weight_fixtures",)
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -186,10 +186,10 @@ def test_weights_without_an_address_say_how_to_get_them() -> None:
 
 LOCATE = """
 import dataclasses, sys
-from featreg.datasets.fetch import Checksum
-from featreg.extract.published import WEIGHTS
-from featreg.extract.self_check import vggish_self_check
-from featreg.extract.weights import locate
+from featreg.datasets.collections.fetch import Checksum
+from featreg.extract.weights.registry import WEIGHTS
+from featreg.extract.weights.self_check import vggish_self_check
+from featreg.extract.weights.cache import locate
 known = WEIGHTS["vggish_pca"]
 first = dataclasses.replace(known.published[0], checksum=Checksum("md5", sys.argv[1]))
 WEIGHTS["vggish_pca"] = dataclasses.replace(known, published=(first,))
@@ -296,7 +296,8 @@ def test_the_same_source_gives_the_same_bytes(tmp_path: Path, seeded: ModuleType
     # Shards record the hash of the converted file: it must not depend on machine or time.
     source = write_pca(tmp_path, pca(seeded))
     script = (
-        "import sys; from pathlib import Path; from featreg.extract.conversion import convert; "
+        "import sys; from pathlib import Path; "
+        "from featreg.extract.weights.convert import convert; "
         "convert('vggish_pca', Path(sys.argv[1]), Path(sys.argv[2]))"
     )
     for name, hash_seed in (("a", "1"), ("b", "2")):

@@ -9,7 +9,7 @@ import zlib
 
 import pytest
 
-from featreg.datasets.zipcrypto import read_encrypted
+from featreg.datasets.collections.zipcrypto import read_encrypted
 
 PASSWORD = b"a password \xff"
 

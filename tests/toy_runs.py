@@ -9,8 +9,8 @@ import numpy as np
 from click.testing import CliRunner, Result
 from synthetic import RATE, TONES_HZ
 
-from featreg.train.cli import train
-from featreg.train.presets import Config, Recipe
+from featreg.train.cli.train import train
+from featreg.train.config.presets import Config, Recipe
 
 CLASSES = tuple(TONES_HZ)
 RECIPE = Recipe(

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import load_file
 
-from featreg.datasets.fetch import Checksum
-from featreg.extract.published import WEIGHTS
+from featreg.datasets.collections.fetch import Checksum
+from featreg.extract.weights.registry import WEIGHTS
 
 Array = npt.NDArray[Any]
 

@@ -12,8 +12,8 @@ import pytest
 from file_server import FileServer
 from weight_files import OPENL3, OPENL3_FILE, PCA_FILE, openl3_layers, pca, publish, write_keras
 
-from featreg.datasets import fetch as fetching
-from featreg.datasets.fetch import Checksum
+from featreg.datasets.collections import fetch as fetching
+from featreg.datasets.collections.fetch import Checksum
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import sys
 
-from .cli import train
+from .cli.train import train
 
 sys.argv[0] = "train"  # a run notes what was typed
 train(prog_name="train")

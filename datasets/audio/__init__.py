@@ -1,0 +1,1 @@
+"""Audio files: opened, checked, decoded, resampled."""

@@ -1,0 +1,35 @@
+"""Whether every audio file of a dataset can be decoded, without decoding all of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from ..base import Clip, ClipError
+from .files import open_audio
+
+# Enough for an mp3 decoder to find its frames; half a second at most rates.
+BLOCK = 1 << 15
+
+
+def fault(clip: Clip) -> str:
+    """Why the first block of a clip cannot be decoded; empty if it can."""
+    try:
+        with open_audio(clip.path) as (file, samples):
+            start = round(clip.start_s * file.samplerate)
+            if start >= samples:
+                lasts = samples / file.samplerate
+                return f"{clip.path} lasts {lasts:.3f} s, nothing is left at {clip.start_s} s"
+            file.seek(start)
+            if not len(file.read(min(BLOCK, samples - start), dtype="float32")):
+                return f"{clip.path} holds no samples"
+    except ClipError as error:
+        return error.reason
+    return ""
+
+
+def faults(clips: Sequence[Clip]) -> Iterator[tuple[Clip, str]]:
+    """Each clip with its fault, in order; libsndfile works on several at once."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from zip(clips, pool.map(fault, clips), strict=True)

@@ -1,0 +1,1 @@
+"""The datasets that featreg knows, and the user's own clips."""

@@ -1,0 +1,80 @@
+"""Label files, read to the letter: whatever is damaged is named by line and column."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..base import FeatregError
+
+Row = tuple[int, list[str]]
+
+
+def damaged(path: Path, line: int, column: int | str, expected: str, found: str) -> FeatregError:
+    """The error that says what is wrong in one cell; columns are named, or counted from 1."""
+    return FeatregError(f"{path}, line {line}, column {column}: expected {expected}, found {found}")
+
+
+def read_rows(path: Path, delimiter: str, width: int | None = None) -> Iterator[Row]:
+    """Line number and cells of every row, empty lines left out.
+
+    Parameters
+    ----------
+    path
+        UTF-8 text, with or without a byte order mark, lines ending as they like.
+    delimiter
+        Between the cells.
+    width
+        Cells in every row; as many as in the first row where None.
+
+    Raises
+    ------
+    FeatregError
+        If the file cannot be read, is not UTF-8, holds a quote that is not closed, or
+        a row of another width.
+    """
+    text = _text(path)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        for cells in reader:
+            if cells:
+                width = width or len(cells)
+                if len(cells) != width:
+                    at = min(len(cells), width) + 1
+                    raise damaged(path, line, at, f"{width} columns", f"{len(cells)}")
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        column = _first_open_cell(text, line, delimiter)
+        raise FeatregError(f"{path}, line {line}, column {column}: {error}") from None
+
+
+def _first_open_cell(text: str, line: int, delimiter: str) -> int:
+    """Column, from 1, of the first cell on a line whose quotes do not match."""
+    row = "".join(text.splitlines(keepends=True)[line - 1 :])
+    cell = re.compile(rf'(?:"(?:[^"]|"")*"|(?!")[^{delimiter}\r\n]*)({delimiter}|\r|\n|$)')
+    column, position = 1, 0
+    while (match := cell.match(row, position)) and match[1] == delimiter:
+        column, position = column + 1, match.end()
+    return column
+
+
+def _text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise FeatregError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = raw[: error.start]
+        column = error.start - before.rfind(b"\n")
+        line = before.count(b"\n") + 1
+        raise FeatregError(
+            f"{path}, line {line}, character {column}: expected UTF-8 text, "
+            f"found the byte {raw[error.start]:#04x}"
+        ) from None

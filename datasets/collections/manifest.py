@@ -1,0 +1,310 @@
+"""The user's own clips: a CSV file with a row for each.
+
+==============  ==================================================================
+column          meaning
+==============  ==================================================================
+``path``        the audio file; relative paths start at the CSV file's folder
+``clip_id``     a unique name; the path as written, and the start, if there is none
+``split``       ``train``, ``valid`` or ``test``; made if empty or not there
+``start_s``     where the excerpt starts in the file, in seconds; 0 if empty
+``duration_s``  how long it is, in seconds; to the file's end if empty
+``labels``      the classes that the clip has, as ``a|b|c``
+any other       a class: 1 the clip has it, 0 it has not, empty nobody looked
+==============  ==================================================================
+
+Only ``path`` and labels are needed, and labels come in one of the two forms. An empty
+``labels`` cell, like an empty class cell, says that nobody looked; that a clip has none
+of the classes is said with class columns. With ``--task single-label`` every annotated
+clip has exactly one class. A column named by ``--group`` (artist, song) keeps clips
+together. The ``clips.csv`` of a working folder is itself such a file.
+
+Missing splits are made from a hash of the group, or of the clip where there is no group:
+about 80 % train, 10 % valid, 10 % test, the same for every order of the rows, and
+unchanged when rows are added. Excerpts of one file are one group.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..base import SPLITS, Clip, Dataset, FeatregError, Split, Task, UsageError, label_vector
+from .completeness import few, names_in, say_all
+from .csv_rows import Row, damaged, read_rows
+
+COLUMNS = ("path", "clip_id", "split", "start_s", "duration_s", "labels")
+
+# A carriage return would end a line of clips.csv, and a zero byte a name in a shard.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+_Label = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]  # vector and mask
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One clip as it was written; cells that are not there are empty."""
+
+    line: int
+    cells: defaultdict[str, str]
+    clip_id: str
+    start_s: float
+    duration_s: float | None
+
+
+def read(
+    path: Path,
+    root: Path | None = None,
+    *,
+    task: Task = "multi-label",
+    group: str | None = None,
+    allow_missing: bool = False,
+) -> Dataset:
+    """The clips of a CSV file, in its order.
+
+    Parameters
+    ----------
+    path
+        The file described above; its stem is the dataset's name.
+    root
+        Where relative paths start; the folder of `path` if None.
+    task
+        ``single-label`` if every clip has exactly one class.
+    group
+        Column whose equal values must not lie in two splits.
+    allow_missing
+        Go on without the clips whose files are missing, and with classes or splits that
+        have too few clips, and note both beside every result.
+
+    Raises
+    ------
+    FeatregError
+        If a cell is wrong, an id is there twice, a file is missing, there is no class, or
+        one that cannot be both learnt and tested.
+    UsageError
+        If the columns are not those described above.
+    """
+    lines = read_rows(path, ",")
+    header = [name.strip() for name in next(lines, (1, []))[1]]
+    columns = _class_columns(path, header, group)
+    rows = _read_clips(path, header, lines)
+    splits = _assign_splits(path, rows, group)
+    if columns:
+        classes, labels = columns, [_from_columns(path, row, columns) for row in rows]
+    else:
+        classes = _listed_classes(path, rows)
+        if rows and not classes:
+            raise FeatregError(
+                f"{path}: no class in any row; expected the classes of a clip in its column labels "
+                "(a|b|c), found only empty cells"
+            )
+        labels = [_from_list(row, classes) for row in rows]
+    if bad := [name for name in classes if _CONTROL.search(name)]:
+        raise UsageError(f"{path}: a class must not hold control characters, found {bad[0]!r}")
+    if task == "single-label":
+        labels = [_exclusive(path, row, label) for row, label in zip(rows, labels, strict=True)]
+
+    clips, missing = [], []
+    listings: dict[Path, frozenset[str]] = {}
+    for row, split, (label, mask) in zip(rows, splits, labels, strict=True):
+        file = (root or path.parent) / row.cells["path"]
+        if file.parent not in listings:
+            listings[file.parent] = names_in(file.parent)
+        if file.name not in listings[file.parent]:
+            missing.append(f"{file} in line {row.line}")
+            continue
+        clips.append(Clip(row.clip_id, file, split, label, mask, row.start_s, row.duration_s))
+
+    say_all(f"{path.stem}: not found", missing)
+    problems = [f"{len(missing):,} audio files not found ({few(missing)})"] if missing else []
+    problems += _too_few(classes, clips)
+    if problems and not (clips and allow_missing):
+        remedy = "; to use what is there, give --allow-missing" if clips else ""
+        raise FeatregError(f"{path}: {'; '.join(problems)}{remedy}")
+    notes = tuple(f"{path.stem}: {problem}" for problem in problems)
+    return Dataset(path.stem, classes, tuple(clips), task, notes=notes)
+
+
+def _read_clips(path: Path, header: Sequence[str], lines: Iterable[Row]) -> list[_Row]:
+    rows: list[_Row] = []
+    line_of: dict[str, int] = {}
+    for line, values in lines:
+        cells = defaultdict(str, zip(header, map(str.strip, values), strict=True))
+        start, duration = (_seconds(path, line, name, cells) for name in ("start_s", "duration_s"))
+        if duration == 0:
+            raise damaged(path, line, "duration_s", "more than 0 s", "0")
+        clip_id = cells["clip_id"] or "@".join(filter(None, (cells["path"], cells["start_s"])))
+        if not cells["path"]:
+            raise damaged(path, line, "path", "an audio file", "an empty cell")
+        if _CONTROL.search(clip_id):
+            raise damaged(
+                path, line, "clip_id", "no line breaks or other control characters", repr(clip_id)
+            )
+        if clip_id in line_of:
+            raise damaged(
+                path,
+                line,
+                "clip_id",
+                "a new id",
+                f"'{clip_id}' again, as in line {line_of[clip_id]}",
+            )
+        line_of[clip_id] = line
+        rows.append(_Row(line, cells, clip_id, start or 0.0, duration))
+    return rows
+
+
+def _seconds(path: Path, line: int, name: str, cells: defaultdict[str, str]) -> float | None:
+    cell = cells[name]
+    if not cell:
+        return None
+    try:
+        seconds = float(cell)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise damaged(path, line, name, "seconds, 0 or more", repr(cell))
+    return seconds
+
+
+def _class_columns(path: Path, header: Sequence[str], group: str | None) -> tuple[str, ...]:
+    """The columns that are classes; none if the labels are in one column."""
+    others = tuple(name for name in header if name not in (*COLUMNS, group))
+    found = ", ".join(header) or "nothing"
+    if "path" not in header:
+        raise UsageError(
+            f"{path}: expected a column path in the first line, comma-separated; found {found}"
+        )
+    for name in (*others, *COLUMNS):
+        if not name or header.count(name) > 1:
+            raise UsageError(f"{path}: every column needs a name of its own; found {found}")
+    if group is not None and group not in header:
+        raise UsageError(f"{path}: --group {group}: no such column; found {found}")
+    if others and "labels" in header:
+        raise UsageError(
+            f"{path}: unknown column {few(others)} beside labels; known are {', '.join(COLUMNS)}, "
+            "and one that --group names"
+        )
+    if not others and "labels" not in header:
+        raise UsageError(
+            f"{path}: no labels; expected a column labels (a|b|c), or a column of 0, 1 or nothing "
+            f"for each class; found {found}"
+        )
+    return others
+
+
+def _assign_splits(path: Path, rows: Sequence[_Row], group: str | None) -> list[Split]:
+    """The split of every row, as it is written or made."""
+    together: defaultdict[tuple[str, str], list[_Row]] = defaultdict(list)
+    for row in rows:
+        together[_group_of(row, group)].append(row)
+    made: dict[tuple[str, str], str] = {}
+    for key, members in together.items():
+        written = [row.cells["split"] for row in members]
+        distinct = sorted({*written} - {""})
+        column, value = key
+        # A long file may be cut into splits by hand; a group that was asked for may not.
+        if len(distinct) > 1 and (column != "path" or "" in written):
+            raise FeatregError(
+                f"{path}: the clips with {column} '{value}' lie in {' and '.join(distinct)}; "
+                "they belong into one split"
+            )
+        made[key] = distinct[0] if distinct else _hashed_split(key, members)
+    splits: list[Split] = []
+    for row in rows:
+        split = row.cells["split"] or made[_group_of(row, group)]
+        if split not in SPLITS:
+            raise damaged(path, row.line, "split", ", ".join(SPLITS), repr(split))
+        splits.append(split)
+    return splits
+
+
+def _group_of(row: _Row, group: str | None) -> tuple[str, str]:
+    """Column and value that this row has in common with those it must stay with."""
+    if group is not None and row.cells[group]:
+        return group, row.cells[group]
+    return "path", row.cells["path"]
+
+
+def _hashed_split(key: tuple[str, str], members: Sequence[_Row]) -> Split:
+    """A split that depends on the group's name, or on a clip's, and on nothing else."""
+    column, value = key
+    name = min(row.clip_id for row in members) if column == "path" else value
+    position = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    return "train" if position < 0.8 else "valid" if position < 0.9 else "test"
+
+
+def _listed_classes(path: Path, rows: Sequence[_Row]) -> tuple[str, ...]:
+    classes = sorted({name for row in rows for name in _listed(row)})
+    for name in classes:
+        if name in COLUMNS:
+            raise UsageError(f"{path}: a class must not be called {name}, as a column is")
+    return tuple(classes)
+
+
+def _listed(row: _Row) -> list[str]:
+    return [name for cell in row.cells["labels"].split("|") if (name := cell.strip())]
+
+
+def _from_list(row: _Row, classes: Sequence[str]) -> _Label:
+    label = label_vector(classes, _listed(row))
+    return label, np.full_like(label, bool(row.cells["labels"]))
+
+
+def _from_columns(path: Path, row: _Row, classes: Sequence[str]) -> _Label:
+    for name in classes:
+        if row.cells[name] not in ("0", "1", ""):
+            raise damaged(
+                path,
+                row.line,
+                name,
+                f"0, 1 or nothing, as in every column but {', '.join(COLUMNS)} and one that "
+                "--group names",
+                repr(row.cells[name]),
+            )
+    label = np.array([row.cells[name] == "1" for name in classes], np.uint8)
+    return label, np.array([row.cells[name] != "" for name in classes], np.uint8)
+
+
+def _exclusive(path: Path, row: _Row, annotation: _Label) -> _Label:
+    """With exactly one class known to be there, the others are known to be absent."""
+    label, mask = annotation
+    if not mask.any():
+        return annotation
+    if label.sum() != 1:
+        raise FeatregError(
+            f"{path}, line {row.line}: expected exactly one class (--task single-label), "
+            f"found {label.sum()}"
+        )
+    return label, np.ones_like(mask)
+
+
+def _too_few(classes: Sequence[str], clips: Sequence[Clip]) -> list[str]:
+    """What cannot be learnt, or not be tested, and why."""
+    present: dict[str, npt.NDArray[np.uint8]] = {}
+    for clip in clips:
+        present[clip.split] = np.maximum(clip.label, present.get(clip.split, clip.label))
+    empty = [split for split in SPLITS if split not in present]
+    lacking = []
+    for index, name in enumerate(classes):
+        where = [split for split in SPLITS if split in present and present[split][index]]
+        if "train" not in where or len(where) == 1:
+            lacking.append(
+                f"'{name}' in {' and '.join(where)} only" if where else f"'{name}' nowhere"
+            )
+    sentences = []
+    if empty:
+        named = " and ".join(empty)
+        sentences.append(f"no clips in {named} (a column split decides, or bring more clips)")
+    if lacking:
+        sentences.append(
+            f"{len(lacking):,} classes without positive clips in train and another split "
+            f"({few(lacking)})"
+        )
+    return sentences

@@ -1,0 +1,117 @@
+"""Which datasets there are, and where their files lie."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..base import Dataset, Task, UsageError
+from . import manifest
+from .info import DatasetInfo
+
+# Every module holds INFO: DatasetInfo and read(root, **options) -> Dataset; DOWNLOADS where
+# something can be fetched, and default_root() where the files come with the package.
+_MODULES = ("demo", "mtat", "dcase2017", "speech_commands")
+
+
+def names() -> tuple[str, ...]:
+    """Names of the known datasets."""
+    return _MODULES
+
+
+def module(name: str) -> ModuleType:
+    """The module of a known dataset.
+
+    Raises
+    ------
+    UsageError
+        If there is no dataset of this name.
+    """
+    if name not in _MODULES:
+        raise UsageError(
+            f"no dataset called '{name}'; known are {', '.join(_MODULES)}, and your own clips "
+            "are given as a CSV file (CLIPS.csv with columns path and labels)"
+        )
+    return importlib.import_module(f".{name}", __package__)
+
+
+def info(name: str) -> DatasetInfo:
+    """What there is to say about a known dataset."""
+    found: DatasetInfo = module(name).INFO
+    return found
+
+
+def metric(name: str, task: Task) -> str:
+    """Key of the metric that selects the best epoch, for a known dataset or the user's own."""
+    if name in _MODULES:
+        return info(name).metric
+    return "accuracy" if task == "single-label" else "pr_auc"
+
+
+def default_root(name: str, work: Path) -> Path:
+    """Where a known dataset's files are looked for, and downloaded to.
+
+    The package itself for what comes with it, else ``$FEATREG_DATA/NAME``, else
+    ``WORK/NAME/source``.
+    """
+    found = module(name)
+    if hasattr(found, "default_root"):
+        root: Path = found.default_root()
+        return root
+    if folder := os.environ.get("FEATREG_DATA"):
+        return Path(folder) / name
+    return work / name / "source"
+
+
+def read(name_or_manifest: str, root: Path | None, *, work: Path, **options: Any) -> Dataset:
+    """A dataset by name, or the user's own by its CSV file; paths are absolute.
+
+    Parameters
+    ----------
+    name_or_manifest
+        One of `names`, or a path that ends in ``.csv``.
+    root
+        Folder of the files; None for `default_root`, or for the CSV file's folder.
+    work
+        The working folder.
+    options
+        What the dataset's ``read`` takes beside; None and False count as not given.
+
+    Raises
+    ------
+    UsageError
+        If there is no such dataset, or it does not have such an option.
+    FeatregError
+        If what is there is not the dataset.
+    """
+    given = {key: value for key, value in options.items() if value not in (None, False)}
+    if name_or_manifest.endswith(".csv"):
+        path = Path(name_or_manifest).absolute()
+        if not re.fullmatch(r"\w[\w.-]*", path.stem) or path.stem in (*_MODULES, "runs"):
+            raise UsageError(
+                f"{path}: the file's name becomes the dataset's; expected letters, digits, "
+                f"'_', '-' and '.', and none of {', '.join(_MODULES)}, runs"
+            )
+        _check_options(name_or_manifest, manifest, given)
+        return manifest.read(path, root and root.absolute(), **given)
+    found = module(name_or_manifest)
+    _check_options(name_or_manifest, found, given)
+    folder = root or default_root(name_or_manifest, work)
+    dataset: Dataset = found.read(folder.absolute(), **given)
+    return dataset
+
+
+def _check_options(name: str, reader: ModuleType, given: dict[str, Any]) -> None:
+    parameters = inspect.signature(reader.read).parameters.values()
+    known = [each.name for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY]
+    for option in given:
+        if option not in known:
+            flags = ", ".join(f"--{each.replace('_', '-')}" for each in known) or "none"
+            raise UsageError(
+                f"--{option.replace('_', '-')} is no option of {name}; its options: {flags}"
+            )

@@ -1,0 +1,1 @@
+"""How native and aligned features lie on disk."""

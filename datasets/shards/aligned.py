@@ -1,0 +1,240 @@
+"""The aligned shard: everything that the trainer needs, on one clock.
+
+Layout (n clips; a clip of d seconds has ceil(d / resolution) rows)::
+
+    clip_id       (n,)           utf-8
+    split         (n,)           utf-8
+    label         (n, classes)   uint8
+    label_mask    (n, classes)   uint8    0 where nobody annotated the class
+    duration_s    (n,)           float64
+    offset        (n+1,)         int64    clip k owns rows offset[k]:offset[k+1] of each feature
+    features/NAME (rows, dim)    float32  row j covers [j r, (j+1) r) seconds of its clip
+    audio         (samples,)     int16    at audio_rate; value = stored / 32767
+    audio_offset  (n+1,)         int64    clip k owns audio[audio_offset[k]:audio_offset[k+1]]
+
+The root attributes are the fields of `AlignedHeader`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from ..base import Clip
+from ..version import __version__
+from .hdf5 import (
+    VERSION,
+    Appender,
+    create_shard,
+    open_shard,
+    read_json,
+    read_strings,
+    read_text,
+    reading,
+    write_array,
+    write_attributes,
+    write_strings,
+)
+
+FORMAT = "featreg-aligned"
+
+
+@dataclass(frozen=True, slots=True)
+class AlignedHeader:
+    """What an aligned shard says of itself.
+
+    Attributes
+    ----------
+    dataset
+        Name of the dataset.
+    task
+        ``multi-label`` or ``single-label``.
+    classes
+        Names, in the order of the label columns.
+    resolution_s
+        Seconds a row.
+    mode
+        How streams were brought to one clock: ``repeat``, ``area`` or ``linear``.
+    audio_rate
+        Samples a second of `audio`.
+    features
+        For every feature, in the order asked for, what its native shards say:
+        ``dim``, ``hop_s``, ``window_s``, ``first_center_s``, ``weights_sha256``,
+        ``settings``, and its column range ``columns`` in the combined feature.
+    notes
+        Sentences that must stand beside every result.
+    audio_settings
+        What the audio's native shards say of their ``settings``: the ``resampler``. Empty
+        in shards of before it was kept.
+    """
+
+    dataset: str
+    task: str
+    classes: tuple[str, ...]
+    resolution_s: float
+    mode: str
+    audio_rate: int
+    features: Mapping[str, Mapping[str, Any]]
+    notes: tuple[str, ...] = ()
+    audio_settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def write(self, root: h5py.Group) -> None:
+        """Store the header as root attributes."""
+        write_attributes(
+            root,
+            format=FORMAT,
+            version=VERSION,
+            dataset=self.dataset,
+            task=self.task,
+            classes=json.dumps(self.classes),
+            resolution_s=self.resolution_s,
+            mode=self.mode,
+            audio_rate=self.audio_rate,
+            features=json.dumps(self.features),
+            notes=json.dumps(self.notes),
+            audio_settings=json.dumps(self.audio_settings),
+            featreg_version=__version__,
+        )
+
+    @classmethod
+    def read(cls, root: h5py.Group) -> AlignedHeader:
+        """The header that `write` stored."""
+        return cls(
+            dataset=read_text(root, "dataset"),
+            task=read_text(root, "task"),
+            classes=tuple(read_json(root, "classes")),
+            resolution_s=float(root.attrs["resolution_s"]),
+            mode=read_text(root, "mode"),
+            audio_rate=int(root.attrs["audio_rate"]),
+            features=read_json(root, "features"),
+            notes=tuple(read_json(root, "notes")),
+            audio_settings=(
+                read_json(root, "audio_settings") if "audio_settings" in root.attrs else {}
+            ),
+        )
+
+
+class AlignedWriter:
+    """Writes one aligned shard; use as ``with aligned_writer(path, header, sources) as shard``."""
+
+    def __init__(self, file: h5py.File, header: AlignedHeader) -> None:
+        self._file = file
+        self._features = {
+            name: Appender(file, f"features/{name}", np.float32, (int(feature["dim"]),))
+            for name, feature in header.features.items()
+        }
+        self._audio = Appender(file, "audio", np.int16)
+        self._clips: list[tuple[Clip, float]] = []
+        self._offset, self._audio_offset = [0], [0]
+        header.write(file)
+
+    def append(
+        self,
+        clip: Clip,
+        features: Mapping[str, npt.NDArray[np.float32]],
+        audio: npt.NDArray[np.int16],
+        duration_s: float,
+    ) -> None:
+        """Add a clip: every feature of shape (rows, dim), audio of shape (samples,)."""
+        whole = {name: (rows,) for name, rows in features.items()}
+        self.append_parts(clip, whole, (audio,), duration_s)
+
+    def append_parts(
+        self,
+        clip: Clip,
+        features: Mapping[str, Iterable[npt.NDArray[np.float32]]],
+        audio: Iterable[npt.NDArray[np.int16]],
+        duration_s: float,
+    ) -> None:
+        """Add a clip whose features and audio come in parts, one after another."""
+        for name, parts in features.items():
+            for rows in parts:
+                self._features[name].append(rows)
+        for samples in audio:
+            self._audio.append(samples)
+        self._clips.append((clip, duration_s))
+        rows_now = {appender.rows for appender in self._features.values()}
+        if len(rows_now) != 1:
+            raise ValueError(f"{clip.clip_id}: features of unequal length {sorted(rows_now)}")
+        self._offset.append(rows_now.pop())
+        self._audio_offset.append(self._audio.rows)
+
+    def close(self) -> None:
+        """Write what was gathered on the way."""
+        file, clips = self._file, [clip for clip, _ in self._clips]
+        for appender in (*self._features.values(), self._audio):
+            appender.close()
+        write_strings(file, "clip_id", [clip.clip_id for clip in clips])
+        write_strings(file, "split", [clip.split for clip in clips])
+        write_array(file, "label", np.stack([clip.label for clip in clips]))
+        write_array(file, "label_mask", np.stack([clip.label_mask for clip in clips]))
+        write_array(file, "duration_s", np.array([d for _, d in self._clips], np.float64))
+        write_array(file, "offset", np.array(self._offset, np.int64))
+        write_array(file, "audio_offset", np.array(self._audio_offset, np.int64))
+
+
+@contextmanager
+def aligned_writer(path: Path, header: AlignedHeader, sources: str) -> Iterator[AlignedWriter]:
+    """Open a writer; the shard appears under `path` only if the block succeeds.
+
+    `sources` is a fingerprint of all that the shard is made from; a rerun that would
+    write the same fingerprint has nothing to do.
+    """
+    with create_shard(path) as file:
+        write_attributes(file, sources=sources)
+        writer = AlignedWriter(file, header)
+        yield writer
+        writer.close()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AlignedIndex:
+    """The small part of an aligned shard, in memory: all but features and audio.
+
+    `offset` and `audio_offset` have shape (n+1,), `label` and `label_mask`
+    (n, classes), the others (n,).
+    """
+
+    path: Path
+    header: AlignedHeader
+    sources: str
+    content_sha256: str
+    clip_id: tuple[str, ...]
+    split: tuple[str, ...]
+    label: npt.NDArray[np.uint8]
+    label_mask: npt.NDArray[np.uint8]
+    duration_s: npt.NDArray[np.float64]
+    offset: npt.NDArray[np.int64]
+    audio_offset: npt.NDArray[np.int64]
+
+
+def read_index(path: Path) -> AlignedIndex:
+    """The index of one aligned shard.
+
+    Raises
+    ------
+    FeatregError
+        If `path` is not a readable aligned shard of this version.
+    """
+    with open_shard(path, FORMAT) as file, reading(file):
+        return AlignedIndex(
+            path=path,
+            header=AlignedHeader.read(file),
+            sources=read_text(file, "sources"),
+            content_sha256=read_text(file, "content_sha256"),
+            clip_id=tuple(read_strings(file, "clip_id")),
+            split=tuple(read_strings(file, "split")),
+            label=file["label"][()],
+            label_mask=file["label_mask"][()],
+            duration_s=file["duration_s"][()],
+            offset=file["offset"][()],
+            audio_offset=file["audio_offset"][()],
+        )

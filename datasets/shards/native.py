@@ -1,0 +1,268 @@
+"""The native shard: one stream of many clips, on the stream's own clock.
+
+Layout (n clips, all their rows one after another)::
+
+    clip_id      (n,)    utf-8
+    offset       (n+1,)  int64     clip k owns frames[offset[k]:offset[k+1]]
+    frames       (rows, dim)       float32, float16, uint8 or int16;
+                                   value = stored * frames.attrs["scale"] + frames.attrs["offset"]
+    duration_s   (n,)    float64   decoded length
+    fingerprint  (n,)    utf-8     what the audio file held when it was read
+    failed/      clip_id, stage, reason, fingerprint   of the clips that gave no rows
+
+The root attributes are the fields of `NativeHeader`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from ..version import __version__
+from .hdf5 import (
+    VERSION,
+    Appender,
+    Array,
+    create_shard,
+    open_shard,
+    read_array,
+    read_json,
+    read_strings,
+    read_text,
+    reading,
+    write_array,
+    write_attributes,
+    write_strings,
+)
+from .timing import Clock
+
+FORMAT = "featreg-native"
+
+
+@dataclass(frozen=True, slots=True)
+class NativeHeader:
+    """What a native shard says of its stream.
+
+    Attributes
+    ----------
+    dataset, feature
+        Names.
+    dim
+        Values a row.
+    dtype
+        Of the stored rows, as numpy names it.
+    scale, offset
+        ``value = stored * scale + offset``.
+    clock
+        When the rows happen.
+    sample_rate
+        Rate of the signal that was heard, in Hz.
+    weights_sha256
+        Hash of the weights, empty where there are none.
+    settings
+        Every choice that changes a number, as JSON values.
+    """
+
+    dataset: str
+    feature: str
+    dim: int
+    dtype: str
+    scale: float
+    offset: float
+    clock: Clock
+    sample_rate: int
+    weights_sha256: str
+    settings: Mapping[str, Any]
+
+    def write(self, root: h5py.Group) -> None:
+        """Store the header as root attributes."""
+        write_attributes(
+            root,
+            format=FORMAT,
+            version=VERSION,
+            dataset=self.dataset,
+            feature=self.feature,
+            dim=self.dim,
+            hop_s=self.clock.hop_s,
+            window_s=self.clock.window_s,
+            first_center_s=self.clock.first_center_s,
+            sample_rate=self.sample_rate,
+            weights_sha256=self.weights_sha256,
+            settings=json.dumps(self.settings, sort_keys=True),
+            featreg_version=__version__,
+        )
+
+    @classmethod
+    def read(cls, root: h5py.Group) -> NativeHeader:
+        """The header that `write` stored."""
+        attrs, frames = root.attrs, root["frames"]
+        return cls(
+            dataset=read_text(root, "dataset"),
+            feature=read_text(root, "feature"),
+            dim=int(attrs["dim"]),
+            dtype=frames.dtype.name,
+            scale=float(frames.attrs["scale"]),
+            offset=float(frames.attrs["offset"]),
+            clock=Clock(
+                float(attrs["hop_s"]), float(attrs["window_s"]), float(attrs["first_center_s"])
+            ),
+            sample_rate=int(attrs["sample_rate"]),
+            weights_sha256=read_text(root, "weights_sha256"),
+            settings=read_json(root, "settings"),
+        )
+
+    def differing_setting(self, other: NativeHeader) -> str | None:
+        """The first setting, by name, that is not the same in another header."""
+        names = sorted({*self.settings, *other.settings})
+        differing = (name for name in names if self.settings.get(name) != other.settings.get(name))
+        return next(differing, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A clip that gave no rows: where and why."""
+
+    clip_id: str
+    stage: str
+    reason: str
+    fingerprint: str
+
+
+class NativeWriter:
+    """Writes one native shard; use as ``with native_writer(path, header) as shard``."""
+
+    def __init__(self, file: h5py.File, header: NativeHeader) -> None:
+        self._file = file
+        self._frames = Appender(file, "frames", header.dtype, (header.dim,))
+        write_attributes(self._frames.dataset, scale=header.scale, offset=header.offset)
+        self._clips: list[tuple[str, str, float, int]] = []
+        self._failures: list[Failure] = []
+        header.write(file)
+
+    def append(self, clip_id: str, rows: Array, duration_s: float, fingerprint: str) -> None:
+        """Add a clip with its rows, shape (rows, dim)."""
+        self._frames.append(rows)
+        self._clips.append((clip_id, fingerprint, duration_s, len(rows)))
+
+    def fail(self, failure: Failure) -> None:
+        """Record that a clip gave no rows."""
+        self._failures.append(failure)
+
+    def close(self) -> None:
+        """Write what was gathered on the way."""
+        file = self._file
+        self._frames.close()
+        write_strings(file, "clip_id", [clip[0] for clip in self._clips])
+        write_strings(file, "fingerprint", [clip[1] for clip in self._clips])
+        write_array(file, "duration_s", np.array([clip[2] for clip in self._clips], np.float64))
+        rows = np.array([0, *(clip[3] for clip in self._clips)], np.int64)
+        write_array(file, "offset", np.cumsum(rows))
+        failed = file.create_group("failed")
+        for name in ("clip_id", "stage", "reason", "fingerprint"):
+            write_strings(failed, name, [getattr(failure, name) for failure in self._failures])
+
+
+@contextmanager
+def native_writer(path: Path, header: NativeHeader) -> Iterator[NativeWriter]:
+    """Open a writer; the shard appears under `path` only if the block succeeds."""
+    with create_shard(path) as file:
+        writer = NativeWriter(file, header)
+        yield writer
+        writer.close()
+
+
+class NativeShard:
+    """Reads one native shard; use as ``with native_shard(path) as shard``.
+
+    What is damaged raises `FeatregError`, which names the file, when it is read.
+    """
+
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file
+        with reading(file):
+            self.header = NativeHeader.read(file)
+
+    @property
+    def content_sha256(self) -> str:
+        """Hash of all that the shard holds."""
+        return read_text(self._file, "content_sha256")
+
+    @cached_property
+    def clip_ids(self) -> list[str]:
+        """Clips in the order of their rows."""
+        return read_strings(self._file, "clip_id")
+
+    @cached_property
+    def durations(self) -> dict[str, float]:
+        """Decoded length of each clip, in seconds."""
+        seconds = read_array(self._file, "duration_s").tolist()
+        return dict(zip(self.clip_ids, seconds, strict=True))
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """What each clip's file held, clips without rows included."""
+        known = dict(zip(self.clip_ids, read_strings(self._file, "fingerprint"), strict=True))
+        return known | {failure.clip_id: failure.fingerprint for failure in self.failures}
+
+    @cached_property
+    def failures(self) -> list[Failure]:
+        """Clips that gave no rows."""
+        columns = [
+            read_strings(self._file, f"failed/{name}")
+            for name in ("clip_id", "stage", "reason", "fingerprint")
+        ]
+        return [Failure(*row) for row in zip(*columns, strict=True)]
+
+    @cached_property
+    def _offsets(self) -> npt.NDArray[np.int64]:
+        return read_array(self._file, "offset")
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {clip_id: k for k, clip_id in enumerate(self.clip_ids)}
+
+    def rows(self, clip_id: str) -> int:
+        """Number of a clip's rows."""
+        k = self._index[clip_id]
+        return int(self._offsets[k + 1] - self._offsets[k])
+
+    def stored(self, clip_id: str, first: int = 0, last: int | None = None) -> Array:
+        """A clip's rows as they are stored, from `first` to before `last`; shape (rows, dim)."""
+        k = self._index[clip_id]
+        start, stop = self._offsets[k : k + 2].tolist()
+        if last is not None:
+            stop = min(stop, start + last)
+        return read_array(self._file, "frames", slice(start + first, stop))
+
+    def values(
+        self, clip_id: str, first: int = 0, last: int | None = None
+    ) -> npt.NDArray[np.float32]:
+        """The same rows as the values that they stand for, float32."""
+        values: npt.NDArray[np.float32] = self.stored(clip_id, first, last).astype(
+            np.float32, copy=False
+        )
+        if (self.header.scale, self.header.offset) != (1.0, 0.0):
+            values = values * np.float32(self.header.scale) + np.float32(self.header.offset)
+        return values
+
+
+@contextmanager
+def native_shard(path: Path) -> Iterator[NativeShard]:
+    """Open a reader.
+
+    Raises
+    ------
+    FeatregError
+        If `path` is not a readable native shard of this version.
+    """
+    with open_shard(path, FORMAT) as file:
+        yield NativeShard(file)

@@ -1,0 +1,1 @@
+"""From native shards to aligned shards, on one time grid."""

@@ -1,0 +1,313 @@
+"""Native shards to aligned shards: every feature of a clip on one clock, with its labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from featreg.datasets.base import Clip, Dataset, FeatregError, UsageError
+from featreg.datasets.shards.aligned import AlignedHeader, aligned_writer, read_index
+from featreg.datasets.shards.native import NativeHeader, NativeShard, native_shard
+from featreg.datasets.shards.workdir import DatasetDir, shard_name, splits_of
+
+from ..extractors.registry import AUDIO
+from .resample_frames import REVISION, Mode, align_span, target_rows
+
+# Target rows, and samples of audio, that are held at a time: a few MB of each feature.
+_ROWS = 2048
+_SAMPLES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class AlignJob:
+    """One aligned shard to write.
+
+    Attributes
+    ----------
+    target
+        The shard.
+    header
+        What it says of itself.
+    clips
+        Its clips, in order, with labels.
+    sources
+        For every feature and the audio, the native shards that hold those clips.
+    fingerprint
+        Of all that the shard is made from.
+    """
+
+    target: Path
+    header: AlignedHeader
+    clips: tuple[Clip, ...]
+    sources: Mapping[str, tuple[Path, ...]]
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlignPlan:
+    """Shards to write, and what is not in them.
+
+    `target` is their folder, `done` counts the shards that are finished, `stale`
+    names those that belong to no clip any more, `clips` counts the clips that have
+    every feature, `absent` those that lack one.
+    """
+
+    target: Path
+    jobs: tuple[AlignJob, ...]
+    done: int
+    clips: int
+    absent: int
+    stale: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """A feature's native shards: what they agree on, which holds a clip, and of what file."""
+
+    header: NativeHeader
+    where: Mapping[str, Path]
+    files: Mapping[str, str]
+    contents: Mapping[Path, str]
+
+
+def _open_store(folder: DatasetDir, feature: str) -> _Store:
+    header: NativeHeader | None = None
+    where: dict[str, Path] = {}
+    files: dict[str, str] = {}
+    contents: dict[Path, str] = {}
+    for path in sorted(folder.native(feature).glob("*.h5")):
+        with native_shard(path) as shard:
+            if header is not None and shard.header != header:
+                raise FeatregError(
+                    f"{path}: made with other settings than the shards before it "
+                    f"({_in_words(header, shard.header)}); run `prep extract --dataset "
+                    f"{folder.name} --features {feature} ...` again, it redoes what differs"
+                )
+            header = shard.header
+            for clip_id in shard.clip_ids:
+                if (other := where.setdefault(clip_id, path)) != path:
+                    raise FeatregError(
+                        f"{clip_id} is in two shards, {other} and {path}, and only one can be "
+                        f"up to date; run `prep extract --dataset {folder.name} --features "
+                        f"{feature} ...` again, without --split and --limit: it tidies them up"
+                    )
+            files |= shard.fingerprints
+            contents[path] = shard.content_sha256
+    if header is None:
+        there = ", ".join(folder.native_features()) or "none yet"
+        raise FeatregError(
+            f"{folder.path}: no native shards of {feature!r} (there is {there}); "
+            f"run `prep extract --dataset {folder.name} --features {feature}` first"
+        )
+    return _Store(header, where, files, contents)
+
+
+def _check_files(folder: DatasetDir, stores: Mapping[str, _Store]) -> None:
+    """Refuse to set rows beside the audio of another file than they were computed from."""
+    for name, store in stores.items():
+        # A feature's fingerprint begins with the audio's; what follows is its own.
+        others = [
+            clip_id
+            for clip_id in store.where.keys() & stores[AUDIO].where.keys()
+            if not store.files[clip_id].startswith(stores[AUDIO].files[clip_id])
+        ]
+        if others:
+            raise FeatregError(
+                f"{folder.path}: of {len(others)} clips, {min(others)} among them, the file has "
+                f"changed between the extraction of {AUDIO} and that of {name}; run `prep extract "
+                f"--dataset {folder.name} --features {name} ...` again, it redoes those"
+            )
+
+
+def _in_words(one: NativeHeader, other: NativeHeader) -> str:
+    key = one.differing_setting(other)
+    if key is None:
+        return "weights or layout differ"
+    return f"{key} is {one.settings.get(key)} and {other.settings.get(key)}"
+
+
+def aligned_name(features: Sequence[str], resolution_s: float, mode: Mode) -> str:
+    """Folder of an aligned set: ``vggish+openl3-0.1s``, with the mode unless it is ``repeat``."""
+    suffix = "" if mode == "repeat" else f"-{mode}"
+    return f"{'+'.join(features)}-{resolution_s:g}s{suffix}"
+
+
+def plan_alignment(
+    folder: DatasetDir, features: Sequence[str], resolution_s: float, mode: Mode
+) -> AlignPlan:
+    """The aligned shards that are asked for and not there yet.
+
+    Parameters
+    ----------
+    folder
+        The dataset's folder in the working folder.
+    features
+        In the order in which they stand side by side; all but the audio if empty.
+    resolution_s
+        Seconds a row, above 0.
+    mode
+        ``repeat``, ``area`` or ``linear``.
+
+    Raises
+    ------
+    UsageError
+        If the resolution is not above 0, or no whole number of audio samples.
+    FeatregError
+        If a feature was not extracted, or its shards disagree about settings, or two of
+        them hold a clip, or a clip's file changed between the extraction of two features.
+    """
+    dataset = folder.read_dataset()
+    names = list(features) or [name for name in folder.native_features() if name != AUDIO]
+    if not names:
+        raise FeatregError(
+            f"{folder.path}: no feature was extracted, only audio; run `prep extract --dataset "
+            f"{folder.name} --features NAMES` first"
+        )
+    stores = {name: _open_store(folder, name) for name in (*names, AUDIO)}
+    _check_files(folder, stores)
+    samples = resolution_s * stores[AUDIO].header.sample_rate
+    if not 0 < samples < math.inf or abs(samples - round(samples)) > 1e-6:
+        raise UsageError(
+            f"--resolution {resolution_s}: expected seconds above 0 that make a whole number of "
+            f"samples at {stores[AUDIO].header.sample_rate} Hz, such as 0.1"
+        )
+    header = _header(dataset, stores, names, resolution_s, mode)
+    target = folder.aligned(aligned_name(names, resolution_s, mode))
+    jobs: list[AlignJob] = []
+    paths: set[Path] = set()
+    clips = 0
+    for split, members in splits_of(dataset.clips).items():
+        whole = [clip for clip in members if all(clip.clip_id in s.where for s in stores.values())]
+        clips += len(whole)
+        shards = groupby(whole, key=lambda clip: stores[AUDIO].where[clip.clip_id])
+        for index, (_, group) in enumerate(shards):
+            path = target / shard_name(split, index)
+            paths.add(path)
+            job = _make_job(path, header, tuple(group), stores)
+            if not _is_done(job):
+                jobs.append(job)
+    if not paths:
+        raise FeatregError(
+            f"{folder.path}: no clip has rows of {', '.join(names)}; see {folder.failures_csv}"
+        )
+    stale = tuple(sorted(set(target.glob("*.h5")) - paths))
+    return AlignPlan(
+        target, tuple(jobs), len(paths) - len(jobs), clips, len(dataset.clips) - clips, stale
+    )
+
+
+def _header(
+    dataset: Dataset,
+    stores: Mapping[str, _Store],
+    names: Sequence[str],
+    resolution_s: float,
+    mode: Mode,
+) -> AlignedHeader:
+    features = {}
+    column = 0
+    for name in names:
+        native = stores[name].header
+        features[name] = {
+            "dim": native.dim,
+            "columns": [column, column + native.dim],
+            **dataclasses.asdict(native.clock),
+            "sample_rate": native.sample_rate,
+            "weights_sha256": native.weights_sha256,
+            "settings": native.settings,
+        }
+        column += native.dim
+    return AlignedHeader(
+        dataset=dataset.name,
+        task=dataset.task,
+        classes=dataset.classes,
+        resolution_s=resolution_s,
+        mode=mode,
+        audio_rate=stores[AUDIO].header.sample_rate,
+        features=features,
+        notes=dataset.notes,
+        audio_settings=stores[AUDIO].header.settings,
+    )
+
+
+def _make_job(
+    path: Path, header: AlignedHeader, clips: tuple[Clip, ...], stores: Mapping[str, _Store]
+) -> AlignJob:
+    sources = {
+        name: tuple(sorted({store.where[clip.clip_id] for clip in clips}))
+        for name, store in stores.items()
+    }
+    about = {"align_revision": REVISION, **dataclasses.asdict(header)}
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, paths in sources.items():
+        digest.update(f"{name} {[stores[name].contents[source] for source in paths]}".encode())
+    for clip in clips:
+        digest.update(f"{clip.clip_id} {clip.split}".encode())
+        digest.update(clip.label.tobytes() + clip.label_mask.tobytes())
+    return AlignJob(path, header, clips, sources, digest.hexdigest())
+
+
+def _is_done(job: AlignJob) -> bool:
+    if not job.target.exists():
+        return False
+    try:
+        return read_index(job.target).sources == job.fingerprint
+    except FeatregError:
+        return False
+
+
+def align_shard(job: AlignJob) -> int:
+    """Write one aligned shard; return its bytes on disk.
+
+    However long a clip is, only so many of its rows are in memory at a time.
+    """
+    header = job.header
+    with ExitStack() as stack:
+        shards: dict[str, dict[str, NativeShard]] = {}
+        for name, paths in job.sources.items():
+            opened = [stack.enter_context(native_shard(path)) for path in paths]
+            shards[name] = {key: shard for shard in opened for key in shard.clip_ids}
+        writer = stack.enter_context(aligned_writer(job.target, header, job.fingerprint))
+        for clip in job.clips:
+            heard = shards[AUDIO][clip.clip_id]
+            duration_s = heard.durations[clip.clip_id]
+            features = {
+                name: _aligned_parts(shards[name][clip.clip_id], clip.clip_id, header, duration_s)
+                for name in header.features
+            }
+            writer.append_parts(clip, features, _audio_parts(heard, clip.clip_id), duration_s)
+    return job.target.stat().st_size
+
+
+def _aligned_parts(
+    shard: NativeShard, clip_id: str, header: AlignedHeader, duration_s: float
+) -> Iterator[npt.NDArray[np.float32]]:
+    """A clip's rows on the target clock."""
+    mode: Mode = header.mode  # type: ignore[assignment]  # checked when the header was made
+    wanted = target_rows(duration_s, header.resolution_s)
+    for start in range(0, wanted, _ROWS):
+        yield align_span(
+            partial(shard.values, clip_id),
+            shard.rows(clip_id),
+            shard.header.clock,
+            header.resolution_s,
+            duration_s,
+            mode,
+            range(start, min(wanted, start + _ROWS)),
+        )
+
+
+def _audio_parts(shard: NativeShard, clip_id: str) -> Iterator[npt.NDArray[np.int16]]:
+    """A clip's samples."""
+    for start in range(0, shard.rows(clip_id), _SAMPLES):
+        yield shard.stored(clip_id, start, start + _SAMPLES)[:, 0].astype(np.int16, copy=False)

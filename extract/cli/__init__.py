@@ -1,0 +1,1 @@
+"""The command ``prep``, a file for each group of commands."""

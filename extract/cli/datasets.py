@@ -1,0 +1,152 @@
+"""``prep datasets`` and ``prep download``: what there is, what is here, and bringing the rest."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from featreg.datasets.console import progress, say, warn, work_option
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def complete_dataset(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of known datasets for the shell; files, for a manifest, where none begins so."""
+    from featreg.datasets.collections import registry
+
+    names = [name for name in registry.names() if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
+
+
+root_option = click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    help="Folder of the dataset's files.  [default: $FEATREG_DATA/NAME, else WORK/NAME/source]",
+)
+
+
+def reading_options(command: _Command) -> _Command:
+    """Give a command ``--root``, and what else says how a dataset is read.
+
+    All are passed on to ``registry.read``, by name.
+    """
+    for option in (
+        click.option("--group", metavar="COLUMN", help="CSV: clips that stay in one split."),
+        click.option(
+            "--task", type=click.Choice(["multi-label", "single-label"]), help="CSV: of the labels."
+        ),
+        click.option("--all-clips", is_flag=True, help="mtat: also clips without a top-50 tag."),
+        click.option("--allow-missing", is_flag=True, help="Use what is there, and say so."),
+        root_option,
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument(
+    "name", required=False, metavar="[NAME_OR_MANIFEST]", shell_complete=complete_dataset
+)
+@click.option("--check", is_flag=True, help="Decode the first block of every file of NAME.")
+@reading_options
+@work_option
+def datasets(
+    name: str | None, check: bool, root: Path | None, work: Path, **options: object
+) -> None:
+    """List the known datasets, and what of them is here; or check one.
+
+    With NAME, its clips are read as `prep extract` reads them, and counted; `prep --verbose`
+    names every file that is missing. With --check, the files that cannot be decoded are
+    named, and the exit status is 1 if there are any.
+
+    \b
+    Example:
+        prep datasets
+        prep datasets mtat --check --root /data/mtat
+        prep --verbose datasets mtat --allow-missing
+    """
+    from featreg.datasets.base import UsageError
+    from featreg.datasets.collections import registry
+
+    if name is None:
+        if check or root is not None:
+            raise UsageError("--check and --root need the name of a dataset: prep datasets NAME")
+        for known in registry.names():
+            _describe(known, work)
+        return
+    dataset = registry.read(name, root, work=work, **options)
+    for note in dataset.notes:
+        warn(note)
+    click.echo(f"{dataset.name}: {_count(dataset)}, {len(dataset.classes)} classes, {dataset.task}")
+    if check:
+        from featreg.datasets.audio.check import faults
+
+        bad = 0
+        with progress("check", len(dataset.clips)) as advance:
+            for clip, fault in faults(dataset.clips):
+                advance()
+                if fault:
+                    bad += 1
+                    click.echo(f"{clip.clip_id}: {fault}")
+        say(f"{len(dataset.clips) - bad:,} files can be decoded, {bad:,} cannot")
+        sys.exit(1 if bad else 0)
+
+
+def _describe(name: str, work: Path) -> None:
+    """Print all there is to say about a known dataset."""
+    from featreg.datasets.base import FeatregError
+    from featreg.datasets.collections import registry
+
+    info = registry.info(name)
+    root = registry.default_root(name, work)
+    if root.is_dir():
+        try:
+            here = f"{_count(registry.read(name, None, work=work))} in {root}"
+        except FeatregError as error:
+            here = f"incomplete: {error}"
+    else:
+        here = f"nothing; no folder {root}"
+    train, valid, test = info.clips
+    click.echo(f"{click.style(name, bold=True)}: {info.title}")
+    for title, text in (
+        ("task", f"{info.task}, {len(info.classes)} classes; selected by {info.metric}"),
+        ("clips", f"{train:,} train, {valid:,} valid, {test:,} test"),
+        ("licence", info.licence),
+        ("citation", info.citation),
+        ("needs", info.needs),
+        ("here", here),
+    ):
+        click.echo(f"  {title:<9} {text}")
+
+
+def _count(dataset: Any) -> str:
+    from featreg.datasets.shards.workdir import splits_of
+
+    splits = splits_of(dataset.clips)
+    return f"{', '.join(f'{len(clips):,} {split}' for split, clips in splits.items())} clips"
+
+
+@click.command()
+@click.argument("name", shell_complete=complete_dataset)
+@root_option
+@work_option
+def download(name: str, root: Path | None, work: Path) -> None:
+    """Fetch the labels and audio of a dataset, as far as they are published.
+
+    What has arrived is kept: the same command goes on from there.
+
+    \b
+    Example:
+        prep download mtat
+    """
+    from featreg.datasets.collections import registry
+    from featreg.datasets.collections.download import download as bring
+
+    bring(name, root or registry.default_root(name, work))

@@ -1,0 +1,1 @@
+"""Audio in, frames of a pre-trained feature out."""

@@ -1,0 +1,280 @@
+"""Which features there are, and how one is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from featreg.datasets.base import Content, Dataset, UsageError
+
+from .base import Extractor, Precision
+
+# A feature's module is imported when the feature is asked for: they bring torch.
+FEATURES: dict[str, tuple[str, str]] = {
+    "audio": (".waveform", "Waveform"),
+    "vggish": (".vggish", "Vggish"),
+    "openl3": (".openl3", "OpenL3"),
+    "musicnn": (".musicnn", "Musicnn"),
+}
+
+# The signal that the model hears is kept beside whatever else is asked for.
+AUDIO = "audio"
+
+# Source of OpenL3 for each choice of ``--backend``.
+BACKENDS = {"torch": "", "openl3": "featreg.extract.extractors.openl3_package:OpenL3Package"}
+
+# Source of a feature that lies in a folder; that of a user's class is MODULE:CLASS.
+FOLDER = "folder"
+
+
+def extractor_class(name: str, source: str = "") -> type[Extractor]:
+    """The extractor called `name`.
+
+    Parameters
+    ----------
+    name
+        Of the feature.
+    source
+        ``MODULE:CLASS`` or `FOLDER` for a feature from outside, empty for one of `FEATURES`.
+
+    Raises
+    ------
+    UsageError
+        If there is no such feature.
+    """
+    if source == FOLDER:
+        from .npy_folder import folder_class
+
+        return folder_class(name)
+    if source:
+        from .custom import load_class
+
+        return load_class(source)
+    if name not in FEATURES:
+        raise UsageError(
+            f"--features {name}: no such feature; there is {', '.join(FEATURES)}. A class of your "
+            f"own is named as MODULE:CLASS, a folder of .npy files by --set {name}.folder=DIR and "
+            f"--set {name}.hop=SECONDS"
+        )
+    module, attribute = FEATURES[name]
+    found: type[Extractor] = getattr(importlib.import_module(module, __package__), attribute)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSpec:
+    """A feature as it was asked for: what it takes to build its extractor anywhere.
+
+    Attributes
+    ----------
+    name
+        Of the feature.
+    config
+        An instance of the extractor's `Config`; the fields of one as pairs for a class of the
+        user's, which a Dask scheduler that passes it on need not know.
+    weights
+        Pairs of a weight's name and the safetensors file that holds it; without those that
+        are not here, where a feature is planned and not computed.
+    device, precision
+        See `Extractor`.
+    source
+        See `extractor_class`.
+    """
+
+    name: str
+    config: Any
+    weights: tuple[tuple[str, Path], ...] = ()
+    device: str = "cpu"
+    precision: Precision = "float32"
+    source: str = ""
+
+    def extractor(self) -> Extractor:
+        """The extractor, built once per process."""
+        return _build(self)
+
+
+def build_extractors(specs: Sequence[FeatureSpec], threads: int = 1) -> list[Extractor]:
+    """The extractors, built once in each process, for so many threads."""
+    for spec in specs:
+        extractor_class(spec.name, spec.source)  # brings torch, where the feature needs it
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    return [spec.extractor() for spec in specs]
+
+
+@cache
+def _build(spec: FeatureSpec) -> Extractor:
+    found, config = extractor_class(spec.name, spec.source), spec.config
+    if isinstance(config, tuple):
+        config = found.Config(**dict(config))
+    return found(config, dict(spec.weights), spec.device, spec.precision)
+
+
+def make_specs(
+    dataset: Dataset,
+    features: str,
+    assignments: Sequence[str],
+    overrides: Sequence[str],
+    device: str,
+    precision: Precision,
+    backend: str = "torch",
+    fetch: bool = True,
+) -> tuple[FeatureSpec, ...]:
+    """What the options of ``prep extract`` ask for, the audio first.
+
+    Parameters
+    ----------
+    dataset
+        Decides what the user does not; see `make_config`.
+    features, assignments, overrides
+        The options ``--features``, ``--set`` and ``--weights``.
+    device, precision
+        See `Extractor`.
+    backend
+        Who computes OpenL3, one of `BACKENDS`.
+    fetch
+        Whether weights that are not here are fetched, else the features are without them.
+
+    Raises
+    ------
+    UsageError
+        If a feature, a setting or a value is unknown, or the weights were trained on
+        this very dataset: its test clips would not be unseen.
+    """
+    from ..weights.cache import is_here, locate, parse_overrides
+
+    settings = parse_settings(assignments)
+    sources = {AUDIO: "", **_find_sources(parse_names(features), settings)}
+    if BACKENDS[backend]:
+        if "openl3" not in sources:
+            raise UsageError(f"--backend {backend}: openl3 is not among --features {features}")
+        sources["openl3"] = BACKENDS[backend]
+    for name in settings:
+        if name not in sources:
+            raise UsageError(f"--set {name}.…: {name} is not among --features {features}")
+    files = parse_overrides(overrides)
+    specs = []
+    for name, source in sources.items():
+        extractor = extractor_class(name, source)
+        config = make_config(name, settings.get(name, {}), dataset.content, source)
+        if extractor.trained_on(config) == dataset.name:
+            raise UsageError(
+                f"{name} with these settings was trained on {dataset.name} itself, so its "
+                "features know the test clips; choose other weights with --set"
+            )
+        weights = tuple(
+            (key, locate(key, files))
+            for key in extractor.weight_names(config)
+            if fetch or is_here(key, files)
+        )
+        if ":" in source:
+            config = tuple((each.name, getattr(config, each.name)) for each in fields(config))
+        specs.append(FeatureSpec(name, config, weights, device, precision, source))
+        if source:
+            from .custom import check_complete
+
+            check_complete(f"--features {features}", specs[-1].extractor())
+    return tuple(specs)
+
+
+def _find_sources(
+    asked: Sequence[str], settings: Mapping[str, Mapping[str, str]]
+) -> dict[str, str]:
+    """Name and source of each feature that was asked for, in order."""
+    sources: dict[str, str] = {}
+    for word in asked:
+        name, source = word, ""
+        if ":" in word:
+            name, source = extractor_class("", word).name, word
+        elif word not in FEATURES and "folder" in settings.get(word, {}):
+            source = FOLDER
+        else:
+            extractor_class(word)
+        if name in sources:
+            raise UsageError(f"--features names {name} twice")
+        if source:
+            from .custom import check_name
+
+            check_name(f"--features {word}", name, FEATURES)
+        sources[name] = source
+    return sources
+
+
+def parse_names(text: str) -> list[str]:
+    """Feature names from ``a,b`` (or ``a+b``), in order, each named once."""
+    names = [name.strip() for name in text.replace("+", ",").split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"--features {text!r} names no feature; there is {', '.join(FEATURES)}")
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--features names {name} twice")
+    return names
+
+
+def parse_settings(assignments: Sequence[str]) -> dict[str, dict[str, str]]:
+    """``FEATURE.KEY=VALUE`` lines as ``{feature: {key: value}}``."""
+    settings: dict[str, dict[str, str]] = {}
+    for assignment in assignments:
+        target, equals, value = assignment.partition("=")
+        feature, dot, key = target.partition(".")
+        if not (equals and dot and key):
+            raise UsageError(
+                f"--set {assignment}: expected FEATURE.KEY=VALUE, such as openl3.content_type=env"
+            )
+        settings.setdefault(feature, {})[key] = value
+    return settings
+
+
+def make_config(
+    name: str, values: Mapping[str, str], content: Content = "music", source: str = ""
+) -> Any:
+    """The `Config` of a feature, from what ``--set`` gave.
+
+    `content` decides OpenL3's ``content_type`` where `values` do not; `source` is that of
+    `extractor_class`.
+
+    Raises
+    ------
+    UsageError
+        If a key or value is unknown; the message lists what there is.
+    """
+    config = extractor_class(name, source).Config
+    hints = get_type_hints(config)
+    keys = [field.name for field in fields(config)]
+    chosen: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in keys:
+            there = ", ".join(keys) if keys else "nothing to set"
+            raise UsageError(f"--set {name}.{key}: no such setting; {name} has {there}")
+        chosen[key] = _parse_value(f"--set {name}.{key}={value}", hints[key], value)
+    if "content_type" in keys:
+        chosen.setdefault("content_type", content)
+    if source == FOLDER:
+        from .npy_folder import complete
+
+        return complete(name, config(**chosen))
+    return config(**chosen)
+
+
+def _parse_value(option: str, kind: Any, text: str) -> Any:
+    if get_origin(kind) in (UnionType, Union):  # what may be left out is X | None
+        (kind,) = (each for each in get_args(kind) if each is not NoneType)
+    if get_origin(kind) is Literal:
+        for choice in get_args(kind):
+            if str(choice) == text:
+                return choice
+        raise UsageError(f"{option}: expected one of {', '.join(map(str, get_args(kind)))}")
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise UsageError(f"{option}: expected true or false")
+        return text.lower() == "true"
+    try:
+        return kind(text)
+    except ValueError:
+        raise UsageError(f"{option}: expected a {kind.__name__}") from None

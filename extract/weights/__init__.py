@@ -1,0 +1,1 @@
+"""Trained weights: where they are published, and how they are read."""

@@ -1,0 +1,29 @@
+"""Names and shapes of the arrays that each network takes."""
+
+from __future__ import annotations
+
+import importlib
+
+Layout = dict[str, tuple[int, ...]]
+
+# Where each family's network is.
+NETWORKS = {"vggish": "vggish", "openl3": "openl3", "musicnn": "musicnn_network"}
+
+
+def layout(name: str) -> Layout:
+    """Shape of each array of the weights `name`, by its key in the network's state dict."""
+    if name == "vggish_pca":
+        return {"eigen_vectors": (128, 128), "means": (128,)}
+    import torch
+
+    module = importlib.import_module(
+        f"..extractors.{NETWORKS[name.partition('-')[0]]}", __package__
+    )
+    with torch.device("meta"):  # shapes alone, no memory
+        state = module.Network().state_dict()
+    # Batch norms count their batches; no published file does, and nothing uses it.
+    return {
+        key: tuple(values.shape)
+        for key, values in state.items()
+        if not key.endswith("num_batches_tracked")
+    }

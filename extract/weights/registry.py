@@ -1,0 +1,161 @@
+"""Trained weights as their authors published them: addresses, hashes, licences."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from featreg.datasets.base import UsageError
+from featreg.datasets.collections.fetch import Checksum
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A file of trained weights as its authors published it.
+
+    Attributes
+    ----------
+    file
+        Its name.
+    source
+        Its address, or the command that brings it where there is no lasting address.
+    checksum
+        Of the file.
+    megabytes
+        About its size.
+    """
+
+    file: str
+    source: str
+    checksum: Checksum
+    megabytes: float
+
+    @property
+    def url(self) -> str | None:
+        """Where to fetch it: at its address, or at the mirror that the user named."""
+        if mirror := os.environ.get("FEATREG_WEIGHTS_URL"):
+            return f"{mirror.rstrip('/')}/{self.file}"
+        return self.source if self.source.startswith("https://") else None
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Trained weights that a feature asks for.
+
+    Attributes
+    ----------
+    name
+        What the feature calls them.
+    family
+        What ``--weights`` may call them as well: ``openl3`` is whichever is needed.
+    licence
+        Under which they were published.
+    published
+        The same numbers in each published format; the first is the one to fetch.
+    unpacked
+        How the published file is called where another package has unpacked it.
+    """
+
+    name: str
+    family: str
+    licence: str
+    published: tuple[Published, ...]
+    unpacked: str = ""
+
+    @property
+    def shipped(self) -> Path:
+        """Where they lie if this package brings them."""
+        return (
+            Path(__file__).parents[1] / "extractors" / f"{self.name.replace('-', '_')}.safetensors"
+        )
+
+
+_AUDIOSET = "https://storage.googleapis.com/audioset"
+_TORCHVGGISH = "https://github.com/harritaylor/torchvggish/releases/download/v0.1"
+_OPENL3 = "https://github.com/marl/openl3/raw/models"
+_OPENL3_BLOBS = {
+    "linear-music": "4e2e61beb17865481c8b8791c72eac8307e2753a",
+    "linear-env": "7837407f033f3564c7e8d53fc4a4241fe160478b",
+    "mel128-music": "73ff29de441865318c4b3a3f98c40763c4773e7c",
+    "mel128-env": "8c3dfee140f7776373841e5938a3e76c54f28942",
+    "mel256-music": "15e483646fa3d4091a463f0affbb706e6bbbb098",
+    "mel256-env": "34dbd7a91cdd2de6a3d6d036ac0a24d27d78e3cc",
+}
+_MUSICNN_WHEEL = Published(
+    "musicnn-0.1.0-py3-none-any.whl",
+    "pip download --no-deps musicnn==0.1.0",
+    Checksum("sha256", "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"),
+    29,
+)
+
+
+def _published(folder: str, file: str, checksum: Checksum, megabytes: float) -> Published:
+    return Published(file, f"{folder}/{file}", checksum, megabytes)
+
+
+def _openl3(variant: str, blob: str) -> Weights:
+    file = f"openl3_audio_{variant.replace('-', '_')}-v0_4_0.h5"
+    source = _published(_OPENL3, f"{file}.gz", Checksum("git-blob-sha1", blob), 17)
+    return Weights(f"openl3-{variant}", "openl3", "CC BY 4.0", (source,), unpacked=file)
+
+
+_ALL = (
+    Weights(
+        "vggish",
+        "vggish",
+        "Apache-2.0",
+        (
+            _published(  # first, because it is read without TensorFlow
+                _TORCHVGGISH,
+                "vggish-10086976.pth",
+                Checksum(
+                    "sha256", "10086976245803799d9194e9a73d9b6c1549c71d1b80106f5cade5608a561f4b"
+                ),
+                289,
+            ),
+            _published(
+                _AUDIOSET,
+                "vggish_model.ckpt",
+                Checksum("md5", "d1c7011e6366aa34176bb05c705e31a8"),
+                289,
+            ),
+        ),
+    ),
+    Weights(
+        "vggish_pca",
+        "vggish_pca",
+        "Apache-2.0",
+        (
+            _published(
+                _AUDIOSET,
+                "vggish_pca_params.npz",
+                Checksum("md5", "c80cae691033abe7c7ecd11ea39fc834"),
+                0.1,
+            ),
+            _published(
+                _TORCHVGGISH,
+                "vggish_pca_params-970ea276.pth",
+                Checksum("sha256", "970ea276"),
+                0.1,
+            ),
+        ),
+    ),
+    *(_openl3(variant, blob) for variant, blob in _OPENL3_BLOBS.items()),
+    Weights("musicnn-msd", "musicnn", "ISC", (_MUSICNN_WHEEL,), unpacked="MSD_musicnn"),
+    Weights("musicnn-mtt", "musicnn", "ISC", (_MUSICNN_WHEEL,), unpacked="MTT_musicnn"),
+)
+WEIGHTS: dict[str, Weights] = {weights.name: weights for weights in _ALL}
+
+
+def known(name: str) -> Weights:
+    """The weights called `name`.
+
+    Raises
+    ------
+    UsageError
+        If there are none of this name.
+    """
+    if name not in WEIGHTS:
+        raise UsageError(f"{name}: no such weights; there are {', '.join(WEIGHTS)}")
+    return WEIGHTS[name]

@@ -1,0 +1,1 @@
+"""The command ``train``, a file for each group of commands."""

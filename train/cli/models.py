@@ -1,0 +1,239 @@
+"""``train predict``, ``eval`` and ``export``: what can be done with a trained model."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from featreg.datasets.base import SPLITS
+from featreg.datasets.console import Finite, progress, say, warn, work_option
+
+from ..config.options import workers_option
+
+if TYPE_CHECKING:
+    from ..deploy.classifier import Classifier
+
+_RUN = click.option(
+    "--run",
+    "wanted",
+    metavar="RUN",
+    help="Run in WORK/runs, its folder, or a safetensors file.  [default: the only finished run]",
+)
+_DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    help="Where the network runs.",
+)
+_TOP = 5
+
+
+def attach(group: click.Group) -> None:
+    """Add these commands to a group."""
+    for command in (predict_command, eval_command, export_command):
+        group.add_command(command)
+
+
+@click.command("predict")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_RUN
+@click.option(
+    "--format",
+    type=click.Choice(["table", "csv", "json"]),
+    default="table",
+    help="table: the best tags. csv: a column a class. json: a list of objects.",
+)
+@click.option(
+    "--hop",
+    "hop_s",
+    type=Finite(0, min_open=True),
+    metavar="SECONDS",
+    help="Predict over time, every so many seconds.  [default: once for the whole file]",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(1),
+    help=f"Only the most probable tags.  [default: {_TOP} in a table, all in json]",
+)
+@_DEVICE
+@work_option
+def predict_command(
+    files: tuple[Path, ...],
+    wanted: str | None,
+    format: str,
+    hop_s: float | None,
+    top: int | None,
+    device: str,
+    work: Path,
+) -> None:
+    """Tag audio FILES, or all audio in folders, by a trained model.
+
+    A file that cannot be used is named, and the others go on; the exit status is 1 then.
+
+    \b
+    Example:
+        train predict song.mp3 more-songs/ --run demo-conreg-musicnn-a1-s0
+        train predict song.mp3 --hop 1 --format csv > song.csv
+    """
+    from featreg.datasets.base import FeatregError, UsageError
+
+    from ..deploy.classifier import load
+    from ..deploy.tag_files import Failed, csv_header, csv_row, find_audio, tag, to_json, to_table
+    from ..report.print_table import print_table
+
+    if format == "csv" and top is not None:
+        raise UsageError(
+            f"--top {top} --format csv: a row of csv has all classes; leave out --top, or take "
+            "--format json"
+        )
+    model: Classifier = load(_model_path(work, wanted), device)
+    if hop_s is not None:  # said once, not of every file
+        model.check_hop(hop_s)
+    say(f"{model.card.name}: {len(model.classes)} classes, pieces of {model.piece_s:g} s")
+    for note in model.card.notes:
+        say(note)
+    if format == "csv":
+        click.echo(csv_header(model.classes, hop_s is not None))
+    found, failed, everything = [], 0, list(find_audio(files))
+    several = progress("predicting", len(everything)) if len(everything) > 1 else nullcontext()
+    with several as advance:
+        for each in everything:
+            outcome = each if isinstance(each, Failed) else tag(model, each, hop_s)
+            if advance is not None:
+                advance()
+            if isinstance(outcome, Failed):
+                failed += 1
+                warn(outcome.reason)
+            elif format == "csv":
+                for one in outcome:
+                    click.echo(csv_row(one))
+            else:
+                found += outcome
+    if format == "json":
+        click.echo(to_json(found, model.classes, top))
+    elif found:
+        print_table(to_table(found, model.classes, top or _TOP))
+    if failed:
+        raise FeatregError(f"{failed} of {len(everything)} failed, named above")
+
+
+@click.command("eval")
+@click.argument("run", required=False)
+@click.option("--split", type=click.Choice(SPLITS), default="test", help="Which clips.")
+@click.option("--dataset", help="Another dataset in WORK.  [default: the run's]")
+@click.option("--aligned", help="Another aligned set of it.  [default: the run's]")
+@click.option(
+    "--format",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    help="json: all digits, keys as in report.json.",
+)
+@workers_option
+@_DEVICE
+@work_option
+def eval_command(
+    run: str | None,
+    split: str,
+    dataset: str | None,
+    aligned: str | None,
+    format: str,
+    workers: int,
+    device: str,
+    work: Path,
+) -> None:
+    """Test the model of RUN on a split: metrics with 95 % intervals, and a row a class.
+
+    By default that repeats the numbers of the run's report.
+
+    \b
+    Example:
+        train eval demo-conreg-musicnn-a1-s0 --split valid
+    """
+    import json
+
+    from ..evaluation.evaluate_run import evaluate_run
+    from ..training.build import resolve_device
+    from ..training.run_dir import choose_run
+
+    chosen = choose_run(work, run, "the argument RUN")
+    found = evaluate_run(chosen, work, split, dataset, aligned, resolve_device(device), workers)
+    if format == "json":
+        click.echo(json.dumps(found, indent=2))
+        return
+    click.echo(f"{found['run']}, {found['clips']} {split} clips of {found['shards']}")
+    _print_evaluation(found)
+    for note in found["notes"]:
+        click.echo(note)
+
+
+def _print_evaluation(found: dict[str, Any]) -> None:
+    """Two tables, and the classes that have no score."""
+    import pandas as pd
+
+    from ..evaluation.metrics import METRICS
+    from ..report.print_table import print_table
+
+    rows = [
+        {
+            "metric": METRICS[name].title,
+            "value": f"{value:.3f}",
+            "95 % interval": " to ".join(f"{end:.3f}" for end in found["intervals"][name]),
+        }
+        for name, value in found["metrics"].items()
+    ]
+    print_table(pd.DataFrame(rows))
+    classes = pd.DataFrame(found["classes"])
+    for name in ("pr_auc", "roc_auc"):
+        classes[name] = [
+            "-" if value is None or value != value else f"{value:.3f}" for value in classes[name]
+        ]
+    print_table(classes.rename(columns={"name": "class", "pr_auc": "PR-AUC", "roc_auc": "ROC-AUC"}))
+    for name, left in found["undefined"].items():
+        if left:
+            click.echo(f"{METRICS[name].title} leaves out, having no score: {', '.join(left)}")
+
+
+@click.command("export")
+@click.argument("run", required=False)
+@click.option(
+    "--format",
+    type=click.Choice(["onnx", "torchscript", "safetensors"]),
+    default="onnx",
+    help="onnx needs `pip install '.[onnx]'` in featreg's repository.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write.  [default: WORK/exports/RUN with the format's suffix]",
+)
+@work_option
+def export_command(run: str | None, format: str, output: Path | None, work: Path) -> None:
+    """Write the model of RUN for other programs: audio in, probabilities out.
+
+    Any number of clips and any length; the copy is compared with the original.
+
+    \b
+    Example:
+        train export demo-conreg-musicnn-a1-s0 --format onnx
+    """
+    from ..deploy.export import SUFFIXES, export
+    from ..training.run_dir import choose_run
+
+    chosen = choose_run(work, run, "the argument RUN")
+    path = output or work / "exports" / f"{chosen.name}{SUFFIXES[format]}"
+    for parity in export(chosen.path / "model.safetensors", format, path):
+        click.echo(f"{parity.what}: largest difference {parity.difference:.1e}")
+    count = chosen.read_json("config.json")["parameters"]["inference"]
+    click.echo(f"{path}: {count:,} parameters, {path.stat().st_size / 1e6:.1f} MB")
+
+
+def _model_path(work: Path, wanted: str | None) -> Path:
+    """The safetensors file of the run that is meant, or the file that is."""
+    from ..training.run_dir import choose_run
+
+    if wanted is not None and Path(wanted).is_file():
+        return Path(wanted)
+    return choose_run(work, wanted).path / "model.safetensors"

@@ -1,0 +1,1 @@
+"""Aligned shards as torch datasets."""

@@ -1,0 +1,1 @@
+"""Results as HTML, figures and tables."""

@@ -1,0 +1,1 @@
+"""One run: the objective, the loop, checkpoints and the run folder."""

@@ -1,0 +1,90 @@
+"""The state of a run between two steps, from which it goes on as if never stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from featreg.datasets.base import FeatregError
+from featreg.datasets.shards.hdf5 import atomic_path
+
+FORMAT, VERSION = "featreg-state", 2
+
+
+@dataclass
+class Progress:
+    """All that training changes.
+
+    The order of the clips, the crops and dropout are functions of (seed, epoch, step) and
+    need no state.
+
+    Attributes
+    ----------
+    epoch
+        Epochs finished: the number of the last one.
+    step
+        Steps done of the epoch after it.
+    sums, seconds
+        Over these steps: the sum of each loss, and the time they took.
+    objective
+        Parameters and buffers of the model and its regularizer.
+    optimizer
+        State of the current stage's optimizer.
+    best_epoch, best_value, best
+        The epoch with the best validation metric (0 before the first), its value and
+        its `objective`.
+    history
+        For every finished epoch, its row of ``metrics.csv``.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    sums: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    objective: dict[str, Tensor] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    best_epoch: int = 0
+    best_value: float = 0.0
+    best: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def begun(self) -> bool:
+        """Whether a step was taken."""
+        return self.epoch > 0 or self.step > 0
+
+    def save(self, path: Path) -> None:
+        """Write it all, atomically."""
+        state = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        with atomic_path(path) as temporary:
+            torch.save({"format": FORMAT, "version": VERSION, **state}, temporary)
+
+    @classmethod
+    def load(cls, path: Path) -> Progress:
+        """What `save` wrote; a new start if there is no file.
+
+        Raises
+        ------
+        FeatregError
+            If the file is no state of this version.
+        """
+        if not path.is_file():
+            return cls()
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise FeatregError(
+                f"{path}: cannot be resumed ({type(error).__name__}); start again with --fresh"
+            ) from error
+        found = (state.pop("format", "no format"), state.pop("version", "?"))
+        if found != (FORMAT, VERSION):
+            raise FeatregError(
+                f"{path}: expected {FORMAT} version {VERSION}, found {found[0]} version "
+                f"{found[1]}; go on with the featreg that wrote it, or start again with --fresh"
+            )
+        return cls(**state)

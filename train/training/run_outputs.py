@@ -1,0 +1,111 @@
+"""What a run writes down: what it is, its model, its predictions and what they are worth."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+
+from featreg.datasets.base import Task
+from featreg.datasets.shards.hdf5 import atomic_path
+
+from ..config.presets import Config
+from ..data.aligned_dataset import AlignedSet, Clips
+from ..data.crops import Scaling
+from ..evaluation.bootstrap import bootstrap
+from ..evaluation.metrics import evaluate
+from ..evaluation.predict import Predictions
+from ..experiments.command_line import typed
+from ..experiments.params import count
+from .checkpoint import Progress
+from .objective import Objective
+from .versions import machine, versions
+
+
+def about(
+    config: Config,
+    aligned: AlignedSet,
+    splits: Mapping[str, Clips],
+    objective: Objective,
+    device: str,
+) -> dict[str, Any]:
+    """``config.json``: all that decides the numbers, and where they came from."""
+    return {
+        "config": config.to_json(),
+        "fingerprint": config.fingerprint(aligned.fingerprint),
+        "data": {
+            "fingerprint": aligned.fingerprint,
+            "folder": str(aligned.folder),
+            "clips": {name: len(clips) for name, clips in splits.items()},
+            **dataclasses.asdict(aligned.header),
+        },
+        "parameters": {"training": count(objective), "inference": count(objective.tagger)},
+        "command": typed(),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "machine": machine(device),
+    }
+
+
+def report(
+    progress: Progress, clips: Clips, predictions: Predictions, classes: Sequence[str], task: Task
+) -> dict[str, Any]:
+    """``report.json``: what the best epoch is worth on the validation and the test split."""
+    best, mark = progress.history[progress.best_epoch - 1], "valid_"
+    return {
+        "best_epoch": progress.best_epoch,
+        "valid": {name[len(mark) :]: best[name] for name in best if name.startswith(mark)},
+        **worth(clips, predictions, classes, task),
+        "seconds": sum(row["seconds"] for row in progress.history),
+    }
+
+
+def worth(
+    clips: Clips, predictions: Predictions, classes: Sequence[str], task: Task
+) -> dict[str, Any]:
+    """What predictions are worth: ``test`` (metrics), ``intervals``, ``classes``, ``undefined``."""
+    arrays = (clips.label, predictions.probability, clips.label_mask)
+    test = evaluate(*arrays, classes, task)
+    intervals = bootstrap(*arrays, task, test.values)
+    return {
+        "test": dict(test.values),
+        "intervals": {name: list(ends) for name, ends in intervals.items()},
+        "classes": [dataclasses.asdict(each) for each in test.classes],
+        "undefined": {name: list(left) for name, left in test.undefined.items()},
+    }
+
+
+def write_scaling(folder: Path, scaling: Scaling) -> None:
+    """``scaling.npz``: how features were standardized."""
+    with _npz(folder / "scaling.npz") as file:
+        np.savez(file, mean=scaling.mean, std=scaling.std)
+
+
+def write_predictions(
+    folder: Path, clips: Clips, predictions: Predictions, classes: Sequence[str]
+) -> None:
+    """``predictions.csv`` and ``embeddings.npz``, clips in the order of the shards."""
+    table = pd.DataFrame(predictions.probability, columns=list(classes), index=clips.clip_id)
+    with atomic_path(folder / "predictions.csv") as temporary:
+        table.to_csv(temporary, index_label="clip_id", float_format="%.6f")
+    with _npz(folder / "embeddings.npz") as file:
+        np.savez(
+            file,
+            clip_id=clips.clip_id,
+            embedding=predictions.embedding,
+            label=clips.label,
+            label_mask=clips.label_mask,
+        )
+
+
+@contextmanager
+def _npz(path: Path) -> Iterator[BinaryIO]:
+    """A file to save arrays to; given a mere name, numpy would add a suffix to it."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        yield file
