@@ -35,6 +35,7 @@ FROM python:${PYTHON}-slim-bookworm AS wheel
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source
 COPY constraints.txt pyproject.toml README.md LICENSE ./
+COPY featreg featreg
 COPY datasets datasets
 COPY extract extract
 COPY train train

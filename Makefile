@@ -5,7 +5,6 @@ VENV ?= .venv
 LOWEST ?= .venv-lowest
 WORK ?= featreg-work
 PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
-MODULES = find datasets extract train -name '*.py' | sort
 
 .PHONY: help demo reproduce-demo test lint types test-slow test-lowest coverage docs bench clean
 
@@ -13,20 +12,14 @@ help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 # torch comes first: what follows then finds it there and fetches no other build of it.
-# A strict editable install links every module by name, so that mypy sees the mapping
-# of the three folders into featreg; a new module is linked when this rule runs again.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --constraint constraints.txt torch==2.13.0
-	$(PIP) install --constraint constraints.txt --editable '.[test,docs]' \
-	    --config-settings editable_mode=strict
-	@$(MODULES) > $@
+	$(PIP) install --constraint constraints.txt --editable '.[test,docs]'
+	@touch $@
 
 .PHONY: installed
 installed: $(VENV)/installed
-	@$(MODULES) | cmp -s - $(VENV)/installed || { \
-	    $(PIP) install --no-deps --editable . --config-settings editable_mode=strict \
-	    && $(MODULES) > $(VENV)/installed; }
 
 demo: installed ## extract, align, train a plain and a regularized model on the demo clips, compare
 	$(VENV)/bin/prep extract --work $(WORK) --dataset demo --features musicnn

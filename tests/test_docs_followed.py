@@ -20,14 +20,14 @@ from command_lines import find
 from kit import tone, write
 from pages import ROOT, blocks, follow, in_shell
 
-from featreg.datasets.aligned import read_index
-from featreg.datasets.native import native_shard
-from featreg.extract import cluster
-from featreg.extract.cli import prep
-from featreg.train.cli import train
+from featreg.datasets.shards.aligned import read_index
+from featreg.datasets.shards.native import native_shard
+from featreg.extract.cli.prep import prep
+from featreg.extract.pipeline import dask_pool as cluster
+from featreg.train.cli.train import train
 
 DOCS = ROOT / "docs"
-DEMO = ROOT / "datasets" / "demo_clips"
+DEMO = ROOT / "datasets" / "collections" / "demo_clips"
 CLASSES = ("drums", "guitar", "voice")
 CLIPS = 12  # of each class
 
@@ -144,7 +144,7 @@ def test_the_specification_names_all_that_shards_hold(desk: Path) -> None:
 PROGRAM = """\
 #!{python}
 import os
-from featreg.{module}.cli import {name}
+from featreg.{module}.cli.{name} import {name}
 if __name__ == "__main__":
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
@@ -156,18 +156,14 @@ if __name__ == "__main__":
 def copy(tmp_path: Path) -> Path:
     """A copy of the tree, to change and to run."""
     folder = tmp_path / "featreg-copy"
-    for name in ("datasets", "extract", "train", "tests"):
+    for name in ("featreg", "datasets", "extract", "train", "tests"):
         ignored = shutil.ignore_patterns("__pycache__", "demo_clips", "*.safetensors")
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", folder)
-    (folder / "datasets" / "demo_clips").symlink_to(DEMO)
-    for path in (ROOT / "extract").glob("*.safetensors"):
-        (folder / "extract" / path.name).symlink_to(path)
-    # What setuptools makes of it: the three folders under one roof.
-    package = tmp_path / "path" / "featreg"
-    package.mkdir(parents=True)
-    for name in ("datasets", "extract", "train"):
-        (package / name).symlink_to(folder / name)
+    collections, extractors = Path("datasets", "collections"), Path("extract", "extractors")
+    (folder / collections / "demo_clips").symlink_to(DEMO)
+    for path in (ROOT / extractors).glob("*.safetensors"):
+        (folder / extractors / path.name).symlink_to(path)
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, module in (("prep", "extract"), ("train", "train")):
@@ -188,7 +184,7 @@ def copy(tmp_path: Path) -> Path:
 def test_how_to_add(page: str, commands: int, copy: Path) -> None:
     environment = {
         "PATH": f"{copy.parent / 'bin'}:{os.environ['PATH']}",
-        "PYTHONPATH": str(copy.parent / "path"),
+        "PYTHONPATH": str(copy),
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "200",
