@@ -80,7 +80,7 @@ def main(seconds: int, repeats: int, published: str | None) -> None:
             took[f"featreg {precision}, threads: {threads}"] = our_seconds(
                 extractor, signal, repeats
             )
-    click.echo("times real time, by the wall's and the processor's clock; beside the first line")
+    click.echo("times real time, by the wall clock and the processor time; beside the first line")
     first = next(iter(took.values()))
     for name, (wall, processor) in took.items():
         click.echo(

@@ -33,7 +33,7 @@ from random_weights import write_weights
 
 from featreg.datasets.base import Clip, Dataset
 from featreg.datasets.shards.native import NativeHeader, native_writer
-from featreg.datasets.shards.timing import Clock
+from featreg.datasets.shards.timing import FrameTiming
 from featreg.datasets.shards.workdir import DatasetDir, shard_name
 from featreg.extract.alignment.align_shards import AlignJob, align_shard, plan_alignment
 from featreg.extract.extractors.base import Array, Extractor
@@ -44,7 +44,7 @@ from featreg.extract.extractors.registry import (
     make_config,
 )
 from featreg.extract.pipeline.dask_pool import Workers, run_jobs
-from featreg.extract.pipeline.plan import Account, Request, ShardJob, make_plan
+from featreg.extract.pipeline.plan import Request, ShardJob, ShardResult, make_plan
 from featreg.extract.pipeline.shard_job import extract_shard
 from featreg.extract.weights.cache import locate
 
@@ -109,7 +109,7 @@ class Extraction:
         self.workers = workers
         usual = (make_spec("audio"), make_spec("vggish", weights))
         self.request = Request(features or usual, shard_clips=shard_clips)
-        self.accounts: list[Account] = []
+        self.accounts: list[ShardResult] = []
 
     def __call__(self) -> float:
         """Times real time, while every worker is busy and none is at its first shard.
@@ -129,18 +129,18 @@ class Extraction:
                 raise outcome
             account, begin, end = outcome
             self.accounts.append(account)
-            shards.setdefault(account.worker, []).append((begin, end, account.heard_s))
+            shards.setdefault(account.worker, []).append((begin, end, account.audio_s))
         begin = max(sorted(each)[0][1] for each in shards.values())
         end = min(max(stop for _, stop, _ in each) for each in shards.values())
-        heard_s = sum(
-            heard_s * max(0.0, min(stop, end) - max(start, begin)) / (stop - start)
+        audio_s = sum(
+            audio_s * max(0.0, min(stop, end) - max(start, begin)) / (stop - start)
             for each in shards.values()
-            for start, stop, heard_s in each
+            for start, stop, audio_s in each
         )
-        return heard_s / (end - begin)
+        return audio_s / (end - begin)
 
 
-def timed(job: ShardJob) -> tuple[Account, float, float]:
+def timed(job: ShardJob) -> tuple[ShardResult, float, float]:
     """`extract_shard`, and when it began and ended."""
     begin = time.time()
     account = extract_shard(job)
@@ -154,14 +154,14 @@ def end_to_end(folder: Path, rounds: int, clips: int) -> None:
         extraction = Extraction(paths, clips, 64, Workers(0, CORES), folder)
         _, vggish = build_extractors(extraction.request.features, CORES)
         noise = np.random.default_rng(0).standard_normal(1 << 21).astype(np.float32)
-        batch = np.resize(vggish.inputs(noise, 0, 16), (vggish.batch_rows, 96, 64))
+        batch = np.resize(vggish.inputs(noise, 0, 16), (vggish.batch_frames, 96, 64))
 
         def network(vggish: Extractor = vggish, batch: Array = batch) -> float:
             turns = round((clips - 64) * 30 / len(batch))
             begin = time.perf_counter()
             for _ in range(turns):
                 vggish.network(batch)
-            return turns * len(batch) * vggish.clock.hop_s / (time.perf_counter() - begin)
+            return turns * len(batch) * vggish.timing.hop_s / (time.perf_counter() - begin)
 
         network()
         ratio, whole, alone = compare(rounds, extraction, network)
@@ -184,7 +184,7 @@ def core_seconds() -> float:
     return sum(sum(each.cpu_times()[:2]) for each in family)
 
 
-def stages(accounts: list[Account]) -> str:
+def stages(accounts: list[ShardResult]) -> str:
     """Share of each stage in the time of all."""
     spent = {stage: sum(each.seconds[stage] for each in accounts) for stage in accounts[0].seconds}
     return ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in spent.items())
@@ -256,14 +256,16 @@ def write_native(folder: DatasetDir, clips: int) -> None:
     rng = np.random.default_rng(0)
     steps = {"scale": 4 / 255, "offset": -2.0}
     streams = {
-        "audio": (1, "int16", 1 / 32767, 0.0, Clock(1 / 16000, 1 / 16000, 0.0)),
-        "vggish": (128, "uint8", steps["scale"], steps["offset"], Clock(0.96, 0.975, 0.4875)),
-        "openl3": (512, "float32", 1.0, 0.0, Clock(0.1, 1.0, 0.0)),
+        "audio": (1, "int16", 1 / 32767, 0.0, FrameTiming(1 / 16000, 1 / 16000, 0.0)),
+        "vggish": (128, "uint8", steps["scale"], steps["offset"], FrameTiming(0.96, 0.975, 0.4875)),
+        "openl3": (512, "float32", 1.0, 0.0, FrameTiming(0.1, 1.0, 0.0)),
     }
     folder.write_dataset(make_dataset([folder.path], clips), ["vggish", "openl3"])
-    for name, (dim, dtype, scale, offset, clock) in streams.items():
-        header = NativeHeader("benchmark", name, dim, dtype, scale, offset, clock, 16000, "", {})
-        rows = rng.standard_normal((round(SECONDS / clock.hop_s), dim)) * (3000 if dim == 1 else 30)
+    for name, (dim, dtype, scale, offset, timing) in streams.items():
+        header = NativeHeader("benchmark", name, dim, dtype, scale, offset, timing, 16000, "", {})
+        rows = rng.standard_normal((round(SECONDS / timing.hop_s), dim)) * (
+            3000 if dim == 1 else 30
+        )
         rows = rows.astype(dtype)
         for first in range(0, clips, 64):
             with native_writer(

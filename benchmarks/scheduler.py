@@ -24,7 +24,7 @@ from featreg.datasets.shards.workdir import DatasetDir
 from featreg.extract.extractors.registry import FeatureSpec, make_config
 from featreg.extract.pipeline.child_process import peak_bytes
 from featreg.extract.pipeline.dask_pool import Workers, pack, run_jobs
-from featreg.extract.pipeline.plan import Account, Request, ShardJob, make_plan
+from featreg.extract.pipeline.plan import Request, ShardJob, ShardResult, make_plan
 from featreg.extract.pipeline.shard_job import extract_shard
 
 CLIPS = 64
@@ -48,9 +48,9 @@ def make_jobs(shards: int) -> Iterator[ShardJob]:
         yield ShardJob(folder, "train", index, clips, request, reasons=("not extracted yet",) * 2)
 
 
-def account(job: ShardJob) -> Account:
+def account(job: ShardJob) -> ShardResult:
     """What a worker gives back, without the work."""
-    return Account({clip.clip_id: 10.0 for clip in job.clips}, (), len(job.clips), 640.0)
+    return ShardResult({clip.clip_id: 10.0 for clip in job.clips}, (), len(job.clips), 640.0)
 
 
 def plan(clips: int) -> None:
@@ -97,7 +97,7 @@ def main(shards: int, workers: int) -> None:
     next(done_jobs)  # the cluster has started
     begin = time.perf_counter()
     for done, (_, outcome) in enumerate(done_jobs, 2):
-        assert isinstance(outcome, Account)
+        assert isinstance(outcome, ShardResult)
         if done * 10 % shards < 10:
             took = time.perf_counter() - begin
             click.echo(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featreg.datasets.shards.timing import Clock
+from featreg.datasets.shards.timing import FrameTiming
 from featreg.extract.extractors.base import Array, Extractor, Signal
 
 
@@ -20,10 +20,10 @@ class Loudness(Extractor):
     Config = LoudnessConfig
     sample_rate = 8000
     dim = 2
-    clock = Clock(0.5, 0.5, 0.25)
-    batch_rows = 5
+    timing = FrameTiming(0.5, 0.5, 0.25)
+    batch_frames = 5
 
-    def rows(self, samples: int) -> int:
+    def frames(self, samples: int) -> int:
         return max(1, samples // 4000)
 
     def inputs(self, signal: Signal, start: int, stop: int) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import librosa
 import numpy as np
 
-from featreg.datasets.shards.timing import Clock
+from featreg.datasets.shards.timing import FrameTiming
 from featreg.extract.extractors.custom import WholeClip
 
 HOP = 1024
@@ -15,7 +15,7 @@ class Chroma(WholeClip):
     name = "chroma"
     sample_rate = 22050
     dim = 12
-    clock = Clock(hop_s=HOP / 22050, window_s=2048 / 22050, first_center_s=0.0)
+    timing = FrameTiming(hop_s=HOP / 22050, window_s=2048 / 22050, first_center_s=0.0)
 
     def compute(self, signal: np.ndarray) -> np.ndarray:
         return librosa.feature.chroma_stft(

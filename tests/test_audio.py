@@ -14,7 +14,7 @@ from kit import make_clip, make_kit, tone, write
 from featreg.datasets.audio.check import fault
 from featreg.datasets.audio.decode import decode, fingerprint, resample
 from featreg.datasets.base import Clip, ClipError
-from featreg.extract.pipeline.decode import Hearing, hear, length_s
+from featreg.extract.pipeline.decode import DecodeOptions, decode_clip, length_s
 
 
 def excerpt(path: Path, start_s: float, duration_s: float | None) -> Clip:
@@ -131,7 +131,7 @@ def test_a_named_pipe_is_no_file_and_nobody_waits_for_its_writer(tmp_path: Path)
     os.mkfifo(tmp_path / "a.wav")
     clip = make_clip(tmp_path / "a.wav")
     assert fingerprint(clip) == ""
-    heard = hear(clip, Hearing((16000,), "soxr_hq", keep_silent=False))
+    heard = decode_clip(clip, DecodeOptions((16000,), "soxr_hq", keep_silent=False))
     assert isinstance(heard, ClipError)
     assert heard.reason == f"no file {clip.path}"
 

@@ -48,7 +48,7 @@ def test_the_package_gives_the_same_rows_at_the_same_times(
     signal = seeded.signal(seconds, RATE, 4)
     whole, times = package.get_audio_embedding(signal, RATE, 512, center=center)
     np.testing.assert_array_equal(extractor.extract(signal), whole)
-    starts_or_centers = extractor.clock.centers(len(whole)) - (0 if center else 0.5)
+    starts_or_centers = extractor.timing.centers(len(whole)) - (0 if center else 0.5)
     np.testing.assert_allclose(starts_or_centers, times, atol=1e-12)
     assert package.loaded == [("linear", "env", 512)]
     assert extractor.settings["backend"] == "openl3 0.4.2"

@@ -12,7 +12,8 @@ from weight_files import OPENL3, PCA_FILE, assert_pca
 
 from featreg.datasets.base import FeatregError
 from featreg.extract.cli.weights import weights as command
-from featreg.extract.weights.cache import cache, locate, self_check, whereabouts
+from featreg.extract.weights import self_check
+from featreg.extract.weights.cache import cache, locate, whereabouts
 from featreg.extract.weights.registry import WEIGHTS
 
 pytest_plugins = ("weight_fixtures",)

@@ -18,7 +18,7 @@ from featreg.datasets.audio.decode import decode, resample
 from featreg.datasets.base import Dataset, FeatregError, UsageError
 from featreg.datasets.shards.aligned import read_index
 from featreg.datasets.shards.native import NativeHeader, native_writer
-from featreg.datasets.shards.timing import Clock
+from featreg.datasets.shards.timing import FrameTiming
 from featreg.datasets.shards.workdir import DatasetDir
 from featreg.extract.alignment.align_shards import align_shard, plan_alignment
 from featreg.extract.alignment.resample_frames import Mode
@@ -61,13 +61,13 @@ def test_an_hour_is_aligned_in_little_memory(mode: Mode, tmp_path: Path) -> None
     folder, seconds = DatasetDir(tmp_path / "long"), 3600.0
     clip = make_clip(tmp_path / "hour.wav")
     folder.write_dataset(Dataset("long", ("low", "high"), (clip,)), ["wide"])
-    for name, clock, dim, dtype in (
-        ("wide", Clock(0.1, 1.0, 0.0), 512, "float32"),
-        ("audio", Clock(1 / 16000, 1 / 16000, 0.0), 1, "int16"),
+    for name, timing, dim, dtype in (
+        ("wide", FrameTiming(0.1, 1.0, 0.0), 512, "float32"),
+        ("audio", FrameTiming(1 / 16000, 1 / 16000, 0.0), 1, "int16"),
     ):
-        header = NativeHeader("long", name, dim, dtype, 1.0, 0.0, clock, 16000, "", {})
+        header = NativeHeader("long", name, dim, dtype, 1.0, 0.0, timing, 16000, "", {})
         with native_writer(folder.native(name) / "train-00000.h5", header) as shard:
-            rows = np.zeros((round(seconds / clock.hop_s), dim), dtype)
+            rows = np.zeros((round(seconds / timing.hop_s), dim), dtype)
             shard.append("hour", rows, seconds, "")
     (job,) = plan_alignment(folder, ("wide",), 0.1, mode).jobs
     tracemalloc.start()

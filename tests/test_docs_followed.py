@@ -111,9 +111,9 @@ def test_the_reader_of_twenty_lines_reads_every_shard(desk: Path) -> None:
         with native_shard(path) as shard:
             for clip, rows, seconds in found:
                 np.testing.assert_allclose(rows, shard.values(clip), rtol=1e-6)
-                clock = shard.header.clock
-                np.testing.assert_allclose(np.diff(seconds), clock.hop_s, rtol=1e-6)
-                assert (len(seconds), seconds[0]) == (len(rows), clock.first_center_s)
+                timing = shard.header.timing
+                np.testing.assert_allclose(np.diff(seconds), timing.hop_s, rtol=1e-6)
+                assert (len(seconds), seconds[0]) == (len(rows), timing.first_center_s)
                 read += 1
     for path in sorted(work.glob("aligned/*/*.h5")):
         index = read_index(path)

@@ -29,7 +29,7 @@ def test_the_accounts_say_where_the_time_went(dataset: Dataset, tmp_path: Path) 
     assert list(summary.stages) == ["read", "decode", "resample", "network", "write"]
     assert all(seconds > 0 for seconds in summary.stages.values())
     seconds = sum(1.3 + 0.1 * k for count in (7, 2, 3) for k in range(count))
-    assert summary.heard_s == pytest.approx(seconds, abs=1e-2)
+    assert summary.audio_s == pytest.approx(seconds, abs=1e-2)
     held = [path.stat().st_size for path in (tmp_path / "tones").rglob("*.h5")]
     assert summary.written == sum(held)
     # No Python with numpy is smaller, and no test machine's larger.
@@ -49,7 +49,7 @@ def test_what_a_run_took_is_what_the_next_one_expects(dataset: Dataset, tmp_path
         path.unlink()
     after = estimate(dataset, folder, plan)
     assert after.learnt
-    assert after.audio_h * 3600 == pytest.approx(summary.heard_s, rel=1e-3)
+    assert after.audio_h * 3600 == pytest.approx(summary.audio_s, rel=1e-3)
     assert after.bytes == pytest.approx(summary.written, rel=0.03)
     spent = sum(seconds for stage, seconds in summary.stages.items() if stage != "write")
     # A clip of 1.3 s has two whole rows of half a second, not 2.6.

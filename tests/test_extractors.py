@@ -101,7 +101,7 @@ def test_rows_follow_the_formula(name: str, build: Callable[..., Extractor]) -> 
     extractor = build(case)
     rate = extractor.sample_rate
     for samples in (1, 2, rate // 2, rate - 1, rate, rate + 1, *range(3 * rate, 9 * rate, 1237)):
-        assert extractor.rows(samples) == max(1, case.rows(samples)), samples
+        assert extractor.frames(samples) == max(1, case.rows(samples)), samples
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -109,20 +109,20 @@ def test_a_click_moves_the_rows_whose_window_holds_it(
     name: str, build: Callable[..., Extractor]
 ) -> None:
     extractor = build(CASES[name])
-    rate, clock = extractor.sample_rate, extractor.clock
+    rate, timing = extractor.sample_rate, extractor.timing
     quiet = noise(6.0, rate)
-    rows = extractor.rows(len(quiet))
+    rows = extractor.frames(len(quiet))
     inputs = extractor.inputs(quiet, 0, rows)
     # Windows are tapered: what lies in their outermost 5 ms may pass unheard.
-    edge = min(0.005, clock.window_s / 100)
+    edge = min(0.005, timing.window_s / 100)
     for sample in np.linspace(0.02, 5.98, 7) * rate:
         clicked = quiet.copy()
         clicked[round(sample)] += 0.5
         heard = extractor.inputs(clicked, 0, rows)
         moved = np.any((heard != inputs).reshape(rows, -1), axis=1)
-        distance = np.abs(clock.centers(rows) - round(sample) / rate)
-        assert moved[distance < clock.window_s / 2 - edge].all()
-        assert not moved[distance > clock.window_s / 2].any()
+        distance = np.abs(timing.centers(rows) - round(sample) / rate)
+        assert moved[distance < timing.window_s / 2 - edge].all()
+        assert not moved[distance > timing.window_s / 2].any()
         if name == "vggish":  # 8 bits may hide one click
             continue
         if first := np.flatnonzero(moved)[:1].tolist():
@@ -135,11 +135,11 @@ def test_batches_change_nothing(name: str, build: Callable[..., Extractor]) -> N
     # OpenL3 takes its images four at a time, however few there are.
     signal = noise(1.3 if name.startswith("openl3") else 4.3, extractor.sample_rate)
     expected = extractor.extract(signal)
-    assert expected.shape == (extractor.rows(len(signal)), extractor.dim)
+    assert expected.shape == (extractor.frames(len(signal)), extractor.dim)
     assert expected.dtype == extractor.dtype
     # A waveform's row is one sample: its batches hold thousands.
     for batch in (1, 3) if len(expected) < 1000 else (1000, 9973):
-        extractor.batch_rows = batch
+        extractor.batch_frames = batch
         found = extractor.extract(signal)
         if np.issubdtype(expected.dtype, np.integer):
             np.testing.assert_array_equal(found, expected)
@@ -167,7 +167,7 @@ def test_memory_is_bounded_by_the_batch(
         rows = extractor.extract(signal)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert len(rows) == extractor.rows(len(signal))
+        assert len(rows) == extractor.frames(len(signal))
         return most - rows.nbytes
 
     peak(2)  # what is made once is made here

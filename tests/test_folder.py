@@ -12,7 +12,7 @@ from outside_runs import rows_of, run, write_manifest
 
 from featreg.datasets.base import ClipError, UsageError
 from featreg.datasets.collections.manifest import read
-from featreg.datasets.shards.timing import Clock
+from featreg.datasets.shards.timing import FrameTiming
 from featreg.extract.extractors.npy_folder import FolderConfig, complete, folder_class
 
 
@@ -92,9 +92,9 @@ def test_folders_that_cannot_be(
 def test_a_row_covers_its_hop_unless_the_user_says_other(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones((3, 7)))
     made = folder_class("made")(complete("made", FolderConfig(tmp_path, 0.5)), {})
-    assert (made.name, made.dim, made.clock) == ("made", 7, Clock(0.5, 0.5, 0.25))
+    assert (made.name, made.dim, made.timing) == ("made", 7, FrameTiming(0.5, 0.5, 0.25))
     other = complete("made", FolderConfig(tmp_path, 0.5, 2.0, 0.0, 9))
-    assert folder_class("made")(other, {}).clock == Clock(0.5, 2.0, 0.0)
+    assert folder_class("made")(other, {}).timing == FrameTiming(0.5, 2.0, 0.0)
     assert other.dim == 9
 
 

@@ -174,10 +174,10 @@ def test_inputs_do_not_depend_on_where_they_start(
 
 
 def test_clock() -> None:
-    clock = Musicnn(MusicnnConfig(hop=0.48), {}).clock
-    assert clock.hop_s == pytest.approx(0.48)
-    assert clock.window_s == pytest.approx(3.008)
-    assert clock.first_center_s == pytest.approx(1.488)
+    timing = Musicnn(MusicnnConfig(hop=0.48), {}).timing
+    assert timing.hop_s == pytest.approx(0.48)
+    assert timing.window_s == pytest.approx(3.008)
+    assert timing.first_center_s == pytest.approx(1.488)
 
 
 def test_another_hop_gives_the_same_rows_elsewhere(
@@ -192,7 +192,7 @@ def test_another_hop_gives_the_same_rows_elsewhere(
     [(1, 1), (47615, 1), (47616, 1), (63231, 1), (63232, 2), (160000, 8), (465984, 27)],
 )
 def test_rows(samples: int, rows: int, msd: Musicnn) -> None:
-    assert msd.rows(samples) == rows
+    assert msd.frames(samples) == rows
 
 
 @pytest.mark.parametrize("samples", [1, 100, 300, 16000, 47615])

@@ -122,7 +122,7 @@ def test_embeddings_and_times_equal_the_published_ones(
     assert found.dtype == np.float32
     # float32 sums of up to 4,608 products through eight layers, in another order.
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
-    centers = extractor.clock.centers(len(found))
+    centers = extractor.timing.centers(len(found))
     np.testing.assert_allclose(centers, published[f"{representation}/{size}/time"], atol=1e-12)
 
 
@@ -157,7 +157,7 @@ def test_stereo_at_another_rate(
     expected = published["mel256/512/stereo44k/embedding"]
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
     # Published times are the windows' starts where these are not centred.
-    starts = extractor.clock.centers(len(found)) - extractor.clock.window_s / 2
+    starts = extractor.timing.centers(len(found)) - extractor.timing.window_s / 2
     np.testing.assert_allclose(starts, published["mel256/512/stereo44k/time"], atol=1e-12)
 
 
@@ -201,9 +201,9 @@ def test_a_gpus_way_of_computing_gives_the_same(
 )
 def test_rows(choices: dict[str, Any], samples: int, rows: int) -> None:
     extractor = OpenL3(OpenL3Config(**choices), {})
-    assert extractor.rows(samples) == rows
+    assert extractor.frames(samples) == rows
     # The last window reaches the last sample, the one before it does not.
-    ends = extractor.clock.centers(rows) * RATE + RATE / 2
+    ends = extractor.timing.centers(rows) * RATE + RATE / 2
     assert ends[-1] >= samples - 1e-6
     assert np.all(ends[:-1] < samples - 1e-6)
 
@@ -224,7 +224,7 @@ def test_silence_is_0_db_everywhere(representation: Any, frontend: Any) -> None:
 def test_inputs_of_some_rows_are_those_rows_and_no_more(seeded: ModuleType) -> None:
     signal = seeded.signal(3.0, RATE, 1)
     extractor = OpenL3(OpenL3Config(), {})
-    every = extractor.inputs(signal, 0, extractor.rows(len(signal)))
+    every = extractor.inputs(signal, 0, extractor.frames(len(signal)))
     assert np.ptp(every, axis=(1, 2)).max() <= 80
     np.testing.assert_array_equal(extractor.inputs(signal, 3, 6), every[3:6])
     # Ten minutes cost what their rows cost: the rest of the clip is not looked at.

@@ -23,7 +23,7 @@ from featreg.datasets.base import ClipError, FeatregError, UsageError
 from featreg.datasets.collections.manifest import read
 from featreg.datasets.shards.aligned import read_index
 from featreg.datasets.shards.native import native_shard
-from featreg.datasets.shards.timing import Clock
+from featreg.datasets.shards.timing import FrameTiming
 from featreg.datasets.shards.workdir import DatasetDir
 from featreg.extract.extractors import custom as external
 from featreg.extract.extractors import registry as features
@@ -72,7 +72,7 @@ def test_a_class_and_a_folder_of_its_arrays_go_all_the_way_and_agree(
         for clip_id, expected in arrays.items():
             np.testing.assert_array_equal(rows[clip_id], expected)
         with native_shard(next((work / "tones" / "native" / "chroma").glob("*.h5"))) as shard:
-            assert shard.header.clock == Clock(hop, 2048 / 22050, 0.0)
+            assert shard.header.timing == FrameTiming(hop, 2048 / 22050, 0.0)
         assert run(work, "prep align --resolution 0.1 --features chroma --workers 1").exit_code == 0
         index = read_index(work / "tones" / "aligned" / "chroma-0.1s" / "train-00000.h5")
         assert index.header.features["chroma"]["dim"] == 12
@@ -86,7 +86,7 @@ def test_a_class_and_a_folder_of_its_arrays_go_all_the_way_and_agree(
 SIMPLE = """
 from dataclasses import dataclass
 import numpy as np
-from featreg.datasets.shards.timing import Clock
+from featreg.datasets.shards.timing import FrameTiming
 from featreg.extract.extractors.custom import WholeClip
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Level(WholeClip):
     Config = Config
     sample_rate = 8000
     dim = 1
-    clock = Clock(0.5, 0.5, 0.25)
+    timing = FrameTiming(0.5, 0.5, 0.25)
 
     def compute(self, signal):
         if len(signal) > 8000 * 1.25:
@@ -184,7 +184,11 @@ def test_code_that_is_edited_while_it_runs_is_not_what_its_rows_say(
         (('"level"', '"my.level"'), "mine:Level", "'my.level' names the feature and its folder"),
         (('"level"', '"vggish"'), "mine:Level", "the name vggish is taken"),
         (("dim = 1", "dim = 0"), "mine:Level", "expected a number above 0 as Level.dim, found 0"),
-        (("clock = Clock(0.5, 0.5, 0.25)", "clock = 0.5"), "mine:Level", "expected a Clock"),
+        (
+            ("timing = FrameTiming(0.5, 0.5, 0.25)", "timing = 0.5"),
+            "mine:Level",
+            "expected a FrameTiming",
+        ),
         (("", ""), "mine:Level,mine:Level", "names mine:Level twice"),
     ],
 )
@@ -242,7 +246,7 @@ class Promise(WholeClip):
     name = "promise"
     sample_rate = 100
     dim = 3
-    clock = Clock(0.1, 0.1, 0.05)
+    timing = FrameTiming(0.1, 0.1, 0.05)
     given: object = None
 
     def compute(self, signal: np.ndarray) -> np.ndarray:

@@ -101,7 +101,7 @@ def test_every_native_feature_of_a_clip_is_drawn_each_on_its_clock(
 ) -> None:
     work = DatasetDir(tmp_path / "tones")
     shutil.copytree(folder.path, work.path)
-    # A second feature of the same clips, asked for before the first, on a slower clock.
+    # A second feature of the same clips, asked for before the first, on a slower timing.
     shutil.copytree(work.native("loudness"), work.native("musicnn"))
     with h5py.File(work.native("musicnn") / "train-00000.h5", "r+") as file:
         file.attrs.update(feature="musicnn", hop_s=1.0, first_center_s=0.5)

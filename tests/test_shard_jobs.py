@@ -17,7 +17,7 @@ from featreg.datasets.shards.workdir import DatasetDir
 from featreg.extract.extractors.npy_folder import FolderConfig, complete
 from featreg.extract.extractors.registry import FOLDER, FeatureSpec
 from featreg.extract.extractors.waveform import WaveformConfig
-from featreg.extract.pipeline.child_process import StartError, Throwaway
+from featreg.extract.pipeline.child_process import ChildProcess, StartError
 from featreg.extract.pipeline.plan import Request, ShardJob, make_plan
 from featreg.extract.pipeline.shard_job import extract_shard
 
@@ -80,10 +80,10 @@ def test_clips_are_not_blamed_where_they_cannot_be_tried_alone(
     np.save(tmp_path / "train-0.npy", np.ones((13, 5)))
     job = careful_job(dataset, tmp_path / "work", tmp_path)
 
-    def refuse(self: Throwaway[..., object]) -> None:
+    def refuse(self: ChildProcess[..., object]) -> None:
         raise OSError("no process")
 
-    monkeypatch.setattr(Throwaway, "_start_once", refuse)
+    monkeypatch.setattr(ChildProcess, "_start_once", refuse)
     with pytest.raises(StartError, match="no process"):
         extract_shard(job)
     assert not list(tmp_path.rglob("*.h5"))

@@ -15,7 +15,7 @@ from featreg.datasets.base import FeatregError
 from featreg.datasets.shards.aligned import AlignedHeader, aligned_writer, read_index
 from featreg.datasets.shards.hdf5 import create_shard, read_json, read_text, write_attributes
 from featreg.datasets.shards.native import Failure, NativeHeader, native_shard, native_writer
-from featreg.datasets.shards.timing import Clock
+from featreg.datasets.shards.timing import FrameTiming
 
 HEADER = NativeHeader(
     dataset="tones",
@@ -24,7 +24,7 @@ HEADER = NativeHeader(
     dtype="float32",
     scale=1.0,
     offset=0.0,
-    clock=Clock(0.5, 1.0, 0.25),
+    timing=FrameTiming(0.5, 1.0, 0.25),
     sample_rate=16000,
     weights_sha256="abc",
     settings={"norm": 2, "tuning": None},
@@ -56,7 +56,16 @@ def test_a_native_shard_gives_back_what_it_was_given(tmp_path: Path) -> None:
 
 def test_stored_integers_come_back_as_the_values_they_stand_for(tmp_path: Path) -> None:
     header = NativeHeader(
-        "tones", "vggish", 3, "uint8", 4 / 255, -2.0, Clock(0.96, 0.975, 0.4875), 16000, "", {}
+        "tones",
+        "vggish",
+        3,
+        "uint8",
+        4 / 255,
+        -2.0,
+        FrameTiming(0.96, 0.975, 0.4875),
+        16000,
+        "",
+        {},
     )
     with native_writer(tmp_path / "x.h5", header) as shard:
         shard.append("a", np.array([[0, 255, 51]], np.uint8), 1.0, "")

@@ -67,7 +67,7 @@ def test_of_a_shard_with_a_changed_file_that_clip_alone_is_done_again(
     edit(dataset.clips[4])
     summary = extract(dataset, tmp_path / "work")
     assert summary.new_clips == 1
-    assert summary.heard_s == pytest.approx(2.0)
+    assert summary.audio_s == pytest.approx(2.0)
     # 16 kHz of 2 bytes, and the headers; the shard's other two clips are not counted.
     assert 64_000 < summary.written < 100_000
     extract(dataset, tmp_path / "anew")

@@ -21,12 +21,12 @@ from kit import make_clip, tone, write
 
 from featreg.datasets.base import Clip, ClipError
 from featreg.extract.pipeline import decoder_pool as ahead
-from featreg.extract.pipeline.child_process import ChildDied, ChildHung, StartError, Throwaway
-from featreg.extract.pipeline.decode import Heard, Hearing, hear
+from featreg.extract.pipeline.child_process import ChildDied, ChildHung, ChildProcess, StartError
+from featreg.extract.pipeline.decode import DecodedClip, DecodeOptions, decode_clip
 from featreg.extract.pipeline.decoder_pool import Decoders
 from featreg.extract.pipeline.watchdog import Watchdog
 
-HEARING = Hearing((16000,), "soxr_hq", False)
+HEARING = DecodeOptions((16000,), "soxr_hq", False)
 
 
 def work(
@@ -50,12 +50,12 @@ def work(
 
 
 @pytest.fixture(scope="module")
-def child() -> Iterator[Throwaway[..., tuple[int, npt.NDArray[np.float32] | None]]]:
-    with closing(Throwaway(work, timeout_s=5.0)) as child:
+def child() -> Iterator[ChildProcess[..., tuple[int, npt.NDArray[np.float32] | None]]]:
+    with closing(ChildProcess(work, timeout_s=5.0)) as child:
         yield child
 
 
-def test_arrays_go_and_come(child: Throwaway[..., tuple[int, npt.NDArray[np.float32]]]) -> None:
+def test_arrays_go_and_come(child: ChildProcess[..., tuple[int, npt.NDArray[np.float32]]]) -> None:
     values = np.arange(1_000_000, dtype=np.float32)
     pid, doubled = child("print", values=values)
     assert pid != os.getpid()
@@ -71,9 +71,9 @@ def test_its_memory_is_not_its_parent_s() -> None:
     program = """
 import numpy as np
 from test_throwaway import work
-from featreg.extract.pipeline.child_process import Throwaway, peak_bytes
+from featreg.extract.pipeline.child_process import ChildProcess, peak_bytes
 assert np.ones(1 << 27).nbytes == 1 << 30
-child = Throwaway(work, 60.0)
+child = ChildProcess(work, 60.0)
 child("work")
 child.close()
 print(peak_bytes(), child.peak_bytes)
@@ -85,7 +85,7 @@ print(peak_bytes(), child.peak_bytes)
     assert 1e7 < child < 5e8
 
 
-def test_what_it_raises_is_raised_here(child: Throwaway[..., object]) -> None:
+def test_what_it_raises_is_raised_here(child: ChildProcess[..., object]) -> None:
     with pytest.raises(ClipError, match="no audio") as caught:
         child("raise")
     assert (caught.value.stage, caught.value.reason) == ("decode", "no audio")
@@ -95,7 +95,7 @@ def test_what_it_raises_is_raised_here(child: Throwaway[..., object]) -> None:
     ("what", "how"), [("crash", "ended by SIGSEGV"), ("leave", "exited with status 7")]
 )
 def test_its_death_is_told_and_the_next_call_has_another(
-    what: str, how: str, child: Throwaway[..., tuple[int, object]]
+    what: str, how: str, child: ChildProcess[..., tuple[int, object]]
 ) -> None:
     before = child("work")[0]
     with pytest.raises(ChildDied, match=how):
@@ -104,7 +104,7 @@ def test_its_death_is_told_and_the_next_call_has_another(
 
 
 def test_one_that_hangs_is_ended() -> None:
-    with closing(Throwaway(work, timeout_s=0.3)) as child:
+    with closing(ChildProcess(work, timeout_s=0.3)) as child:
         pid = child("work")[0]
         with pytest.raises(ChildHung, match=r"no answer within 0\.3 s"):
             child("hang")
@@ -112,13 +112,13 @@ def test_one_that_hangs_is_ended() -> None:
             os.kill(pid, 0)
 
 
-def test_one_that_its_watchdog_ends_is_known_to_hang(child: Throwaway[..., object]) -> None:
+def test_one_that_its_watchdog_ends_is_known_to_hang(child: ChildProcess[..., object]) -> None:
     with pytest.raises(ChildHung):
         child("hang in C")
     assert child("work")
 
 
-def test_a_watchdog_lets_go_of_what_ends_in_time(child: Throwaway[..., object]) -> None:
+def test_a_watchdog_lets_go_of_what_ends_in_time(child: ChildProcess[..., object]) -> None:
     with Watchdog(0.2)():
         pass
     with suppress(ZeroDivisionError), Watchdog(0.2)():
@@ -130,8 +130,8 @@ def test_it_does_not_outlive_its_parent_even_if_it_hangs() -> None:
     program = """
 import sys
 from test_throwaway import work
-from featreg.extract.pipeline.child_process import Throwaway
-child = Throwaway(work, 1e6)
+from featreg.extract.pipeline.child_process import ChildProcess
+child = ChildProcess(work, 1e6)
 print(child("work")[0], flush=True)
 child("hang")
 """
@@ -166,12 +166,12 @@ def test_clips_come_in_order_as_they_would_here(
     found = list(decoders.hear_all(clips, HEARING))
     assert [clip.clip_id for clip, _ in found] == [clip.clip_id for clip in clips]
     for clip, heard in found:
-        here = hear(clip, HEARING)
+        here = decode_clip(clip, HEARING)
         if isinstance(here, ClipError):
             assert isinstance(heard, ClipError)
             assert heard.reason == here.reason
         else:
-            assert isinstance(heard, Heard)
+            assert isinstance(heard, DecodedClip)
             assert heard.duration_s == here.duration_s
             np.testing.assert_array_equal(heard.signals[16000], here.signals[16000])
 
@@ -180,18 +180,18 @@ def test_a_decoder_that_somebody_kills_is_asked_again(tmp_path: Path) -> None:
     clip = make_clip(write(tmp_path / "a.wav", tone(1.0, 8000), 8000))
     asked = []
 
-    class Killed(Throwaway[[Clip, Hearing], Heard | ClipError]):
-        def __call__(self, *arguments: Any, **options: Any) -> Heard | ClipError:
+    class Killed(ChildProcess[[Clip, DecodeOptions], DecodedClip | ClipError]):
+        def __call__(self, *arguments: Any, **options: Any) -> DecodedClip | ClipError:
             asked.append(arguments)
             if len(asked) == 1:
                 raise ChildDied("it was ended by SIGKILL")
             return super().__call__(*arguments, **options)
 
     decoders = Decoders(1, timeout_s=60.0)
-    with closing(Killed(hear, 60.0)) as decoder:
+    with closing(Killed(decode_clip, 60.0)) as decoder:
         decoders._idle = [decoder]
         ((_, heard),) = decoders.hear_all([clip], HEARING)
-    assert isinstance(heard, Heard)
+    assert isinstance(heard, DecodedClip)
     assert len(asked) == 2
 
 
@@ -203,4 +203,4 @@ def test_where_no_process_can_be_started_nobody_else_is_blamed(
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
     with pytest.raises(StartError, match=r"could be started on .*: .*Resource temporarily unavail"):
-        Throwaway(work, 1.0)("work")
+        ChildProcess(work, 1.0)("work")

@@ -160,7 +160,7 @@ def test_memory_stays_flat_over_20000_reads(
     def read(times: int) -> int:
         for k in range(times):
             reader.audio(k // 50 % 16, 0, RATE)
-            reader.rows(k // 50 % 16, 0, 10)
+            reader.frames(k // 50 % 16, 0, 10)
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
     settled = read(2_000)
@@ -216,7 +216,7 @@ def test_chunks_reach_from_start_to_end(extra: int, count: int) -> None:
 class _Lengths:
     """Stands for a cutter of pieces of 1 s and a clip of `samples` samples."""
 
-    row_samples = 1600
+    frame_samples = 1600
 
     def __init__(self, samples: int) -> None:
         self._samples = samples
@@ -303,10 +303,10 @@ def test_labels_and_masks_stay_with_their_clips(toy: AlignedSet) -> None:
 
 def test_features_lie_side_by_side_in_the_order_asked_for(toy: AlignedSet) -> None:
     clips = toy.split("train")
-    both = ClipReader(clips, {"noise": 3, "tones": 4}).rows(2, 3, 9)
+    both = ClipReader(clips, {"noise": 3, "tones": 4}).frames(2, 3, 9)
     assert both.shape == (6, 7)
-    np.testing.assert_array_equal(both[:, :3], ClipReader(clips, {"noise": 3}).rows(2, 3, 9))
-    np.testing.assert_array_equal(both[:, 3:], ClipReader(clips, {"tones": 4}).rows(2, 3, 9))
+    np.testing.assert_array_equal(both[:, :3], ClipReader(clips, {"noise": 3}).frames(2, 3, 9))
+    np.testing.assert_array_equal(both[:, 3:], ClipReader(clips, {"tones": 4}).frames(2, 3, 9))
 
 
 def test_scaling_makes_mean_zero_and_deviation_one(toy: AlignedSet) -> None:

@@ -27,7 +27,7 @@ from featreg.extract.extractors.waveform import WaveformConfig
 from featreg.extract.inspection.verify_folder import FolderCheck, check_shard
 from featreg.extract.pipeline import run
 from featreg.extract.pipeline.dask_pool import Workers
-from featreg.extract.pipeline.plan import Account, Request, ShardJob, make_plan
+from featreg.extract.pipeline.plan import Request, ShardJob, ShardResult, make_plan
 from featreg.extract.pipeline.run import run_extraction
 
 AUDIO = FeatureSpec("audio", WaveformConfig())
@@ -246,7 +246,7 @@ def test_a_shard_that_failed_whole_is_no_gap(
 ) -> None:
     """It is not written; its clips are in failures.csv, as the run said."""
 
-    def extract_shard(job: ShardJob) -> Account:
+    def extract_shard(job: ShardJob) -> ShardResult:
         if (job.split, job.index) == ("train", 1):
             raise MemoryError("too long")
         return extracted(job)

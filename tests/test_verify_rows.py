@@ -1,4 +1,4 @@
-"""Rows that a clip's length and the feature's clock do not make are found, and no others."""
+"""Rows that a clip's length and the feature's timing do not make are found, and no others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_shards import HEADER
 
 from featreg.datasets.shards.native import NativeHeader, native_writer
-from featreg.datasets.shards.timing import Clock
+from featreg.datasets.shards.timing import FrameTiming
 from featreg.extract.extractors.base import Extractor
 from featreg.extract.extractors.registry import FEATURES, extractor_class
 from featreg.extract.inspection.verify import faults
@@ -39,7 +39,7 @@ def own(name: str, choice: dict[str, Any]) -> Extractor:
 def header_like(extractor: Extractor) -> NativeHeader:
     """Of one value a row: the rows are counted, not looked at."""
     return replace(
-        HEADER, feature=extractor.name, clock=extractor.clock, sample_rate=extractor.sample_rate
+        HEADER, feature=extractor.name, timing=extractor.timing, sample_rate=extractor.sample_rate
     )
 
 
@@ -68,7 +68,7 @@ def test_what_an_extractor_gives_passes(
     # Resampling may round a length either way.
     exact = seconds * extractor.sample_rate
     samples = data.draw(st.sampled_from([int(np.floor(exact)), int(np.ceil(exact))]))
-    rows = extractor.rows(max(1, samples))
+    rows = extractor.frames(max(1, samples))
     path = tmp_path_factory.mktemp("rows") / "x.h5"
     assert wrong(path, header_like(extractor), {"a": (rows, seconds)}) == []
 
@@ -80,20 +80,20 @@ def test_lost_rows_are_found(
 ) -> None:
     """One that sees beyond the end may go unnoticed, and musicnn pads its frames by half of one."""
     extractor = own(name, choice)
-    rows = extractor.rows(round(seconds * extractor.sample_rate))
+    rows = extractor.frames(round(seconds * extractor.sample_rate))
     clips = {"whole": (rows, seconds), "short": (rows - 3, seconds), "tail": (1, 60.0)}
     if rows < 5:
         del clips["short"]
     (fault,) = wrong(tmp_path / "x.h5", header_like(extractor), clips)
     first = f"short has {rows - 3} rows" if rows >= 5 else "tail has 1 rows"
     assert f"{first} for" in fault
-    assert f"every {extractor.clock.hop_s:g} s" in fault
+    assert f"every {extractor.timing.hop_s:g} s" in fault
     assert f"and {len(clips) - 2} more" in fault
 
 
 def test_rows_of_nothing_are_found(tmp_path: Path) -> None:
     extractor = own("vggish", {})
-    clips = {"a": (extractor.rows(16000 * 5) + 2, 5.0)}
+    clips = {"a": (extractor.frames(16000 * 5) + 2, 5.0)}
     (fault,) = wrong(tmp_path / "x.h5", header_like(extractor), clips)
     assert "a has 7 rows for 5.00 s" in fault
 
@@ -111,6 +111,6 @@ def test_a_feature_from_outside_is_held_to_what_extraction_let_pass(
     rows: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Its padding is its own affair; a wrong hop is wrong by a factor."""
-    header = replace(HEADER, feature="chroma", clock=Clock(0.1, 0.2, 0.0))
+    header = replace(HEADER, feature="chroma", timing=FrameTiming(0.1, 0.2, 0.0))
     found = wrong(tmp_path_factory.mktemp("rows") / "x.h5", header, {"a": (rows, 10.0)})
     assert bool(found) == (abs(rows - 100) > 15)

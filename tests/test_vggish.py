@@ -96,7 +96,7 @@ def test_equals_the_published_implementation(
 ) -> None:
     signal, expected = case
     raw = vggish("raw")
-    examples = raw.inputs(signal, 0, raw.rows(len(signal)))
+    examples = raw.inputs(signal, 0, raw.frames(len(signal)))
     # Both front ends are computed in float64 up to the magnitudes; float32 after that.
     np.testing.assert_allclose(examples, expected["log_mel"], rtol=0, atol=1e-5)
     for output, key in (("raw", "raw"), ("relu", "relu"), ("pca", "whitened")):
@@ -185,7 +185,7 @@ def test_front_end_is_exact_beside_a_loud_tone(vggish: Callable[..., Vggish]) ->
     ],
 )
 def test_rows(vggish: Callable[..., Vggish], samples: int, rows: int) -> None:
-    assert vggish().rows(samples) == rows
+    assert vggish().frames(samples) == rows
 
 
 def test_a_short_clip_is_filled_up_with_zeros(vggish: Callable[..., Vggish]) -> None:
@@ -230,7 +230,7 @@ def test_a_row_has_the_same_bits_in_any_company(
 
 def test_the_network_is_loaded_when_it_is_needed(tmp_path: Path) -> None:
     extractor = Vggish(VggishConfig(), {"vggish": tmp_path / "none", "vggish_pca": tmp_path / "no"})
-    assert extractor.rows(16000) == 1
+    assert extractor.frames(16000) == 1
     assert extractor.inputs(np.zeros(16000, np.float32), 0, 1).shape == (1, 96, 64)
     with pytest.raises(FileNotFoundError):
         extractor.extract(np.zeros(16000, np.float32))

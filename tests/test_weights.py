@@ -33,8 +33,8 @@ from weight_files import (
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.collections.fetch import Checksum
+from featreg.extract.weights import convert as conversion
 from featreg.extract.weights.cache import cache, locate, parse_overrides, whereabouts
-from featreg.extract.weights.cache import convert as conversion
 from featreg.extract.weights.registry import WEIGHTS
 from featreg.extract.weights.self_check import vggish_self_check
 

@@ -1,4 +1,4 @@
-"""The aligned shard: everything that the trainer needs, on one clock.
+"""The aligned shard: everything that the trainer needs, on one time grid.
 
 Layout (n clips; a clip of d seconds has ceil(d / resolution) rows)::
 
@@ -62,7 +62,7 @@ class AlignedHeader:
     resolution_s
         Seconds a row.
     mode
-        How streams were brought to one clock: ``repeat``, ``area`` or ``linear``.
+        How streams were brought to one time grid: ``repeat``, ``area`` or ``linear``.
     audio_rate
         Samples a second of `audio`.
     features

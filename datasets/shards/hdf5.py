@@ -1,7 +1,7 @@
 """How streams lie in HDF5: what both layouts share.
 
-``native.py`` holds one stream on its own clock, ``aligned.py`` everything that the
-trainer needs on one clock. A shard is written by one process under a temporary name,
+``native.py`` holds one stream on its own time grid, ``aligned.py`` everything that the
+trainer needs on one time grid. A shard is written by one process under a temporary name,
 flushed, synced and renamed, so that under its final name a shard is always complete.
 
 Two kinds of checksum cover every bit: HDF5's own (Fletcher-32 on each chunk, and since

@@ -1,4 +1,4 @@
-"""The native shard: one stream of many clips, on the stream's own clock.
+"""The native shard: one stream of many clips, on the feature's own time grid.
 
 Layout (n clips, all their rows one after another)::
 
@@ -43,7 +43,7 @@ from .hdf5 import (
     write_attributes,
     write_strings,
 )
-from .timing import Clock
+from .timing import FrameTiming
 
 FORMAT = "featreg-native"
 
@@ -62,7 +62,7 @@ class NativeHeader:
         Of the stored rows, as numpy names it.
     scale, offset
         ``value = stored * scale + offset``.
-    clock
+    timing
         When the rows happen.
     sample_rate
         Rate of the signal that was heard, in Hz.
@@ -78,7 +78,7 @@ class NativeHeader:
     dtype: str
     scale: float
     offset: float
-    clock: Clock
+    timing: FrameTiming
     sample_rate: int
     weights_sha256: str
     settings: Mapping[str, Any]
@@ -92,9 +92,9 @@ class NativeHeader:
             dataset=self.dataset,
             feature=self.feature,
             dim=self.dim,
-            hop_s=self.clock.hop_s,
-            window_s=self.clock.window_s,
-            first_center_s=self.clock.first_center_s,
+            hop_s=self.timing.hop_s,
+            window_s=self.timing.window_s,
+            first_center_s=self.timing.first_center_s,
             sample_rate=self.sample_rate,
             weights_sha256=self.weights_sha256,
             settings=json.dumps(self.settings, sort_keys=True),
@@ -112,7 +112,7 @@ class NativeHeader:
             dtype=frames.dtype.name,
             scale=float(frames.attrs["scale"]),
             offset=float(frames.attrs["offset"]),
-            clock=Clock(
+            timing=FrameTiming(
                 float(attrs["hop_s"]), float(attrs["window_s"]), float(attrs["first_center_s"])
             ),
             sample_rate=int(attrs["sample_rate"]),
@@ -230,7 +230,7 @@ class NativeShard:
     def _index(self) -> dict[str, int]:
         return {clip_id: k for k, clip_id in enumerate(self.clip_ids)}
 
-    def rows(self, clip_id: str) -> int:
+    def frames(self, clip_id: str) -> int:
         """Number of a clip's rows."""
         k = self._index[clip_id]
         return int(self._offsets[k + 1] - self._offsets[k])

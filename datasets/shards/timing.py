@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class FrameTiming:
     """Row i of a stream is centred at ``first_center_s + i * hop_s``.
 
     Attributes

@@ -4,7 +4,7 @@
 
     WORK/DATASET/dataset.json                      task, classes, notes
     WORK/DATASET/clips.csv                         clip_id, path, split, duration_s, labels...
-    WORK/DATASET/native/FEATURE/SPLIT-00000.h5     one stream on its own clock
+    WORK/DATASET/native/FEATURE/SPLIT-00000.h5     one stream on its own time grid
     WORK/DATASET/aligned/NAME/SPLIT-00000.h5       everything the trainer needs
     WORK/DATASET/failures.csv                      clip_id, stage, reason
     WORK/runs/RUN/                                 config, metrics, checkpoint, predictions

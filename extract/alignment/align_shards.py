@@ -1,4 +1,4 @@
-"""Native shards to aligned shards: every feature of a clip on one clock, with its labels."""
+"""Native shards to aligned shards: every feature of a clip on one time grid, with its labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from featreg.datasets.shards.native import NativeHeader, NativeShard, native_sha
 from featreg.datasets.shards.workdir import DatasetDir, shard_name, splits_of
 
 from ..extractors.registry import AUDIO
-from .resample_frames import REVISION, Mode, align_span, target_rows
+from .resample_frames import REVISION, Mode, align_span, target_frames
 
 # Target rows, and samples of audio, that are held at a time: a few MB of each feature.
 _ROWS = 2048
@@ -221,7 +221,7 @@ def _header(
         features[name] = {
             "dim": native.dim,
             "columns": [column, column + native.dim],
-            **dataclasses.asdict(native.clock),
+            **dataclasses.asdict(native.timing),
             "sample_rate": native.sample_rate,
             "weights_sha256": native.weights_sha256,
             "settings": native.settings,
@@ -292,14 +292,14 @@ def align_shard(job: AlignJob) -> int:
 def _aligned_parts(
     shard: NativeShard, clip_id: str, header: AlignedHeader, duration_s: float
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """A clip's rows on the target clock."""
+    """A clip's rows on the target time grid."""
     mode: Mode = header.mode  # type: ignore[assignment]  # checked when the header was made
-    wanted = target_rows(duration_s, header.resolution_s)
+    wanted = target_frames(duration_s, header.resolution_s)
     for start in range(0, wanted, _ROWS):
         yield align_span(
             partial(shard.values, clip_id),
-            shard.rows(clip_id),
-            shard.header.clock,
+            shard.frames(clip_id),
+            shard.header.timing,
             header.resolution_s,
             duration_s,
             mode,
@@ -309,5 +309,5 @@ def _aligned_parts(
 
 def _audio_parts(shard: NativeShard, clip_id: str) -> Iterator[npt.NDArray[np.int16]]:
     """A clip's samples."""
-    for start in range(0, shard.rows(clip_id), _SAMPLES):
+    for start in range(0, shard.frames(clip_id), _SAMPLES):
         yield shard.stored(clip_id, start, start + _SAMPLES)[:, 0].astype(np.int16, copy=False)

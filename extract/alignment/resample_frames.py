@@ -1,4 +1,4 @@
-"""Streams onto one clock: pure arithmetic on arrays, no files.
+"""Streams onto one time grid: pure arithmetic on arrays, no files.
 
 Target row k covers the seconds [k r, (k+1) r) of its clip; there are ceil(d / r) of
 them in a clip of d seconds. Three ways lead there:
@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from featreg.datasets.shards.timing import Clock
+from featreg.datasets.shards.timing import FrameTiming
 
 # Raised by a release that changes the numbers: shards aligned before are then written again.
 REVISION = 1
@@ -35,7 +35,7 @@ Rows = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.intp]
 
 
-def target_rows(duration_s: float, resolution_s: float) -> int:
+def target_frames(duration_s: float, resolution_s: float) -> int:
     """Rows of `resolution_s` seconds that cover `duration_s` seconds: ceil(d / r), at least 1.
 
     A rest below a millionth of a row is rounding, not audio.
@@ -44,15 +44,15 @@ def target_rows(duration_s: float, resolution_s: float) -> int:
 
 
 def align(
-    rows: Rows, clock: Clock, resolution_s: float, duration_s: float, mode: Mode = "repeat"
+    rows: Rows, timing: FrameTiming, resolution_s: float, duration_s: float, mode: Mode = "repeat"
 ) -> npt.NDArray[np.float32]:
-    """A stream's rows on the target clock.
+    """A stream's rows on the target time grid.
 
     Parameters
     ----------
     rows
         Shape (source rows, dim), at least one row.
-    clock
+    timing
         When they happen.
     resolution_s
         Seconds a target row, above 0.
@@ -63,18 +63,18 @@ def align(
 
     Returns
     -------
-    float32 of shape (``target_rows(duration_s, resolution_s)``, dim).
+    float32 of shape (``target_frames(duration_s, resolution_s)``, dim).
 
     Raises
     ------
     ValueError
         If there is no row, or resolution or duration is not above 0.
     """
-    wanted = target_rows(duration_s, resolution_s) if resolution_s > 0 and duration_s > 0 else 0
+    wanted = target_frames(duration_s, resolution_s) if resolution_s > 0 and duration_s > 0 else 0
     return align_span(
         lambda first, last: rows[first:last],
         len(rows),
-        clock,
+        timing,
         resolution_s,
         duration_s,
         mode,
@@ -85,7 +85,7 @@ def align(
 def align_span(
     read: Callable[[int, int], Rows],
     total: int,
-    clock: Clock,
+    timing: FrameTiming,
     resolution_s: float,
     duration_s: float,
     mode: Mode,
@@ -99,7 +99,7 @@ def align_span(
         The source rows from a first to before a last, shape (last - first, dim).
     total
         Source rows that there are.
-    clock, resolution_s, duration_s, mode
+    timing, resolution_s, duration_s, mode
         As for `align`.
     span
         Target rows, without gaps.
@@ -119,7 +119,7 @@ def align_span(
         raise ValueError(
             f"resolution and duration must be above 0 s, got {resolution_s} and {duration_s}"
         )
-    source = _Source(read, total, clock)
+    source = _Source(read, total, timing)
     aligned = _MODES[mode](source, resolution_s, duration_s, np.arange(span.start, span.stop))
     return np.ascontiguousarray(aligned, dtype=np.float32)
 
@@ -130,12 +130,12 @@ class _Source:
 
     read: Callable[[int, int], Rows]
     total: int
-    clock: Clock
+    timing: FrameTiming
 
 
 def _repeat(source: _Source, r: float, duration_s: float, targets: Indices) -> Rows:
     """Repeat round(hop / r) times, or average round(r / hop) rows; then cut, or hold the last."""
-    hop_s, total = source.clock.hop_s, source.total
+    hop_s, total = source.timing.hop_s, source.total
     if hop_s >= r:
         wanted = np.minimum(targets // round(hop_s / r), total - 1)
         first = int(wanted[0])
@@ -154,7 +154,7 @@ def _repeat(source: _Source, r: float, duration_s: float, targets: Indices) -> R
 
 def _area(source: _Source, r: float, duration_s: float, targets: Indices) -> Rows:
     """Mean over each target row of the piecewise constant signal that the cells make."""
-    centers = source.clock.centers(source.total)
+    centers = source.timing.centers(source.total)
     # Cells meet halfway between centres; the first and last reach to the clip's ends.
     inner = np.clip((centers[:-1] + centers[1:]) / 2, 0.0, duration_s)
     edges = np.concatenate([[0.0], inner, [duration_s]])
@@ -171,9 +171,9 @@ def _area(source: _Source, r: float, duration_s: float, targets: Indices) -> Row
 
 def _linear(source: _Source, r: float, duration_s: float, targets: Indices) -> Rows:
     """Interpolate at the middle of each target row; hold the ends."""
-    clock, total = source.clock, source.total
+    timing, total = source.timing, source.total
     middles = (targets + 0.5) * r
-    position = np.clip((middles - clock.first_center_s) / clock.hop_s, 0, total - 1)
+    position = np.clip((middles - timing.first_center_s) / timing.hop_s, 0, total - 1)
     left = np.minimum(position.astype(np.intp), max(0, total - 2))
     right = np.minimum(left + 1, total - 1)
     weight = (position - left)[:, None]

@@ -211,7 +211,7 @@ def align(
     dry_run: bool,
     work: Path,
 ) -> None:
-    """Bring extracted features to one clock, into aligned shards.
+    """Bring extracted features to one time grid, into aligned shards.
 
     \b
     Example:
@@ -298,7 +298,7 @@ def inspect(path: Path, plot: Path | None, clip: str | None) -> None:
 def verify(path: Path, workers: int | None) -> None:
     """Read every byte of a shard, or of every shard in a folder, and check it.
 
-    Checksums, content, offsets, counts, clock, labels and values that are not finite.
+    Checksums, content, offsets, counts, timing, labels and values that are not finite.
 
     The shards of a dataset's folder are held against its clips.csv and failures.csv as well:
     no shard and no clip may have gone, and labels must be those of the list. The last clips

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pooch
 
 from featreg.datasets.base import Clip, ClipError
-from featreg.datasets.shards.timing import Clock
+from featreg.datasets.shards.timing import FrameTiming
 
 Signal = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
@@ -65,9 +65,9 @@ class Extractor(ABC):
         What is stored: float32, float16, uint8 or int16.
     quantization
         How stored integers become values again.
-    clock
+    timing
         When the rows happen.
-    batch_rows
+    batch_frames
         Rows that go through the network at once.
     """
 
@@ -79,8 +79,8 @@ class Extractor(ABC):
     dim: int
     dtype: npt.DTypeLike = np.float32
     quantization: Quantization = Quantization()
-    clock: Clock
-    batch_rows: int
+    timing: FrameTiming
+    batch_frames: int
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class Extractor(ABC):
         """
 
     @abstractmethod
-    def rows(self, samples: int) -> int:
+    def frames(self, samples: int) -> int:
         """Rows that a signal of `samples` samples gives; at least 1 for `samples` >= 1."""
 
     @abstractmethod
@@ -235,11 +235,11 @@ class Batcher:
         """
         with self._watched():
             signal = self._extractor.prepare(key, signal)
-        total = self._extractor.rows(len(signal))
+        total = self._extractor.frames(len(signal))
         self._open.append((key, np.empty((total, self._extractor.dim), self._extractor.dtype)))
         start = 0
         while start < total:
-            stop = min(total, start + self._extractor.batch_rows - self._waiting)
+            stop = min(total, start + self._extractor.batch_frames - self._waiting)
             try:
                 with self._watched():
                     self._inputs.append(self._extractor.inputs(signal, start, stop))
@@ -251,7 +251,7 @@ class Batcher:
                 raise
             self._waiting += stop - start
             start = stop
-            if self._waiting == self._extractor.batch_rows:
+            if self._waiting == self._extractor.batch_frames:
                 self.flush()
 
     def flush(self) -> None:

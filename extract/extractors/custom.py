@@ -5,7 +5,7 @@ Python finds modules. It is a `WholeClip` where one function makes all rows of a
 
     import librosa
 
-    from featreg.datasets.shards.timing import Clock
+    from featreg.datasets.shards.timing import FrameTiming
     from featreg.extract.extractors.custom import WholeClip
 
 
@@ -13,7 +13,7 @@ Python finds modules. It is a `WholeClip` where one function makes all rows of a
         name = "chroma"
         sample_rate = 22050
         dim = 12
-        clock = Clock(hop_s=512 / 22050, window_s=2048 / 22050, first_center_s=0.0)
+        timing = FrameTiming(hop_s=512 / 22050, window_s=2048 / 22050, first_center_s=0.0)
 
         def compute(self, signal):
             return librosa.feature.chroma_stft(y=signal, sr=self.sample_rate, hop_length=512).T
@@ -40,7 +40,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featreg.datasets.base import ClipError, UsageError
-from featreg.datasets.shards.timing import Clock
+from featreg.datasets.shards.timing import FrameTiming
 
 from .base import Array, Extractor, Signal
 
@@ -53,14 +53,14 @@ class NoSettings:
 class WholeClip(Extractor):
     """A feature whose rows are computed from all of a clip at once.
 
-    A subclass says `name`, `sample_rate`, `dim` and `clock`, and how to `compute`; what
+    A subclass says `name`, `sample_rate`, `dim` and `timing`, and how to `compute`; what
     the user may choose with ``--set NAME.KEY=VALUE`` are the fields of its `Config`, a
     frozen dataclass. Rows that are not what was promised, and whatever `compute` raises,
     fail their clip alone.
     """
 
     Config: ClassVar[type] = NoSettings
-    batch_rows = 1 << 16
+    batch_frames = 1 << 16
     _code_sha256: ClassVar[str]
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -72,7 +72,7 @@ class WholeClip(Extractor):
 
     @abstractmethod
     def compute(self, signal: Signal) -> npt.ArrayLike:
-        """Rows of shape (rows, dim), at least one, the first centred as `clock` says.
+        """Rows of shape (rows, dim), at least one, the first centred as `timing` says.
 
         Parameters
         ----------
@@ -126,12 +126,12 @@ class WholeClip(Extractor):
                 f"{what} an array of shape {rows.shape}, expected (rows, {self.dim}), "
                 "at least one row",
             )
-        expected, leeway = likely_rows(self.clock, duration_s)
+        expected, leeway = likely_frames(self.timing, duration_s)
         if abs(len(rows) - expected) > leeway:
             raise ClipError(
                 "extract",
                 f"{what} {len(rows)} rows for {duration_s:.2f} s, expected about "
-                f"{max(1, math.ceil(expected))} at a hop of {self.clock.hop_s:g} s; "
+                f"{max(1, math.ceil(expected))} at a hop of {self.timing.hop_s:g} s; "
                 "is the hop right?",
             )
         with np.errstate(over="ignore"):  # what overflows is infinite, and said to be
@@ -143,7 +143,7 @@ class WholeClip(Extractor):
 
     # What goes through batches are rows that are computed already.
 
-    def rows(self, samples: int) -> int:
+    def frames(self, samples: int) -> int:
         """One row for each of `prepare`."""
         return samples
 
@@ -156,13 +156,13 @@ class WholeClip(Extractor):
         return inputs
 
 
-def likely_rows(clock: Clock, duration_s: float) -> tuple[float, float]:
+def likely_frames(timing: FrameTiming, duration_s: float) -> tuple[float, float]:
     """About how many rows a clip has that was computed elsewhere, and how many more or less.
 
     A wrong hop is wrong by a factor; padding and dropped ends, by a window and a few rows.
     """
-    expected = (duration_s - clock.first_center_s) / clock.hop_s
-    return expected, 3 + clock.window_s / clock.hop_s + 0.1 * abs(expected)
+    expected = (duration_s - timing.first_center_s) / timing.hop_s
+    return expected, 3 + timing.window_s / timing.hop_s + 0.1 * abs(expected)
 
 
 def load_class(source: str) -> type[Extractor]:
@@ -235,12 +235,14 @@ def check_complete(option: str, extractor: Extractor) -> None:
     UsageError
         If an attribute is missing or of another kind.
     """
-    kinds = {"sample_rate": int, "dim": int, "clock": Clock, "batch_rows": int}
+    kinds = {"sample_rate": int, "dim": int, "timing": FrameTiming, "batch_frames": int}
     for name, kind in kinds.items():
         value = getattr(extractor, name, None)
         if not isinstance(value, kind) or (isinstance(value, int) and value < 1):
             wanted = (
-                "a Clock (featreg.datasets.shards.timing)" if kind is Clock else "a number above 0"
+                "a FrameTiming (featreg.datasets.shards.timing)"
+                if kind is FrameTiming
+                else "a number above 0"
             )
             raise UsageError(
                 f"{option}: expected {wanted} as {type(extractor).__name__}.{name}, found {value!r}"

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from featreg.datasets.base import UsageError
-from featreg.datasets.shards.timing import Clock
+from featreg.datasets.shards.timing import FrameTiming
 
 from ..conv.make_stack import exact
 from ..conv.threads import in_threads
@@ -172,9 +172,9 @@ class Musicnn(Extractor):
     ) -> None:
         super().__init__(config, weights, device, precision)
         self._block = 16 if device == "cpu" else 256  # rows that one thread takes at once
-        self.batch_rows = self._block * (torch.get_num_threads() if device == "cpu" else 1)
+        self.batch_frames = self._block * (torch.get_num_threads() if device == "cpu" else 1)
         self.dim = {"penultimate": 200, "taggram": 50}.get(config.output, 753)
-        self.clock = Clock(
+        self.timing = FrameTiming(
             hop_s=config.hop_frames * HOP / SAMPLE_RATE,
             window_s=((PATCH - 1) * HOP + N_FFT) / SAMPLE_RATE,
             first_center_s=(PATCH - 1) / 2 * HOP / SAMPLE_RATE,
@@ -190,7 +190,7 @@ class Musicnn(Extractor):
         """MagnaTagATune, for the MTT model."""
         return "mtat" if config.model == "MTT" else None
 
-    def rows(self, samples: int) -> int:
+    def frames(self, samples: int) -> int:
         """As many patches as fit, 1 at least."""
         frames = 1 + samples // HOP
         return max(1, 1 + (frames - PATCH) // self.config.hop_frames)

@@ -14,7 +14,7 @@ import numpy as np
 
 from featreg.datasets.audio.decode import fingerprint
 from featreg.datasets.base import Clip, ClipError, UsageError
-from featreg.datasets.shards.timing import Clock
+from featreg.datasets.shards.timing import FrameTiming
 
 from .base import Array, Precision, Signal
 from .custom import WholeClip
@@ -72,11 +72,11 @@ class NpyFolder(WholeClip):
         self.folder, self.dim, hop = config.folder, config.dim, config.hop
         window = hop if config.window is None else config.window
         first = hop / 2 if config.first_center is None else config.first_center
-        self.clock = Clock(hop, window, first)
+        self.timing = FrameTiming(hop, window, first)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Nothing that clock and rows do not say: where the folder lies does not matter."""
+        """Nothing that timing and rows do not say: where the folder lies does not matter."""
         return {"made": "elsewhere", "revision": self.revision}
 
     def compute(self, signal: Signal) -> Array:

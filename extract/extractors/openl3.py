@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from featreg.datasets.base import Content, UsageError
-from featreg.datasets.shards.timing import Clock
+from featreg.datasets.shards.timing import FrameTiming
 
 from ..conv.make_stack import Convolution, Stack, make_stack
 from ..conv.threads import in_threads
@@ -183,12 +183,12 @@ class OpenL3(Extractor):
     ) -> None:
         super().__init__(config, weights, device, precision)
         self.dim = config.embedding_size
-        self.clock = Clock(
+        self.timing = FrameTiming(
             hop_s=config.hop_samples / SAMPLE_RATE,
             window_s=WINDOW / SAMPLE_RATE,
             first_center_s=(WINDOW / 2 - config.before) / SAMPLE_RATE,
         )
-        self.batch_rows = 32 if device == "cpu" else 128
+        self.batch_frames = 32 if device == "cpu" else 128
         self._front_end = make_front_end(config.input_repr, config.frontend)
 
     @classmethod
@@ -196,7 +196,7 @@ class OpenL3(Extractor):
         """One network for each representation and content."""
         return (f"openl3-{config.input_repr}-{config.content_type}",)
 
-    def rows(self, samples: int) -> int:
+    def frames(self, samples: int) -> int:
         """1 + ceil((zeros before + samples - 48000) / hop), and at least 1."""
         config: OpenL3Config = self.config
         return 1 + max(0, -(-(config.before + samples - WINDOW) // config.hop_samples))

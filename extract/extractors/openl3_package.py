@@ -15,7 +15,7 @@ from .openl3_frontend import SAMPLE_RATE, WINDOW
 
 
 class OpenL3Package(OpenL3):
-    """The same rows, clock and settings; the numbers are the package's, from its own weights.
+    """The same rows, timing and settings; the numbers are the package's, from its own weights.
 
     Each row's window goes to it as a second of its own.
 
@@ -78,7 +78,7 @@ class OpenL3Package(OpenL3):
             model=self._model,
             center=False,
             hop_size=WINDOW / SAMPLE_RATE,
-            batch_size=self.batch_rows,
+            batch_size=self.batch_frames,
             verbose=False,
         )
         return rows

@@ -23,7 +23,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from featreg.datasets.shards.timing import Clock
+from featreg.datasets.shards.timing import FrameTiming
 
 from ..conv.make_stack import Convolution, make_stack
 from ..conv.threads import in_threads
@@ -215,7 +215,7 @@ class Vggish(Extractor):
     Config = VggishConfig
     sample_rate = SAMPLE_RATE
     dim = DIM
-    clock = Clock(
+    timing = FrameTiming(
         hop_s=EXAMPLE_HOP / SAMPLE_RATE,
         window_s=EXAMPLE / SAMPLE_RATE,
         first_center_s=EXAMPLE / SAMPLE_RATE / 2,
@@ -232,7 +232,7 @@ class Vggish(Extractor):
         # Rows are computed in blocks of one shape, each on one thread: a row then has the
         # same bits in any company and on any number of threads.
         self._block = 33 if device == "cpu" else 256
-        self.batch_rows = self._block * (torch.get_num_threads() if device == "cpu" else 1)
+        self.batch_frames = self._block * (torch.get_num_threads() if device == "cpu" else 1)
         if config.output == "pca8":
             self.dtype = np.uint8
             self.quantization = Quantization(scale=2 * CLIP / STEPS, offset=-CLIP)
@@ -242,7 +242,7 @@ class Vggish(Extractor):
         """The network, and the PCA where `config` asks for it."""
         return ("vggish", "vggish_pca") if config.output in ("pca8", "pca") else ("vggish",)
 
-    def rows(self, samples: int) -> int:
+    def frames(self, samples: int) -> int:
         """One row for each whole example, and one for less than a whole one."""
         return max(1, 1 + (samples - EXAMPLE) // EXAMPLE_HOP)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featreg.datasets.shards.timing import Clock
+from featreg.datasets.shards.timing import FrameTiming
 
 from .base import Array, Extractor, Quantization, Signal
 
@@ -25,10 +25,10 @@ class Waveform(Extractor):
     dim = 1
     dtype = np.int16
     quantization = Quantization(scale=1 / 32767)
-    clock = Clock(hop_s=1 / 16000, window_s=1 / 16000, first_center_s=0.0)
-    batch_rows = 1 << 20
+    timing = FrameTiming(hop_s=1 / 16000, window_s=1 / 16000, first_center_s=0.0)
+    batch_frames = 1 << 20
 
-    def rows(self, samples: int) -> int:
+    def frames(self, samples: int) -> int:
         """One row a sample."""
         return samples
 

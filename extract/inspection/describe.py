@@ -51,13 +51,13 @@ def _describe_shard(path: Path) -> str:
 
 def _native_lines(path: Path) -> list[str]:
     with native.native_shard(path) as shard:
-        header, clock = shard.header, shard.header.clock
+        header, timing = shard.header, shard.header.timing
         lengths = list(shard.durations.values())
         return [
             f"native shard of {header.dataset}: {header.feature}, {header.dim} values a row",
             (
-                f"clock: a row every {clock.hop_s:g} s, each sees {clock.window_s:g} s, "
-                f"the first is centred at {clock.first_center_s:g} s"
+                f"timing: a row every {timing.hop_s:g} s, each sees {timing.window_s:g} s, "
+                f"the first is centred at {timing.first_center_s:g} s"
             ),
             (
                 f"clips: {len(lengths)} with rows ({np.sum(lengths):.1f} s), "

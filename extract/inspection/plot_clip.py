@@ -188,12 +188,12 @@ def _native_tracks(paths: Sequence[Path], clip_id: str, order: Sequence[str]) ->
     tracks = {}
     for path in paths:
         with native.native_shard(path) as shard:
-            name, clock = shard.header.feature, shard.header.clock
+            name, timing = shard.header.feature, shard.header.timing
             if name == AUDIO or clip_id not in shard.clip_ids:
                 continue
             rows = shard.values(clip_id)
-            begin_s = clock.first_center_s - clock.hop_s / 2
-            end_s = begin_s + len(rows) * clock.hop_s
+            begin_s = timing.first_center_s - timing.hop_s / 2
+            end_s = begin_s + len(rows) * timing.hop_s
             tracks[name] = Track(rows, begin_s, end_s, _values(name, shard.header.settings))
     place = {name: k for k, name in enumerate(order)}
     return dict(sorted(tracks.items(), key=lambda item: place.get(item[0], len(place))))

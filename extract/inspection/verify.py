@@ -20,8 +20,8 @@ from featreg.datasets.shards.hdf5 import (
     read_text,
 )
 
-from ..alignment.resample_frames import target_rows
-from ..extractors.custom import likely_rows
+from ..alignment.resample_frames import target_frames
+from ..extractors.custom import likely_frames
 from ..extractors.registry import FEATURES
 
 # Read together: bounds the memory.
@@ -32,7 +32,7 @@ def faults(path: Path) -> list[str]:
     """What is wrong with the shard at `path`, a line each; empty if nothing is.
 
     Reads every byte, once: checksums, the hash of each dataset and of the attributes,
-    offsets, counts, clock, labels, and values that are not finite.
+    offsets, counts, timing, labels, and values that are not finite.
     """
     try:
         with h5py.File(path, "r", locking=False) as file:
@@ -105,29 +105,29 @@ def _native_faults(path: Path, file: h5py.File) -> Iterator[str]:
 
 
 def _row_faults(shard: native.NativeShard, rows: npt.NDArray[np.int64]) -> Iterator[str]:
-    """Clips whose rows are not as many as clip and clock make.
+    """Clips whose rows are not as many as clip and timing make.
 
     How many they are exactly, an extractor knows, of the signal's samples. What holds for
     all of featreg's own: the last row sees some of the clip, and leaves less than a hop
     after it unseen. To that comes a sample, which resampling may add or drop.
     """
-    clock = shard.header.clock
+    timing = shard.header.timing
     own, sample_s = shard.header.feature in FEATURES, 1 / shard.header.sample_rate
     odd = []
     for (clip_id, seconds), count in zip(shard.durations.items(), rows.tolist(), strict=True):
         if own:
-            rest = seconds - clock.first_center_s - (count - 1) * clock.hop_s
-            half = clock.window_s / 2
+            rest = seconds - timing.first_center_s - (count - 1) * timing.hop_s
+            half = timing.window_s / 2
             # A clip shorter than a window has its one row all the same.
-            fits = rest - half < clock.hop_s + sample_s and (count == 1 or rest + half > -sample_s)
+            fits = rest - half < timing.hop_s + sample_s and (count == 1 or rest + half > -sample_s)
         else:
-            expected, leeway = likely_rows(clock, seconds)
-            fits = abs(count - expected) <= leeway + sample_s / clock.hop_s
+            expected, leeway = likely_frames(timing, seconds)
+            fits = abs(count - expected) <= leeway + sample_s / timing.hop_s
         if not fits:
             odd.append(f"{clip_id} has {count} rows for {seconds:.2f} s")
     if odd:
         yield (
-            f"{odd[0]}, which a row every {clock.hop_s:g} s does not make, and {len(odd) - 1} "
+            f"{odd[0]}, which a row every {timing.hop_s:g} s does not make, and {len(odd) - 1} "
             "more clips are like it"
         )
 
@@ -145,7 +145,7 @@ def _aligned_faults(path: Path, file: h5py.File) -> Iterator[str]:
         yield "a label is present that nobody annotated"
     if not set(index.split) <= set(SPLITS):
         yield f"unknown splits {sorted(set(index.split) - set(SPLITS))}"
-    rows = [target_rows(seconds, header.resolution_s) for seconds in index.duration_s]
+    rows = [target_frames(seconds, header.resolution_s) for seconds in index.duration_s]
     if not np.array_equal(np.diff(index.offset), rows):
         yield f"clips do not have one row for every {header.resolution_s} s"
     samples = np.rint(index.duration_s * header.audio_rate)

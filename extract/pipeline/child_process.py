@@ -59,7 +59,7 @@ class StartError(FeatregError):
     """No child can be started: nothing is wrong with what it was to do."""
 
 
-class Throwaway(Generic[Arguments, Result]):
+class ChildProcess(Generic[Arguments, Result]):
     """Calls a function in a child process, again and again; for one thread at a time.
 
     Parameters

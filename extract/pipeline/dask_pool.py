@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from distributed import Client, SpecCluster
 
 Job = TypeVar("Job")
-Account = TypeVar("Account")
+Outcome = TypeVar("Outcome")
 
 # Jobs that the scheduler knows of at a time: more than any cluster has workers, and
 # few enough that a list of millions costs no memory there.
@@ -148,11 +148,11 @@ def still_wanted() -> bool:
 
 
 def run_jobs(
-    function: Callable[[Job], Account],
+    function: Callable[[Job], Outcome],
     jobs: Iterable[Job],
     workers: Workers,
     again: Callable[[Job, Exception], Job | None] = lambda job, error: None,
-) -> Iterator[tuple[Job, Account | Exception]]:
+) -> Iterator[tuple[Job, Outcome | Exception]]:
     """Each job with what `function` returned for it, or the exception that ended it.
 
     Jobs come back as they finish. `function` and its jobs travel by pickle: whatever is
@@ -175,7 +175,7 @@ def run_jobs(
             while todo is not None:
                 current = todo
                 try:
-                    outcome: Account | Exception = function(current)
+                    outcome: Outcome | Exception = function(current)
                 except Exception as error:
                     outcome = error
                 todo = again(current, outcome) if isinstance(outcome, Exception) else None
@@ -187,10 +187,10 @@ def run_jobs(
 
 def _run_on(
     client: Client,
-    function: Callable[[Job], Account],
+    function: Callable[[Job], Outcome],
     jobs: Iterable[Job],
     again: Callable[[Job, Exception], Job | None],
-) -> Iterator[tuple[Job, Account | Exception]]:
+) -> Iterator[tuple[Job, Outcome | Exception]]:
     from distributed import as_completed
 
     rest = iter(jobs)
@@ -240,7 +240,7 @@ def _naming_the_loss() -> Iterator[None]:
         ) from error
 
 
-def pack(function: Callable[[Job], Account], job: Job) -> bytes:
+def pack(function: Callable[[Job], Outcome], job: Job) -> bytes:
     """A job as it travels."""
     return zlib.compress(pickle.dumps((function, job), protocol=5), 1)
 

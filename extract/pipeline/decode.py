@@ -21,7 +21,7 @@ _READ_WHOLE = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
-class Hearing:
+class DecodeOptions:
     """What to hear of every clip: the rates, in Hz, and how they are reached."""
 
     rates: tuple[int, ...]
@@ -30,7 +30,7 @@ class Hearing:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class DecodedClip:
     """A clip as every extractor hears it: one signal for each rate."""
 
     duration_s: float
@@ -43,14 +43,14 @@ class Heard:
         return sum(signal.nbytes for signal in self.signals.values())
 
 
-def hear(clip: Clip, hearing: Hearing) -> Heard | ClipError:
+def decode_clip(clip: Clip, options: DecodeOptions) -> DecodedClip | ClipError:
     """Decode a clip once, and resample it to each rate; or say why that cannot be done."""
     try:
         begin = time.perf_counter()
         _read(clip)
         read = time.perf_counter()
         signal, rate = decode(clip)
-        if not hearing.keep_silent and not signal.any():
+        if not options.keep_silent and not signal.any():
             return ClipError(
                 SILENCE,
                 f"{clip.path}: all of its {len(signal) / rate:.2f} s are zero; "
@@ -58,7 +58,7 @@ def hear(clip: Clip, hearing: Hearing) -> Heard | ClipError:
             )
         decoded = time.perf_counter()
         signals = {
-            target: resample(signal, rate, target, hearing.resampler) for target in hearing.rates
+            target: resample(signal, rate, target, options.resampler) for target in options.rates
         }
     except ClipError as error:
         return error
@@ -67,7 +67,7 @@ def hear(clip: Clip, hearing: Hearing) -> Heard | ClipError:
         "decode": decoded - read,
         "resample": time.perf_counter() - decoded,
     }
-    return Heard(len(signal) / rate, signals, seconds)
+    return DecodedClip(len(signal) / rate, signals, seconds)
 
 
 def length_s(clip: Clip) -> float | None:

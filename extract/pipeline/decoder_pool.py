@@ -9,8 +9,8 @@ from functools import cache
 
 from featreg.datasets.base import Clip, ClipError
 
-from .child_process import ChildDied, ChildHung, Throwaway
-from .decode import Heard, Hearing, hear
+from .child_process import ChildDied, ChildHung, ChildProcess
+from .decode import DecodedClip, DecodeOptions, decode_clip
 
 # Clips that are being decoded or wait for the network, for each decoder.
 _AHEAD = 3
@@ -31,7 +31,7 @@ class Decoders:
     """
 
     def __init__(self, count: int, timeout_s: float) -> None:
-        self._all = [Throwaway(hear, timeout_s) for _ in range(count)]
+        self._all = [ChildProcess(decode_clip, timeout_s) for _ in range(count)]
         self._idle = list(self._all)  # list.append and list.pop are atomic
 
     @property
@@ -40,19 +40,19 @@ class Decoders:
         return sum(decoder.peak_bytes for decoder in self._all)
 
     def hear_all(
-        self, clips: Sequence[Clip], hearing: Hearing
-    ) -> Generator[tuple[Clip, Heard | ClipError], None, None]:
+        self, clips: Sequence[Clip], options: DecodeOptions
+    ) -> Generator[tuple[Clip, DecodedClip | ClipError], None, None]:
         """Each clip as heard, or why not; the next ones are decoded meanwhile."""
         pool = ThreadPoolExecutor(len(self._all), thread_name_prefix="decode")
         try:
-            waiting: deque[tuple[Clip, Future[Heard | ClipError]]] = deque()
+            waiting: deque[tuple[Clip, Future[DecodedClip | ClipError]]] = deque()
             ahead = _AHEAD * len(self._all)
             for clip in clips:
-                waiting.append((clip, pool.submit(self._hear, clip, hearing)))
+                waiting.append((clip, pool.submit(self._hear, clip, options)))
                 while len(waiting) > ahead:
                     first, future = waiting.popleft()
                     heard = future.result()
-                    if isinstance(heard, Heard):
+                    if isinstance(heard, DecodedClip):
                         long = heard.nbytes > _LONG
                         ahead = len(self._all) * (1 if long else _AHEAD)
                     yield first, heard
@@ -62,20 +62,22 @@ class Decoders:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _hear(self, clip: Clip, hearing: Hearing) -> Heard | ClipError:
+    def _hear(self, clip: Clip, options: DecodeOptions) -> DecodedClip | ClipError:
         decoder = self._idle.pop()
         try:
-            return _hear(decoder, clip, hearing)
+            return _hear(decoder, clip, options)
         finally:
             self._idle.append(decoder)
 
 
 def _hear(
-    decoder: Throwaway[[Clip, Hearing], Heard | ClipError], clip: Clip, hearing: Hearing
-) -> Heard | ClipError:
+    decoder: ChildProcess[[Clip, DecodeOptions], DecodedClip | ClipError],
+    clip: Clip,
+    options: DecodeOptions,
+) -> DecodedClip | ClipError:
     """Hear a clip, or say how the decoder died of it."""
     try:
-        return decoder.twice(clip, hearing)
+        return decoder.twice(clip, options)
     except ChildHung as hung:
         return ClipError("decode", f"{clip.path}: the decoder gave {hung}")
     except ChildDied as death:

@@ -19,10 +19,10 @@ from featreg.datasets.shards.workdir import DatasetDir
 
 from ..alignment.align_shards import AlignPlan
 from ..extractors.registry import FeatureSpec
-from .child_process import ChildDied, Throwaway
+from .child_process import ChildDied, ChildProcess
 from .dask_pool import Workers
 from .decode import length_s
-from .plan import Account, Plan, ShardJob
+from .plan import Plan, ShardJob, ShardResult
 from .space import Space
 
 # Core seconds for a second of audio: to read, decode and resample it (mp3, 44.1 kHz stereo).
@@ -50,7 +50,7 @@ class Rates:
 
     Attributes
     ----------
-    hearing
+    options
         Core seconds to read, decode and resample a second of audio.
     network
         Seconds for a row of a feature (core seconds on CPU), by `_key`, where a run in this
@@ -61,7 +61,7 @@ class Rates:
         Whether a run in this folder measured anything.
     """
 
-    hearing: float
+    options: float
     network: Mapping[str, float]
     packed: Mapping[str, float]
     learnt: bool = False
@@ -85,7 +85,7 @@ class Rates:
         try:
             known = json.loads(path.read_text())
             return cls(
-                known["hearing"],
+                known["options"],
                 dict(known["network"]),
                 _PACKED | known["packed"],
                 True,
@@ -93,10 +93,10 @@ class Rates:
         except (OSError, ValueError, KeyError, TypeError):
             return cls(_HEARING, {}, _PACKED)
 
-    def learn(self, jobs: Sequence[ShardJob], accounts: Sequence[Account]) -> Rates:
+    def learn(self, jobs: Sequence[ShardJob], accounts: Sequence[ShardResult]) -> Rates:
         """These rates, with what a run took in place of what it measured."""
         accounts = _warm(accounts)
-        heard_s = sum(account.heard_s for account in accounts)
+        audio_s = sum(account.audio_s for account in accounts)
         hearing = sum(
             account.seconds.get(stage, 0.0)
             for account in accounts
@@ -114,7 +114,7 @@ class Rates:
                 network[name] += seconds * (account.threads if specs[name].device == "cpu" else 1)
         measured = {name: spec for name, spec in specs.items() if rows[name]}
         return Rates(
-            hearing / heard_s if heard_s else self.hearing,
+            hearing / audio_s if audio_s else self.options,
             {
                 **self.network,
                 **{_key(spec): network[name] / rows[name] for name, spec in measured.items()},
@@ -131,7 +131,7 @@ class Rates:
 
     def write(self, folder: DatasetDir) -> None:
         """Keep them for the next run."""
-        known = {"hearing": self.hearing, "network": self.network, "packed": self.packed}
+        known = {"options": self.options, "network": self.network, "packed": self.packed}
         with atomic_path(folder.path / "rates.json") as temporary:
             temporary.write_text(json.dumps(known, indent=2) + "\n")
 
@@ -205,7 +205,7 @@ def estimate(dataset: Dataset, folder: DatasetDir, plan: Plan) -> Estimate:
                 clip.clip_id: known.get(clip.clip_id, usual) for clip in job.computed(spec.name)
             }
             to_hear |= lengths
-            rows = sum(lengths.values()) / spec.extractor().clock.hop_s
+            rows = sum(lengths.values()) / spec.extractor().timing.hop_s
             if spec.device == "cpu":
                 core_s += rows * rates.row_s(spec)
             else:
@@ -217,7 +217,7 @@ def estimate(dataset: Dataset, folder: DatasetDir, plan: Plan) -> Estimate:
                 if spec.name not in job.keep:
                     growth -= there  # the new shard takes its place
         audio_s += sum(to_hear.values())
-        core_s += sum(to_hear.values()) * rates.hearing
+        core_s += sum(to_hear.values()) * rates.options
     specs = {spec.name: spec for job in plan.jobs for spec in job.request.features}
     return Estimate(
         audio_s / 3600,
@@ -259,7 +259,7 @@ def _sample_length(plan: Plan) -> float:
     """Mean length of some of the clips, in seconds, as their files declare it."""
     clips = [clip for job in plan.jobs for clip in job.clips]
     found = []
-    with closing(Throwaway(length_s, timeout_s=3.0)) as look:
+    with closing(ChildProcess(length_s, timeout_s=3.0)) as look:
         for clip in clips[:: max(1, len(clips) // _SAMPLE)]:
             with suppress(ChildDied):
                 found.append(look(clip))
@@ -267,7 +267,7 @@ def _sample_length(plan: Plan) -> float:
     return sum(lengths) / len(lengths) if lengths else _CLIP_S
 
 
-def _warm(accounts: Sequence[Account]) -> Sequence[Account]:
+def _warm(accounts: Sequence[ShardResult]) -> Sequence[ShardResult]:
     """Accounts without the first of each worker, which loaded its networks; all if none is left."""
     started: set[str] = set()
     warm = []

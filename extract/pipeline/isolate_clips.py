@@ -15,7 +15,7 @@ from featreg.datasets.base import Clip, ClipError, FeatregError
 
 from ..extractors.base import Batcher, Signal
 from ..extractors.registry import FeatureSpec, build_extractors
-from .child_process import ChildDied, ChildHung, Throwaway
+from .child_process import ChildDied, ChildHung, ChildProcess
 from .watchdog import Watchdog
 
 
@@ -35,7 +35,7 @@ class Trial:
     """
 
     def __init__(self, threads: int, limit_s: float) -> None:
-        self._alone = Throwaway(_extract_alone, timeout_s=float("inf"))
+        self._alone = ChildProcess(_extract_alone, timeout_s=float("inf"))
         self._threads, self._limit_s = threads, limit_s
         self._tried: Counter[str] = Counter()
         self._causes: defaultdict[str, list[str]] = defaultdict(list)

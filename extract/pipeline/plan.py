@@ -116,7 +116,7 @@ class ShardJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class ShardResult:
     """What became of a shard's clips.
 
     Attributes
@@ -125,7 +125,7 @@ class Account:
         Decoded seconds of each clip that could be decoded.
     failures
         Clips without rows of some feature, or of all.
-    tried, heard_s
+    tried, audio_s
         Clips that this run tried, and seconds of audio that it decoded.
     seconds
         Time that each stage took.
@@ -146,7 +146,7 @@ class Account:
     durations: dict[str, float]
     failures: tuple[Failure, ...]
     tried: int = 0
-    heard_s: float = 0.0
+    audio_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
     network: dict[str, float] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
@@ -172,7 +172,7 @@ class Plan:
     """
 
     jobs: tuple[ShardJob, ...]
-    done: tuple[Account, ...]
+    done: tuple[ShardResult, ...]
     stale: tuple[Path, ...] = ()
 
 
@@ -188,7 +188,7 @@ def header_of(extractor: Extractor, dataset: str, request: Request) -> NativeHea
         dtype=np.dtype(extractor.dtype).name,
         scale=extractor.quantization.scale,
         offset=extractor.quantization.offset,
-        clock=extractor.clock,
+        timing=extractor.timing,
         sample_rate=extractor.sample_rate,
         weights_sha256=_NOT_HERE if extractor.missing_weights else extractor.weights_sha256,
         settings=settings,
@@ -235,7 +235,7 @@ def make_plan(
             beyond = frozenset(clip.clip_id for clip in there[wanted - first :])
             places.append(ShardJob(folder, split, index, asked, request, beyond, headers=headers))
 
-    def judge(job: ShardJob) -> tuple[ShardJob | None, list[Account]]:
+    def judge(job: ShardJob) -> tuple[ShardJob | None, list[ShardResult]]:
         done, reasons, keep = [], {}, {}
         there = [spec for spec in request.features if job.path(spec.name).exists()]
         heard = {clip.clip_id: fingerprint(clip) for clip in job.clips} if there else {}
@@ -245,10 +245,10 @@ def make_plan(
                 continue
             read = spec.extractor().fingerprint
             files = {clip.clip_id: read(clip, heard[clip.clip_id]) for clip in job.clips}
-            found = _read_account(
+            found = _read_result(
                 job.path(spec.name), headers[spec.name], files, job.beyond, request, retry_failed
             )
-            if isinstance(found, Account):
+            if isinstance(found, ShardResult):
                 done.append(found)
                 continue
             reasons[spec] = found.reason
@@ -290,14 +290,14 @@ class _Lack:
     lacking: frozenset[str] | None = None
 
 
-def _read_account(
+def _read_result(
     path: Path,
     header: NativeHeader,
     files: dict[str, str],
     beyond: frozenset[str],
     request: Request,
     retry_failed: bool,
-) -> Account | _Lack:
+) -> ShardResult | _Lack:
     """What the finished shard at `path` says of the clips in `files`, or why it is not done.
 
     The clips in `beyond` belong there too.
@@ -315,7 +315,7 @@ def _read_account(
             if retry_failed and failures:
                 return _Lack(f"{len(failures)} failed clips are to be tried again", lacking)
             durations = {key: shard.durations[key] for key in shard.clip_ids if key in files}
-            return Account(durations, failures)
+            return ShardResult(durations, failures)
     except FeatregError as error:
         return _Lack(str(error))
 

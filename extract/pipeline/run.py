@@ -16,7 +16,7 @@ from featreg.datasets.shards.workdir import DatasetDir
 from .dask_pool import Workers, run_jobs
 from .estimate import Rates
 from .isolate_clips import EveryClipFailed
-from .plan import Account, Plan, ShardJob
+from .plan import Plan, ShardJob, ShardResult
 from .shard_job import extract_shard
 
 # Stage of the clips that their dataset knows to be unusable.
@@ -38,7 +38,7 @@ class Summary:
         Clips without rows of some feature, or of all.
     known_bad
         Clips that the dataset knows to be unusable, which were left out.
-    new_clips, heard_s, wall_s, written
+    new_clips, audio_s, wall_s, written
         Of this run alone: clips, seconds of audio, seconds that passed, bytes.
     stages
         Seconds that each stage took in this run, summed over workers.
@@ -50,7 +50,7 @@ class Summary:
     failed: int
     known_bad: int = 0
     new_clips: int = 0
-    heard_s: float = 0.0
+    audio_s: float = 0.0
     wall_s: float = 0.0
     written: int = 0
     stages: dict[str, float] = field(default_factory=dict)
@@ -63,9 +63,9 @@ class Summary:
             lines[0] += f"; {self.known_bad:,} more are known to be unusable as published"
         if not self.new_clips:
             return f"{lines[0]}; nothing new to do"
-        speed = self.heard_s / self.wall_s
+        speed = self.audio_s / self.wall_s
         lines.append(
-            f"this run: {self.new_clips:,} clips, {self.heard_s / 3600:.2f} h of audio in "
+            f"this run: {self.new_clips:,} clips, {self.audio_s / 3600:.2f} h of audio in "
             f"{self.wall_s:.1f} s ({speed:.0f} times real time), {self.written / 1e6:,.1f} MB"
         )
         stages = ", ".join(f"{name} {spent:.1f} s" for name, spent in self.stages.items())
@@ -126,7 +126,7 @@ def run_extraction(
     jobs = [
         replace(job, threads=workers.threads, clip_timeout_s=clip_timeout_s) for job in plan.jobs
     ]
-    accounts: list[Account] = []
+    accounts: list[ShardResult] = []
     try:
         with progress("extract", sum(len(job.clips) for job in jobs)) as advance:
             for job, account in _accounts(jobs, workers):
@@ -158,7 +158,7 @@ def run_extraction(
     )
 
 
-def _accounts(jobs: Sequence[ShardJob], workers: Workers) -> Iterator[tuple[ShardJob, Account]]:
+def _accounts(jobs: Sequence[ShardJob], workers: Workers) -> Iterator[tuple[ShardJob, ShardResult]]:
     """The account of each job, also of those that broke.
 
     Raises
@@ -180,7 +180,7 @@ def _accounts(jobs: Sequence[ShardJob], workers: Workers) -> Iterator[tuple[Shar
             reason = f"the whole shard failed: {_in_words(outcome)}"
             say(f"{job}: {reason}")
             lost = tuple(Failure(clip.clip_id, "extract", reason, "") for clip in job.clips)
-            outcome = Account({}, lost, tried=len(lost))
+            outcome = ShardResult({}, lost, tried=len(lost))
         yield job, outcome
 
 
@@ -196,7 +196,7 @@ def _record(
     dataset: Dataset,
     folder: DatasetDir,
     features: Sequence[str],
-    accounts: Sequence[Account],
+    accounts: Sequence[ShardResult],
     known: dict[str, float],
     whole: bool,
 ) -> set[str]:
@@ -230,7 +230,7 @@ def _stored_failures(dataset: Dataset, folder: DatasetDir, but: Sequence[str]) -
     return found
 
 
-def _summarize(accounts: Sequence[Account], wall_s: float) -> Summary:
+def _summarize(accounts: Sequence[ShardResult], wall_s: float) -> Summary:
     stages: defaultdict[str, float] = defaultdict(float)
     peaks: Counter[str] = Counter()
     for account in accounts:
@@ -242,7 +242,7 @@ def _summarize(accounts: Sequence[Account], wall_s: float) -> Summary:
         clips=0,
         failed=0,
         new_clips=sum(account.tried for account in accounts),
-        heard_s=sum(account.heard_s for account in accounts),
+        audio_s=sum(account.audio_s for account in accounts),
         wall_s=wall_s,
         written=sum(sum(account.written.values()) for account in accounts),
         stages=dict(stages),

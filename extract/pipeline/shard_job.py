@@ -29,17 +29,17 @@ from ..extractors.base import Array, Batcher, Extractor
 from ..extractors.registry import FeatureSpec, build_extractors
 from .child_process import peak_bytes
 from .dask_pool import count_gpus, still_wanted, threads_here
-from .decode import Heard, Hearing
+from .decode import DecodedClip, DecodeOptions
 from .decoder_pool import Decoders, decoders_here
 from .isolate_clips import Trial
-from .plan import Account, Request, ShardJob, difference, gives, header_of
+from .plan import Request, ShardJob, ShardResult, difference, gives, header_of
 from .watchdog import Watchdog
 
 # A Dask worker with several threads is given several shards: they take turns.
 _turn = threading.Lock()
 
 
-def extract_shard(job: ShardJob) -> Account:
+def extract_shard(job: ShardJob) -> ShardResult:
     """Compute every feature of the shard's clips, and write one shard for each feature."""
     if not job.folder.path.is_dir():
         raise FeatregError(
@@ -84,10 +84,10 @@ def _decoders(threads: int, on_gpu: bool) -> int:
     return max(1, threads - 1) if on_gpu else 1 + threads // 4
 
 
-def _extract(job: ShardJob, extractors: Sequence[Extractor], decoders: Decoders) -> Account:
+def _extract(job: ShardJob, extractors: Sequence[Extractor], decoders: Decoders) -> ShardResult:
     audio = {clip.clip_id: fingerprint(clip) for clip in job.clips}
     durations: dict[str, float] = {}
-    heard_s = 0.0
+    audio_s = 0.0
     spent = dict.fromkeys(("read", "decode", "resample", "network", "write"), 0.0)
     with ExitStack() as stack:
         trial = Trial(job.threads, job.clip_timeout_s) if job.careful else None
@@ -102,15 +102,15 @@ def _extract(job: ShardJob, extractors: Sequence[Extractor], decoders: Decoders)
         stack.enter_context(closing(heard))
         for clip in job.clips:
             outcome = next(heard)[1] if clip in lacking else None
-            if isinstance(outcome, Heard):
-                heard_s += outcome.duration_s
+            if isinstance(outcome, DecodedClip):
+                audio_s += outcome.duration_s
                 durations[clip.clip_id] = outcome.duration_s
                 for stage, seconds in outcome.seconds.items():
                     spent[stage] += seconds
             for stream in streams:
                 if stream.has(clip):
                     durations[clip.clip_id] = stream.copy(clip)
-                elif isinstance(outcome, Heard):
+                elif isinstance(outcome, DecodedClip):
                     stream.add(clip, outcome, trial)
                 elif outcome is not None:
                     stream.fail(clip, outcome)
@@ -122,11 +122,11 @@ def _extract(job: ShardJob, extractors: Sequence[Extractor], decoders: Decoders)
         begin = time.perf_counter()
     spent["write"] = time.perf_counter() - begin + sum(stream.write_s for stream in streams)
     spent["network"] = sum(stream.network_s for stream in streams)
-    return Account(
+    return ShardResult(
         durations=durations,
         failures=tuple(failure for stream in streams for failure in stream.failures),
         tried=len(lacking),
-        heard_s=heard_s,
+        audio_s=audio_s,
         seconds=spent,
         network={stream.name: stream.network_s for stream in streams},
         rows={stream.name: stream.rows for stream in streams},
@@ -143,9 +143,9 @@ def _extract(job: ShardJob, extractors: Sequence[Extractor], decoders: Decoders)
     )
 
 
-def _hearing(request: Request, extractors: Sequence[Extractor]) -> Hearing:
+def _hearing(request: Request, extractors: Sequence[Extractor]) -> DecodeOptions:
     rates = tuple(sorted({extractor.sample_rate for extractor in extractors}))
-    return Hearing(rates, request.resampler, request.keep_silent)
+    return DecodeOptions(rates, request.resampler, request.keep_silent)
 
 
 class _Stream:
@@ -220,7 +220,7 @@ class _Stream:
         """Of the shard's bytes, those of the rows that were computed and not taken over."""
         return size * self.rows // max(1, self.rows + self._kept_rows)
 
-    def add(self, clip: Clip, heard: Heard, trial: Trial | None = None) -> None:
+    def add(self, clip: Clip, heard: DecodedClip, trial: Trial | None = None) -> None:
         """Compute the clip's rows, and write those of all clips that are complete."""
         self._durations[clip.clip_id] = heard.duration_s
         signal = heard.signals[self._rate]

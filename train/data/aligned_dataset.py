@@ -155,7 +155,7 @@ class AlignedSet:
         return cast(Task, self.header.task)
 
     @property
-    def row_samples(self) -> int:
+    def frame_samples(self) -> int:
         """Samples of audio that one row covers.
 
         Raises
@@ -240,14 +240,14 @@ class ClipReader:
 
     Attributes
     ----------
-    row_dim
+    frame_dim
         Values per row of all features together.
     in_memory
         Whether shards are kept in memory, whole, from their first reading on.
     """
 
     def __init__(self, clips: Clips, dims: Mapping[str, int]) -> None:
-        self.clips, self.row_dim = clips, sum(dims.values())
+        self.clips, self.frame_dim = clips, sum(dims.values())
         self._dims = {f"features/{name}": dim for name, dim in dims.items()}
         self.in_memory = self._bytes() <= IN_MEMORY_BYTES
         self._forget()
@@ -259,7 +259,7 @@ class ClipReader:
         np.maximum.at(ends[0], clips.shard, clips.rows[:, 1])
         np.maximum.at(ends[1], clips.shard, clips.audio[:, 1])
         rows, samples = ends.sum(axis=1).tolist()
-        return int(rows * self.row_dim * 4 + samples * 2)
+        return int(rows * self.frame_dim * 4 + samples * 2)
 
     def _forget(self) -> None:
         self._shards: OrderedDict[int, ShardRows] = OrderedDict()
@@ -268,7 +268,7 @@ class ClipReader:
         self._loading = threading.Lock()  # of `_kept`; who holds it may take the other
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("clips", "row_dim", "_dims", "in_memory")
+        names = ("clips", "frame_dim", "_dims", "in_memory")
         return {name: self.__dict__[name] for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -282,9 +282,9 @@ class ClipReader:
         self.audio_into(clip, start, samples)
         return samples
 
-    def rows(self, clip: int, start: int, stop: int) -> npt.NDArray[np.float32]:
-        """Rows from `start` to `stop` of a clip; shape (stop - start, row_dim)."""
-        rows = np.empty((stop - start, self.row_dim), np.float32)
+    def frames(self, clip: int, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Rows from `start` to `stop` of a clip; shape (stop - start, frame_dim)."""
+        rows = np.empty((stop - start, self.frame_dim), np.float32)
         self.rows_into(clip, start, rows)
         return rows
 
@@ -294,7 +294,7 @@ class ClipReader:
         out /= np.float32(32767)
 
     def rows_into(self, clip: int, start: int, out: npt.NDArray[np.float32]) -> None:
-        """Rows of a clip from `start` on, as many as `out`, (rows, row_dim), has room for."""
+        """Rows of a clip from `start` on, as many as `out`, (rows, frame_dim), has room for."""
         column = 0
         for name, dim in self._dims.items():
             columns = out[:, column : column + dim]
@@ -325,4 +325,4 @@ class ClipReader:
     def __iter__(self) -> Iterator[npt.NDArray[np.float32]]:
         """All rows, clip after clip."""
         for clip, (first, last) in enumerate(self.clips.rows):
-            yield self.rows(clip, 0, int(last - first))
+            yield self.frames(clip, 0, int(last - first))

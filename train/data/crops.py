@@ -57,7 +57,7 @@ class Scaling:
     def of(cls, reader: ClipReader) -> Scaling:
         """Statistics of all rows that `reader` reads; a constant column keeps its scale."""
         count, total, squares = 0, np.float64(0), np.float64(0)
-        shift = reader.rows(0, 0, 1)[0].astype(np.float64)  # keeps the squares small
+        shift = reader.frames(0, 0, 1)[0].astype(np.float64)  # keeps the squares small
         for rows in reader:
             centred = rows.astype(np.float64) - shift
             count += len(rows)
@@ -105,15 +105,15 @@ class Cutter:
     ) -> None:
         self.reader = ClipReader(clips, aligned.dims(features))
         self.samples = samples
-        self.row_samples = aligned.row_samples
-        if samples % self.row_samples:
+        self.frame_samples = aligned.frame_samples
+        if samples % self.frame_samples:
             rate = aligned.header.audio_rate
             raise UsageError(
                 f"--crop {samples / rate:g}: no whole number of the rows of "
                 f"{aligned.header.resolution_s:g} s in {aligned.folder}; "
-                f"{samples // self.row_samples * self.row_samples / rate:g} is one"
+                f"{samples // self.frame_samples * self.frame_samples / rate:g} is one"
             )
-        self.rows = samples // self.row_samples
+        self.rows = samples // self.frame_samples
         self._scaling = scaling
 
     def spare(self, clip: int) -> int:
@@ -138,14 +138,14 @@ class Cutter:
         first, last = reader.clips.audio[clip]
         if last - first >= self.samples:
             reader.audio_into(clip, start, audio)
-            reader.rows_into(clip, round(start / self.row_samples), values)
+            reader.rows_into(clip, round(start / self.frame_samples), values)
         else:
             first, last = reader.clips.rows[clip]
             total = int(last - first)
-            heard = reader.audio(clip, 0, total * self.row_samples)
-            audio[:] = repeated(heard, self.samples, total * self.row_samples)
-            values[:] = reader.rows(clip, 0, total)[np.arange(self.rows) % total]
-        if self._scaling is not None and self.reader.row_dim:
+            heard = reader.audio(clip, 0, total * self.frame_samples)
+            audio[:] = repeated(heard, self.samples, total * self.frame_samples)
+            values[:] = reader.frames(clip, 0, total)[np.arange(self.rows) % total]
+        if self._scaling is not None and self.reader.frame_dim:
             values -= self._scaling.mean
             values /= self._scaling.std
 
@@ -161,7 +161,7 @@ class Cutter:
         """
         shape = len(pieces), len(pieces[0][1])
         audio = torch.empty(*shape, self.samples, pin_memory=pin)
-        values = torch.empty(*shape, self.rows, self.reader.row_dim, pin_memory=pin)
+        values = torch.empty(*shape, self.rows, self.reader.frame_dim, pin_memory=pin)
         for (clip, starts), *room in zip(pieces, audio.numpy(), values.numpy(), strict=True):
             for start, *where in zip(starts, *room, strict=True):
                 self.cut(clip, start, *where)
@@ -180,20 +180,20 @@ def repeated(audio: Array, samples: int, period: int) -> Array:
     return np.resize(np.pad(audio, (0, period - len(audio))), samples)
 
 
-def chunk_starts(spare: int, row_samples: int, chunks: int) -> list[int]:
+def chunk_starts(spare: int, frame_samples: int, chunks: int) -> list[int]:
     """First samples of evenly spaced pieces.
 
     Parameters
     ----------
     spare
         The last sample at which a piece can start: there the last one does.
-    row_samples
+    frame_samples
         All others start at multiples of it.
     chunks
         Number of pieces.
     """
-    rows = np.linspace(0, spare / row_samples, chunks)[:-1]
-    return [*(int(row) * row_samples for row in rows), spare]
+    rows = np.linspace(0, spare / frame_samples, chunks)[:-1]
+    return [*(int(row) * frame_samples for row in rows), spare]
 
 
 class Crops(Dataset[Batch]):
@@ -214,9 +214,9 @@ class Crops(Dataset[Batch]):
 
     def _start(self, epoch: int, clip: int) -> int:
         cutter = self._cutter
-        borders = cutter.spare(clip) // cutter.row_samples + 1
+        borders = cutter.spare(clip) // cutter.frame_samples + 1
         row = int(np.random.default_rng((self._seed, 1, epoch, clip)).integers(borders))
-        return row * cutter.row_samples
+        return row * cutter.frame_samples
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         return Batch(*(part[0] for part in self.batch([key])))
@@ -235,7 +235,7 @@ class Chunks(Dataset[Batch]):
 
     def starts(self, clip: int) -> list[int]:
         """First samples of a clip's pieces."""
-        return chunk_starts(self._cutter.spare(clip), self._cutter.row_samples, self._chunks)
+        return chunk_starts(self._cutter.spare(clip), self._cutter.frame_samples, self._chunks)
 
     def batch(self, clips: Sequence[int], pin: bool = False) -> Batch:
         """The pieces of these clips; see `Cutter.batch`."""
