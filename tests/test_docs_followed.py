@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from command_lines import find
-from kit import tone, write
 from pages import ROOT, blocks, follow, in_shell
 
 from featreg.datasets.shards.aligned import read_index
