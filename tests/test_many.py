@@ -95,7 +95,7 @@ def test_runs_on_two_aligned_sets_lie_beside_each_other(work: Path) -> None:
     names = [config.run_name, f"{config.run_name}-other"]
     found = [RunDir(work / "runs" / name).config() for name in names]
     assert [each.aligned for each in found] == ["tones+noise-0.1s", "other"]
-    assert runner.group([other]).results[0].folder.name == names[1]
+    assert runner.groups([[other]])[0].results[0].folder.name == names[1]
 
 
 def test_a_failure_keeps_no_other_run_from_being_made(work: Path) -> None:
@@ -140,10 +140,10 @@ def test_processes_make_the_same_runs_and_say_why_one_fails(work: Path) -> None:
     assert about["command"].startswith("train run --dataset toy ")
     assert about["machine"]["threads"] == max(1, many.cores() // 2)
 
-    [apart] = Runner(work).group([good]).results
+    [apart] = Runner(work).groups([[good]])[0].results
     value, embedding = apart.report["test"]["pr_auc"], apart.embeddings()["embedding"]
     Runner(work, jobs=1, fresh=True).run([good])
-    [here] = Runner(work).group([good]).results
+    [here] = Runner(work).groups([[good]])[0].results
     assert here.report["test"]["pr_auc"] == pytest.approx(value)
     # Another number of threads adds in another order.
     np.testing.assert_allclose(here.embeddings()["embedding"], embedding, atol=1e-3)

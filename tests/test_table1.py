@@ -73,7 +73,7 @@ def test_alpha_is_chosen_on_validation_whatever_the_test_split_says(
 def test_between_equal_alphas_the_first_stays(tmp_path: Path) -> None:
     cell = made_up_cell(tmp_path, "Con-Reg", {3.0: [(0.5, 0.5)], 1.0: [(0.5, 0.5)]}, **CONREG)
     runner = Runner(tmp_path)
-    assert Choice([runner.group(configs) for configs in cell.candidates]).alpha == 3.0
+    assert Choice(runner.groups(cell.candidates)).alpha == 3.0
 
 
 def test_the_table_in_words(tmp_path: Path, cells: list[Cell]) -> None:

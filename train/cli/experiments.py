@@ -54,22 +54,25 @@ def compare(runs: tuple[str, ...], dataset: str | None, report: Path | None, wor
     """Put finished RUNS side by side, in a table and an HTML report.
 
     Runs that differ in their seeds alone are one row: mean and spread. Without RUNS, the
-    report holds what `table1`, `ablate` and `params --save` made, too.
+    report holds what `table1`, `ablate` and `params --save` made, too. Runs with damaged
+    files are named and left out; the exit status is 1 then.
 
     \b
     Example:
         train compare demo-baseline-s0 demo-conreg-musicnn-a0.3-s0
     """
     from ..experiments.compare import alphas, differences, load, notes, table
+    from ..experiments.select_runs import refuse_damaged
     from ..report.html import write_report
 
-    groups = load(work, runs, dataset)
+    groups, damaged = load(work, runs, dataset)
     print_table(table(groups))
     for sentence in differences(groups) + alphas(groups) + notes(groups):
         click.echo(sentence)
     path = report or work / "reports" / f"{groups[0].config.dataset}.html"
     write_report(path, groups, None if runs else work / "reports")
     click.echo(f"report: {path}")
+    refuse_damaged(damaged)
 
 
 @click.command("table1")
@@ -116,6 +119,7 @@ def table1_command(
     from ..experiments import table1
     from ..experiments.choose_alpha import read_alphas
     from ..experiments.compare import notes
+    from ..experiments.select_runs import refuse_damaged
     from ..experiments.sweep import Runner
     from ..report.html import write_table_one
     from ..training.build import resolve_device
@@ -128,6 +132,8 @@ def table1_command(
     runner.run(config for cell in cells for seeded in cell.candidates for config in seeded)
     folder = work / "reports"
     made = table1.rows(cells, runner, known)
+    if not made:
+        refuse_damaged(runner.damaged)
     with table1.held(folder):  # what another table adds meanwhile would be lost
         rows = table1.merged(table1.read(folder), made)
         groups = table1.groups_of(rows, work)
@@ -143,6 +149,7 @@ def table1_command(
     for note in said:
         click.echo(note)
     click.echo(f"table: {folder / 'table1.md'}, and .csv and .html beside it")
+    refuse_damaged(runner.damaged)
 
 
 @click.command("ablate")
@@ -194,6 +201,7 @@ def ablate_command(
     from ..experiments import ablate
     from ..experiments.choose_alpha import read_alphas
     from ..experiments.compare import notes
+    from ..experiments.select_runs import refuse_damaged
     from ..experiments.sweep import Runner
     from ..training.build import resolve_device
 
@@ -212,13 +220,16 @@ def ablate_command(
         config, chosen = choice.chosen.config, choice.sentence()
     plans = [each for method in (baseline, config) for each in ablate.plan(method, shares, seeds)]
     runner.run(each for seeded in plans for each in seeded)
-    groups = [runner.group(seeded) for seeded in plans]
+    groups = runner.groups(plans)
+    if len({each.config.method for each in groups}) < 2:
+        refuse_damaged(runner.damaged)
     points = ablate.points(groups, chosen)
     path = ablate.write(points, work / "reports")
     print_table(ablate.in_words(points))
     for note in (ablate.caption(points), *notes(groups)):
         click.echo(note)
     click.echo(f"figure: {path.with_suffix('.png')}, and .svg and .csv beside it")
+    refuse_damaged(runner.damaged)
 
 
 @click.command("choose-alpha")
@@ -249,6 +260,7 @@ def choose_alpha_command(
 
     from ..config.options import configure
     from ..experiments.choose_alpha import read_alphas
+    from ..experiments.select_runs import refuse_damaged
     from ..experiments.sweep import Runner
     from ..training.build import resolve_device
 
@@ -256,8 +268,10 @@ def choose_alpha_command(
         raise UsageError("--reg none: no weight to choose; name a regularizer, --reg conreg")
     weights, where = read_alphas(alphas), resolve_device(device)
     config = configure(work, where, options)
-    choice = _choose(config, weights, seeds, Runner(work, where, jobs, workers, fresh))
+    runner = Runner(work, where, jobs, workers, fresh)
+    choice = _choose(config, weights, seeds, runner)
     print_table(choice.table())
+    refuse_damaged(runner.damaged)
 
 
 def _choose(config: Config, alphas: Sequence[float], seeds: int, runner: Runner) -> Choice:

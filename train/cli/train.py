@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from featreg.datasets.allocator import keep_memory
 from featreg.datasets.completion import completion
 from featreg.datasets.console import Commands, Finite, group_options, say, work_option
 
@@ -25,6 +26,7 @@ def train() -> None:
         train run --reg conreg
         train compare
     """
+    keep_memory()
 
 
 @train.command("run")

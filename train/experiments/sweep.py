@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from featreg.datasets.base import FeatregError, UsageError
-from featreg.datasets.console import progress, say
+from featreg.datasets.console import progress, say, warn
 from featreg.datasets.shards.workdir import DatasetDir
 
 from ..config.options import READERS
@@ -50,6 +50,10 @@ class Runner:
         As in `run`.
     fresh
         Repeat what was done before this runner.
+    made
+        Names of the runs that this runner has made.
+    damaged
+        Why finished runs are left out, by name: files of theirs are damaged.
     """
 
     work: Path
@@ -58,6 +62,7 @@ class Runner:
     workers: int = READERS
     fresh: bool = False
     made: set[str] = field(default_factory=set)
+    damaged: dict[str, str] = field(default_factory=dict)
 
     def run(self, configs: Iterable[Config]) -> None:
         """Do every run that is not done.
@@ -85,7 +90,8 @@ class Runner:
                     "are further apart"
                 )
         todo = self._todo(every.values())
-        say(f"{len(every)} runs: {len(every) - len(todo)} done already, {len(todo)} to do")
+        done = len(every) - len(todo) - len(every.keys() & self.damaged.keys())
+        say(f"{len(every)} runs: {done} done already, {len(todo)} to do")
         if not todo:
             return
         places = environments(self.device, todo[0].devices, self.jobs)
@@ -106,20 +112,36 @@ class Runner:
         data: dict[Path, str] = {}
         found = []
         for config in configs:
+            if config.run_name in self.damaged:
+                continue
             aligned = DatasetDir(self.work / config.dataset).aligned(config.aligned)
             if aligned not in data:
                 data[aligned] = AlignedSet(aligned).fingerprint
             folder = run_dir(self.work, config)
             if self.fresh and config.run_name not in self.made:
                 folder.clear()
-            if folder.todo(config, data[aligned], otherwise=_OTHERWISE):
-                found.append(config)
+            try:
+                if folder.todo(config, data[aligned], otherwise=_OTHERWISE):
+                    found.append(config)
+            except UsageError:
+                raise
+            except FeatregError as error:
+                self.damaged[config.run_name] = str(error)
+                warn(f"{config.run_name} is left out: {error}")
         return found
 
-    def group(self, configs: Sequence[Config]) -> Group:
-        """The finished runs of `configs`, which differ in their seeds alone."""
-        results = [Result(run_dir(self.work, config)) for config in configs]
-        return Group(configs[0].title, results)
+    def groups(self, seeded: Iterable[Sequence[Config]]) -> list[Group]:
+        """The finished runs of configurations which differ in their seeds alone.
+
+        Damaged runs are left out, and groups in which no other run is.
+        """
+        found = []
+        for configs in seeded:
+            sound = [each for each in configs if each.run_name not in self.damaged]
+            if sound:
+                results = [Result(run_dir(self.work, each)) for each in sound]
+                found.append(Group(configs[0].title, results))
+        return found
 
 
 def _differences(one: Config, other: Config) -> str:

@@ -171,21 +171,24 @@ def _aligned_sets(work: Path, config: Config) -> list[str]:
 def rows(
     cells: Iterable[Cell], runner: Runner, printed: Mapping[tuple[str, ...], str]
 ) -> list[Row]:
-    """The table, of runs that `runner` has made, and of what `read_printed` gives."""
-    return [_row(cell, runner, printed) for cell in cells]
+    """The table, of runs that `runner` has made, and of what `read_printed` gives.
+
+    A cell whose runs are all damaged has no row.
+    """
+    found = [(cell.method, runner.groups(cell.candidates)) for cell in cells]
+    return [_row(method, tried, printed) for method, tried in found if tried]
 
 
-def _row(cell: Cell, runner: Runner, printed: Mapping[tuple[str, ...], str]) -> Row:
-    tried = [runner.group(configs) for configs in cell.candidates]
+def _row(method: str, tried: Sequence[Group], printed: Mapping[tuple[str, ...], str]) -> Row:
     choice = Choice(tried)
     chosen, config = choice.chosen, choice.chosen.config
     values = list(chosen.values(config.metric).values())
     features = "+".join(config.features)
     usual = metric(config.dataset, chosen.results[0].about["data"]["task"])
-    paper = printed.get((config.dataset, cell.method, features), "")
+    paper = printed.get((config.dataset, method, features), "")
     return Row(
         dataset=config.dataset,
-        method=cell.method,
+        method=method,
         features=features,
         metric=config.metric,
         mean=float(np.mean(values)),

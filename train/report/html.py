@@ -202,7 +202,7 @@ def _tables(rows: Sequence[table1.Row], reports: Path, groups: Sequence[Group]) 
         points = [*table1.notes(rows), *table1.replaced_notes(rows, groups)]
         sections.append(Section("Methods and features (Table I)", (), shown, points=points))
     for found in ablate.read(reports, groups[0].config.dataset):
-        last = found.iloc[-1]
+        last = ablate.regularized(found)
         made = last.get("command", "train ablate")
         sections.append(
             Section(
