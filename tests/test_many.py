@@ -21,6 +21,7 @@ from featreg.train.experiments import sweep as many
 from featreg.train.experiments.sweep import Runner, environments
 from featreg.train.training.run import run
 from featreg.train.training.run_dir import RunDir
+from featreg.train.training.versions import typed
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_processes_make_the_same_runs_and_say_why_one_fails(work: Path) -> None:
     assert f"(exit status 2; {log})" in str(raised.value)
     assert "longer crops" in str(raised.value)
     about = RunDir(work / "runs" / good.run_name).read_json("config.json")
-    assert about["command"].startswith("train run --dataset toy ")
+    assert about["command"] == typed()  # of the sweep, not of the process that it started
     assert about["machine"]["threads"] == max(1, many.cores() // 2)
 
     [apart] = Runner(work).groups([[good]])[0].results

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featreg.datasets.console import work_option
+from featreg.datasets.console import warn, work_option
 
 from ..config.options import alpha_option, config_options, shared_options, workers_option
 from ..models.registry import ENCODERS
@@ -37,7 +37,8 @@ _FRESH = click.option("--fresh", is_flag=True, help="Repeat the runs that are th
 
 def attach(group: click.Group) -> None:
     """Add these commands to a group."""
-    for command in (compare, table1_command, ablate_command, choose_alpha_command, params):
+    several = (compare, table1_command, ablate_command, choose_alpha_command, params)
+    for command in (*several, run_config):
         group.add_command(command)
 
 
@@ -110,7 +111,7 @@ def table1_command(
     """Train every method with every feature set on every dataset (Table I).
 
     Runs that are there are used; an interrupted table goes on. Written as CSV, Markdown
-    and HTML to WORK/reports, where the rows of other datasets stay.
+    and HTML to WORK/reports, with the rows of other datasets whose runs are there.
 
     \b
     Example:
@@ -119,37 +120,33 @@ def table1_command(
     from ..experiments import table1
     from ..experiments.choose_alpha import read_alphas
     from ..experiments.compare import notes
+    from ..experiments.paper_numbers import read_printed
     from ..experiments.select_runs import refuse_damaged
     from ..experiments.sweep import Runner
     from ..report.html import write_table_one
     from ..training.build import resolve_device
 
     where = resolve_device(device)
-    weights, known = read_alphas(alphas), table1.read_printed(printed)
+    weights, known = read_alphas(alphas), read_printed(printed)
     names = _names(datasets) or table1.datasets_with_shards(work)
     cells = table1.plan(work, where, options, names, _names(features), seeds, weights)
     runner = Runner(work, where, jobs, workers, fresh)
     runner.run(config for cell in cells for seeded in cell.candidates for config in seeded)
     folder = work / "reports"
-    made = table1.rows(cells, runner, known)
-    if not made:
-        refuse_damaged(runner.damaged)
-    with table1.held(folder):  # what another table adds meanwhile would be lost
-        rows = table1.merged(table1.read(folder), made)
-        groups = table1.groups_of(rows, work)
-        said = [
-            *table1.notes(rows),
-            *table1.removed_notes(rows, groups),
-            *table1.replaced_notes(rows, groups),
-            *notes(groups),
-        ]
-        table1.write(rows, said, folder)
-        write_table_one(folder / "table1.html", rows, groups)
+    table1.record(work, cells, known)
+    rows, groups, missing, damaged = table1.read(work)
+    for name in damaged.keys() - runner.damaged.keys():  # of other datasets
+        warn(f"{name} is left out: {damaged[name]}")
+    if not rows:
+        refuse_damaged(damaged)
+    said = [*table1.notes(rows, missing), *notes(groups)]
+    table1.write(rows, said, folder)
+    write_table_one(folder / "table1.html", rows, groups, said)
     print_table(table1.wide(rows))
     for note in said:
         click.echo(note)
     click.echo(f"table: {folder / 'table1.md'}, and .csv and .html beside it")
-    refuse_damaged(runner.damaged)
+    refuse_damaged(damaged)
 
 
 @click.command("ablate")
@@ -282,6 +279,21 @@ def _choose(config: Config, alphas: Sequence[float], seeds: int, runner: Runner)
     click.echo(choice.sentence())
     click.echo(f"table: {choice.write(runner.work)}")
     return choice
+
+
+@click.command("run-config", hidden=True)
+@click.argument("asked")
+@work_option
+def run_config(asked: str, work: Path) -> None:
+    """Train one run of a sweep, described by ASKED in JSON; sweeps start it."""
+    import json
+
+    from ..config.presets import Config
+    from ..training.run import run
+
+    values = json.loads(asked)
+    config = Config.from_json(values.pop("config"))
+    run(config, work, **values)
 
 
 @click.command()

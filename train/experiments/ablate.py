@@ -21,8 +21,8 @@ from featreg.datasets.shards.hdf5 import atomic_path
 from ..config.presets import Config
 from ..evaluation.bootstrap import Values, draws, interval, resampled
 from ..report.print_table import UNKNOWN
+from ..training.versions import typed
 from .choose_alpha import with_seeds
-from .command_line import typed
 from .compare import Group, Result, alphas
 
 LEVEL = 0.95

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from ..config.presets import Config
 from ..data.aligned_dataset import AlignedSet
 from ..training.build import require_gpus
 from ..training.run_dir import LOG, run_dir
-from .command_line import arguments
+from ..training.versions import typed
 from .compare import Group, Result
 
 CORES_PER_RUN = 4
@@ -212,7 +213,7 @@ def _here(
     for number, config in enumerate(configs, start=1):
         say(f"run {number} of {len(configs)}")
         try:
-            run(config, work, device=device, workers=workers)
+            run(config, work, device=device, workers=workers, command=typed())
         except FeatregError as error:
             failures[config.run_name] = str(error)
         except Exception as error:  # torch's, or a bug: the others are made all the same
@@ -266,8 +267,9 @@ def _side_by_side(
 
 
 def _command(config: Config, device: str, workers: int) -> list[str]:
-    command = [sys.executable, "-m", "featreg.train", "run", *arguments(config)]
-    return [*command, "--device", device, "--workers", str(workers)]
+    """``train run-config``, whose argument holds everything that the run needs, as JSON."""
+    asked = {"config": config.to_json(), "device": device, "workers": workers, "command": typed()}
+    return [sys.executable, "-m", "featreg.train", "run-config", json.dumps(asked)]
 
 
 def _process(
@@ -278,7 +280,7 @@ def _process(
     workers: int,
     running: set[subprocess.Popen[bytes]],
 ) -> str | None:
-    """``train run`` in a process of its own; None, or why it failed."""
+    """One run in a process of its own; None, or why it failed."""
     folder = run_dir(work, config)
     log = folder.path / LOG
     try:

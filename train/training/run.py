@@ -40,6 +40,7 @@ def run(
     workers: int = READERS,
     save_every: float = 60.0,
     tensorboard: bool = False,
+    command: str = "",
 ) -> RunDir:
     """Do what `config` says, or what is left to do of it.
 
@@ -64,6 +65,8 @@ def run(
         Seconds of training after which the state is saved, beside each epoch's end.
     tensorboard
         Whether to log for TensorBoard beside ``metrics.csv``.
+    command
+        The command line that asks for this run; kept in ``config.json``.
 
     Returns
     -------
@@ -87,7 +90,7 @@ def run(
         fabric = build_fabric(config, device)
         # What does not fit is found here, before the processes of other devices start.
         with _memory(config.recipe, folder.name):
-            it = _Run(config, aligned, folder, fabric, workers, save_every, tensorboard)
+            it = _Run(config, aligned, folder, fabric, workers, save_every, tensorboard, command)
         # RANK, or Slurm's number of a task, would say nothing of a run on one device.
         if config.devices == 1 or fabric.local_rank == 0:
             if fresh:
@@ -123,9 +126,11 @@ class _Run:
         workers: int,
         save_every: float,
         tensorboard: bool,
+        command: str,
     ) -> None:
         self.config, self.aligned, self.folder, self.fabric = config, aligned, folder, fabric
         self.workers, self.save_every, self.tensorboard = workers, save_every, tensorboard
+        self.command = command
         self.train = aligned.split("train").fraction(config.fraction, config.seed)
         self.valid, self.test = aligned.split("valid"), aligned.split("test")
         self.scaling: Scaling | None = None
@@ -159,7 +164,7 @@ class _Run:
         if self.fabric.is_global_zero and not (path / "config.json").is_file():
             splits = {"train": self.train, "valid": self.valid, "test": self.test}
             device = self.fabric.device.type
-            what = about(self.config, self.aligned, splits, self.objective, device)
+            what = about(self.config, self.aligned, splits, self.objective, device, self.command)
             self.folder.write_json("config.json", what)
         self.scaling = self._scaling()
         progress = self._fit()
