@@ -166,10 +166,10 @@ def test_the_model_of_a_regularized_run_knows_nothing_of_features(trained: RunDi
 def test_a_file_of_another_version_names_both(trained: RunDir, tmp_path: Path) -> None:
     weights = load_file(trained.path / "model.safetensors")
     save_file(weights, path := tmp_path / "m.safetensors")
-    with pytest.raises(FeatregError, match="expected featreg-model version 1, found no format"):
+    with pytest.raises(FeatregError, match="expected featreg-model version 2, found no format"):
         load(path)
     save_file(weights, path, {"format": "featreg-model", "version": "7"})
-    with pytest.raises(FeatregError, match="version 1, found featreg-model version 7"):
+    with pytest.raises(FeatregError, match="version 2, found featreg-model version 7"):
         load(path)
 
 
