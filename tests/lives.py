@@ -73,7 +73,7 @@ def live(
         return counted
 
     if place == "step":
-        fit.Watch.add = then(fit.Watch.add)  # type: ignore[method-assign]
+        fit.LossMonitor.add = then(fit.LossMonitor.add)  # type: ignore[method-assign]
     elif place == "writing":
         atomic_path = checkpoint.atomic_path
 

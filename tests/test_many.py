@@ -21,7 +21,7 @@ from featreg.train.experiments import sweep as many
 from featreg.train.experiments.sweep import Runner, environments
 from featreg.train.training.run import run
 from featreg.train.training.run_dir import RunDir
-from featreg.train.training.versions import typed
+from featreg.train.training.versions import command_line
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_processes_make_the_same_runs_and_say_why_one_fails(work: Path) -> None:
     assert f"(exit status 2; {log})" in str(raised.value)
     assert "longer crops" in str(raised.value)
     about = RunDir(work / "runs" / good.run_name).read_json("config.json")
-    assert about["command"] == typed()  # of the sweep, not of the process that it started
+    assert about["command"] == command_line()  # of the sweep, not of the process that it started
     assert about["machine"]["threads"] == max(1, many.cores() // 2)
 
     [apart] = Runner(work).groups([[good]])[0].results
@@ -207,7 +207,7 @@ def test_every_gpu_has_a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_more_devices_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(many, "_gpus", lambda: ["0"])
-    with pytest.raises(UsageError, match="--devices 2: 1 GPU here"):
+    with pytest.raises(UsageError, match="--devices 2: only 1 GPU"):
         environments("cuda", 2, None)
 
 

@@ -130,7 +130,7 @@ def test_classes_without_a_score_are_named_and_left_out_of_the_mean() -> None:
 
 def test_a_mean_over_no_class_is_an_error() -> None:
     label, probability, mask = predictions()
-    with pytest.raises(FeatregError, match="PR-AUC exists for none of the classes"):
+    with pytest.raises(FeatregError, match="macro PR-AUC"):
         METRICS["pr_auc"](0 * label, probability, mask)
 
 
@@ -205,5 +205,5 @@ def test_probabilities_that_are_no_numbers_are_one_line() -> None:
     label = np.eye(4, 2, dtype=np.uint8)
     probability = np.full((4, 2), 0.5, np.float32)
     probability[2, 1] = np.nan
-    with pytest.raises(FeatregError, match=r"for 1 of 4 clips are no numbers.*lower --lr"):
+    with pytest.raises(FeatregError, match=r"1 of 4 clips.*--lr"):
         evaluate(label, probability, np.ones_like(label), ("a", "b"), "multi-label")

@@ -109,7 +109,7 @@ def test_an_error_in_a_thread_is_the_readers_own(
 
 
 def test_a_feature_named_twice_is_refused(toy: AlignedSet) -> None:
-    with pytest.raises(UsageError, match=r"--features tones\+tones: name each feature once"):
+    with pytest.raises(UsageError, match=r"--features tones\+tones"):
         toy.features(["tones", "tones"])
 
 
@@ -318,12 +318,12 @@ def test_a_crop_of_no_whole_number_of_frames_is_refused(toy: AlignedSet) -> None
 
 
 def test_an_unknown_feature_is_named(toy: AlignedSet) -> None:
-    with pytest.raises(UsageError, match="holds no 'vggish'; it holds tones, noise"):
+    with pytest.raises(UsageError, match=r"'vggish' .* tones, noise"):
         toy.features(["vggish"])
 
 
 def test_a_missing_split_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FeatregError, match="no clip of the split 'valid', only of train"):
+    with pytest.raises(FeatregError, match="'valid', only in train"):
         lengths(tmp_path, 1.0).split("valid")
 
 

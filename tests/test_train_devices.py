@@ -88,7 +88,7 @@ def test_torchrun_starts_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_more_devices_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    with pytest.raises(UsageError, match="--devices 2: 1 GPU here"):
+    with pytest.raises(UsageError, match="--devices 2: only 1 GPU"):
         build_fabric(dataclasses.replace(CONREG, devices=2), "cuda")
 
 

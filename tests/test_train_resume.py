@@ -23,7 +23,7 @@ from featreg.datasets.base import FeatregError
 from featreg.train.config.presets import Config, Recipe
 from featreg.train.evaluation.evaluate_run import evaluate_run
 from featreg.train.training.checkpoint import Progress
-from featreg.train.training.ddp import end_with_parent, ended_together
+from featreg.train.training.ddp import exit_with_parent, kill_children_on_error
 from featreg.train.training.run import run
 from featreg.train.training.run_dir import RunDir
 
@@ -172,7 +172,7 @@ def test_two_processes_do_not_train_one_run(work: Path, tmp_path: Path) -> None:
     assert not half.exists()
     half.touch()  # the other one's, from here on
     for fresh in (False, True):
-        with pytest.raises(FeatregError, match=r"runs/held: another process trains this run"):
+        with pytest.raises(FeatregError, match=r"runs/held: another process"):
             run(CONFIG, work, name="held", fresh=fresh)
     assert half.exists()
     os.kill(int(held.read_text()), signal.SIGKILL)
@@ -279,21 +279,21 @@ def _fabric_with(process: subprocess.Popen[bytes]) -> Any:
 
 def test_an_error_here_ends_the_processes_of_other_devices() -> None:
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    with pytest.raises(ValueError, match="here"), ended_together(_fabric_with(sleeper)):
+    with pytest.raises(ValueError, match="here"), kill_children_on_error(_fabric_with(sleeper)):
         raise ValueError("here")
     assert sleeper.wait(30) == KILLED
 
 
 def test_an_error_of_another_device_is_not_repeated_as_a_lost_connection() -> None:
     failed = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
-    message = "another device ended with status 3; what it said stands above"
-    with pytest.raises(FeatregError, match=message), ended_together(_fabric_with(failed)):
+    message = "another device failed with status 3"
+    with pytest.raises(FeatregError, match=message), kill_children_on_error(_fabric_with(failed)):
         raise RuntimeError("connection closed by peer")
 
 
 def parent_of_one(told: Path) -> None:
     if os.fork() == 0:
-        end_with_parent(every_s=0.01)
+        exit_with_parent(interval_s=0.01)
         told.with_suffix(".half").write_text(str(os.getpid()))
         told.with_suffix(".half").rename(told)
         time.sleep(600)

@@ -194,7 +194,7 @@ def test_fresh_removes_nothing_but_runs(work: Path) -> None:
     notes = work / "runs/notes/notes.txt"
     notes.parent.mkdir(parents=True)
     notes.write_text("mine")
-    with pytest.raises(UsageError, match=r"runs/notes: --fresh removes a run, .*notes\.txt"):
+    with pytest.raises(UsageError, match=r"runs/notes: .*--fresh.*notes\.txt"):
         run(config(), work, name="notes", fresh=True)
     assert [path.name for path in notes.parent.iterdir()] == ["notes.txt"]
     notes.rename(notes.with_name("log.txt"))  # of a run that was killed as it began
@@ -227,7 +227,7 @@ def test_a_split_without_a_score_is_found_before_training(tmp_path: Path) -> Non
     folder = write_toy(tmp_path)
     with h5py.File(folder / "test-00000.h5", "r+") as shard:
         shard["label"][...] = 1
-    with pytest.raises(FeatregError, match="split test: macro ROC-AUC exists for none"):
+    with pytest.raises(FeatregError, match="split test: macro ROC-AUC"):
         run(config(), tmp_path)
     assert not (tmp_path / "runs").exists()
 
@@ -246,9 +246,13 @@ CPU_IS_FULL = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tr
     ("error", "precision", "message"),
     [
         (torch.OutOfMemoryError("CUDA out of memory."), "float32", "GPU memory; .*bf16-mixed$"),
-        (torch.OutOfMemoryError("CUDA out of memory."), "bf16-mixed", "GPU memory; .* --width 4$"),
-        (RuntimeError(CPU_IS_FULL), "float32", "memory; take less than --batch-size 8, --crop 2.1"),
-        (MemoryError(), "float32", "memory; take less than --batch-size 8"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory."),
+            "bf16-mixed",
+            r"GPU memory; .* --width \(4\)$",
+        ),
+        (RuntimeError(CPU_IS_FULL), "float32", r"memory; .*8\), --crop \(2\.1\)"),
+        (MemoryError(), "float32", r"memory; .*--batch-size \(now 8\)"),
     ],
 )
 def test_too_little_memory_is_one_line(
@@ -266,7 +270,7 @@ def test_too_little_memory_is_one_line(
 def test_a_crop_that_no_memory_holds_is_one_line(work: Path) -> None:
     # 512 TB: more than a process can address, so that no kernel promises it.
     recipe = dataclasses.replace(SMALL, encoder="mel_cnn", crop_s=1e9)
-    with pytest.raises(FeatregError, match=r"^long: out of memory; .*--crop 1e\+09"):
+    with pytest.raises(FeatregError, match=r"^long: out of memory; .*--crop \(1e\+09\)"):
         run(config(recipe=recipe), work, name="long")
 
 

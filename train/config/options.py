@@ -1,4 +1,4 @@
-"""Options of training commands, and the configuration that they give."""
+"""Options of the training commands, and the configuration that they determine."""
 
 from __future__ import annotations
 

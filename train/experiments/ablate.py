@@ -21,7 +21,7 @@ from featreg.datasets.shards.hdf5 import atomic_path
 from ..config.presets import Config
 from ..evaluation.bootstrap import Values, draws, interval, resampled
 from ..report.print_table import UNKNOWN
-from ..training.versions import typed
+from ..training.versions import command_line
 from .choose_alpha import with_seeds
 from .compare import Group, Result, alphas
 
@@ -91,7 +91,7 @@ def points(groups: Sequence[Group], chosen: str = "") -> pd.DataFrame:
                 "band": kind,
                 "runs": " ".join(result.folder.name for result in each.results),
                 "note": _note(each, chosen),
-                "command": typed(),
+                "command": command_line(),
             }
         )
     found = pd.DataFrame(rows).sort_values("fraction", kind="stable", ignore_index=True)

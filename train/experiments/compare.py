@@ -158,7 +158,7 @@ def group(results: Sequence[Result]) -> list[Group]:
             warn(f"{result.folder.name} repeats {first.folder.name}, and is left out")
     members = [list(each.values()) for each in groups.values()]
     shared = common([Group("", each) for each in members])
-    found = [Group(each[0].config.titled(shared), each) for each in members]
+    found = [Group(each[0].config.title_without(shared), each) for each in members]
     _tell_apart(found)
     return sorted(found, key=lambda each: (each.config.method != "baseline", each.label))
 
@@ -197,7 +197,7 @@ def _marks(each: Group) -> dict[str, str]:
 
 def common(groups: Sequence[Group]) -> list[str]:
     """What every group has otherwise than its dataset's preset: ``preset demo-small``."""
-    first, *others = [each.config.specials for each in groups]
+    first, *others = [each.config.overrides for each in groups]
     return [special for special in first if all(special in specials for specials in others)]
 
 

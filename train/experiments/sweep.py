@@ -23,7 +23,7 @@ from ..config.presets import Config
 from ..data.aligned_set import AlignedSet
 from ..training.build import require_gpus
 from ..training.run_dir import LOG, run_dir
-from ..training.versions import typed
+from ..training.versions import command_line
 from .compare import Group, Result
 
 CORES_PER_RUN = 4
@@ -213,7 +213,7 @@ def _here(
     for number, config in enumerate(configs, start=1):
         say(f"run {number} of {len(configs)}")
         try:
-            run(config, work, device=device, workers=workers, command=typed())
+            run(config, work, device=device, workers=workers, command=command_line())
         except FeatregError as error:
             failures[config.run_name] = str(error)
         except Exception as error:  # torch's, or a bug: the others are made all the same
@@ -268,7 +268,12 @@ def _side_by_side(
 
 def _command(config: Config, device: str, workers: int) -> list[str]:
     """``train run-config``, whose argument holds everything that the run needs, as JSON."""
-    asked = {"config": config.to_json(), "device": device, "workers": workers, "command": typed()}
+    asked = {
+        "config": config.to_json(),
+        "device": device,
+        "workers": workers,
+        "command": command_line(),
+    }
     return [sys.executable, "-m", "featreg.train", "run-config", json.dumps(asked)]
 
 

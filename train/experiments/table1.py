@@ -26,7 +26,7 @@ from ..config.presets import Config
 from ..evaluation.metrics import METRICS
 from ..report.print_table import UNKNOWN
 from ..training.run_dir import RunDir, run_dir
-from ..training.versions import typed
+from ..training.versions import command_line
 from .choose_alpha import Choice, with_alphas, with_seeds
 from .compare import Group, Result, deviation, group, spread_of
 from .params import METHODS
@@ -204,7 +204,7 @@ def record(work: Path, cells: Iterable[Cell], printed: Mapping[tuple[str, ...], 
     for dataset, listed in found.items():
         path = work / "reports" / f"{NAME}-{dataset}.json"
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps({"command": typed(), "cells": listed}, indent=2))
+            temporary.write_text(json.dumps({"command": command_line(), "cells": listed}, indent=2))
 
 
 def read(work: Path, dataset: str | None = None) -> Table:
