@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ortho_group
 
-from featreg.train.report.embedding_map import MOST_CLIPS, project, turn
+from featreg.train.report.embedding_map import MOST_CLIPS, project, rotate
 
 
 @pytest.fixture
@@ -23,13 +23,13 @@ def cosines(rows: np.ndarray) -> np.ndarray:
 
 def test_a_rotated_copy_is_turned_back(clusters: np.ndarray) -> None:
     rotation = ortho_group.rvs(6, random_state=1)
-    first, second = turn([clusters, 3 * clusters @ rotation])
+    first, second = rotate([clusters, 3 * clusters @ rotation])
     np.testing.assert_allclose(second, first, atol=1e-12)
 
 
 def test_turning_changes_no_cosine_within_a_model(clusters: np.ndarray) -> None:
     other = np.random.default_rng(1).standard_normal((60, 4))  # of another dim
-    first, second = turn([clusters, other])
+    first, second = rotate([clusters, other])
     assert second.shape == first.shape
     np.testing.assert_allclose(cosines(first), cosines(clusters), atol=1e-12)
     np.testing.assert_allclose(cosines(second), cosines(other), atol=1e-12)

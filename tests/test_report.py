@@ -47,17 +47,17 @@ def test_other_test_sets_are_told_apart(work: Path, keep: np.ndarray, classes: l
         on_other_data(RunDir(work / "runs" / f"demo-conreg-musicnn-a0.3-s{seed}"), keep, classes)
     result = CliRunner().invoke(train, ["compare", "--work", str(work)])
     assert result.exit_code == 0, result.output
-    assert "numbers compare within a test set only" in result.output
+    assert "same test set" in result.output
     assert table(load(work, [], None).groups)["test set"].tolist() == [1, 2]
     page = (work / "reports" / "demo.html").read_text()
-    assert page.count("Groups with another test set are not drawn.") == 3
+    assert page.count("Groups with another test set are not shown.") == 3
     assert left_out(page) == ["Con-Reg (musicnn, alpha 0.3): another test set"]
 
 
 def left_out(page: str) -> list[str]:
-    """What a page lists as not drawn: folded, behind how many there are."""
+    """Return the collapsed list of groups that are not drawn, and check its count."""
     match = re.search(
-        r"<details><summary>Left out \((\d+)\)</summary>(.*?)</details>", page, re.DOTALL
+        r"<details><summary>Not shown \((\d+)\)</summary>(.*?)</details>", page, re.DOTALL
     )
     assert match is not None
     found = re.findall("<li>(.*?)</li>", match[2])
@@ -88,10 +88,10 @@ def test_the_report_needs_nothing_else(work: Path) -> None:
     assert len(images) == 3
     assert all(base64.b64decode(image).startswith(b"\x89PNG") for image in images)
     assert not re.search(r'(src|href)="(?!data:)', page)
-    assert "better on each of 2 seeds" in page
+    assert "each of 2 seeds" in page
     assert "train run --reg none" in page
     assert "0123456789abcdef" in page
-    assert "have the class: banjo" in page
+    assert "on the test split: banjo" in page
     assert "Notes are &lt;b&gt;escaped" in page
 
 
@@ -100,18 +100,18 @@ def test_what_is_not_drawn_is_named_and_can_be_chosen(work: Path) -> None:
         made_up_run(work, 0, 0.6, **{**CONREG, "alpha": alpha})
     made_up_run(work, 0, 0.2, fraction=0.1)
     page = page_of(work)
-    assert "6 of 8 groups of runs are drawn" in page
+    assert "6 of 8 groups of runs" in page
     assert left_out(page) == ["baseline (fraction 0.1)", "Con-Reg (musicnn, alpha 5)"]
     assert 'addEventListener("beforeprint"' in page  # unfolds it on paper
     assert "than baseline in macro PR-AUC" in page.split("alpha 5) is ")[1][:60]
     page = page_of(work, "demo-baseline-s0", "demo-conreg-musicnn-a5-s0")
-    assert "groups of runs are drawn" not in page
-    assert "<summary>Left out" not in page
+    assert " groups of runs, and" not in page
+    assert "<summary>Not shown" not in page
 
 
 def test_classes_stand_in_numbers_too(work: Path) -> None:
     [section] = [
-        part for part in page_of(work).split("<section>") if "Class by class, in numbers" in part
+        part for part in page_of(work).split("<section>") if "per class, in numbers" in part
     ]
     lines = [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in section.split("</tr>")]
     assert [line for line in lines if line] == [
@@ -136,12 +136,12 @@ def test_tables_say_what_made_them(work: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("sys.argv", ["/any/bin/train", "table1", "--seeds", "2"])
     write_table(work)
     page = page_of(work)
-    assert "demo: made by <code>train table1 --seeds 2</code>." in page
-    assert "Made by <code>train ablate --seeds 2</code>." in page
-    assert f"of training. {chosen}</figcaption>" in page
-    assert "Made by <code>train params --classes 50 --encoder mel_cnn --save</code>." in page
+    assert "demo: created by <code>train table1 --seeds 2</code>." in page
+    assert "Created by <code>train ablate --seeds 2</code>." in page
+    assert f" {chosen}</figcaption>" in page
+    assert "Created by <code>train params --classes 50 --encoder mel_cnn --save</code>." in page
     assert "mel_cnn at full width, 50 classes" in page
-    assert "Table II of the paper has harmonic_cnn and 17 classes" in page
+    assert "harmonic_cnn and 17 classes" in page
 
 
 def write_table(work: Path) -> None:
@@ -160,15 +160,15 @@ def test_a_seed_more_than_the_table_has_leaves_its_method_drawn(work: Path) -> N
         made_up_run(work, seed, 0.5)
     page = page_of(work)
     assert left_out(page) == ["baseline (fraction 0.1)"]
-    assert "No baseline is among these runs" not in page
+    assert "no baseline" not in page
     assert "is 0.110 better than baseline" in page
 
 
 def test_a_table_names_runs_that_are_gone(work: Path) -> None:
     write_table(work)
-    assert "not there" not in page_of(work)
+    assert "Missing runs" not in page_of(work)
     shutil.rmtree(work / "runs" / "demo-conreg-musicnn-a0.3-s1")
-    assert "Left out, since it is not there: runs/demo-conreg-musicnn-a0.3-s1" in page_of(work)
+    assert "Missing runs: runs/demo-conreg-musicnn-a0.3-s1" in page_of(work)
 
 
 def test_names_of_combined_features_break_on_narrow_screens(work: Path) -> None:
