@@ -84,7 +84,7 @@ def test_the_band_of_one_run_is_the_interval_of_its_report(tmp_path: Path) -> No
 def test_shares_of_less_than_a_percent_apart_are_told_apart(tmp_path: Path) -> None:
     runs = [made_up_run(tmp_path, 0, 0.5, fraction=p) for p in ablate.read_fractions("2,2.5,7")]
     found = ablate.points(group([Result(run) for run in runs]))
-    assert ablate.in_words(found)["training clips"].tolist() == ["2 %", "2.5 %", "7 %"]
+    assert ablate.formatted(found)["training clips"].tolist() == ["2 %", "2.5 %", "7 %"]
     figure = ablation(found)
     figure.draw_without_rendering()
     ticks = figure.axes[0].get_xticklabels()
@@ -98,7 +98,7 @@ def test_the_figure_is_written_and_read_back(tmp_path: Path) -> None:
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert "Con-Reg</text>" in path.with_suffix(".svg").read_text()
     [back] = ablate.read(tmp_path / "reports", "demo")
-    assert ablate.in_words(back).to_numpy().tolist() == [
+    assert ablate.formatted(back).to_numpy().tolist() == [
         ["10 %", "0.400 (0.152 to 0.648)", "0.500 (0.252 to 0.748)"],
         ["100 %", "0.600 (0.352 to 0.848)", "0.700 (0.452 to 0.948)"],
     ]

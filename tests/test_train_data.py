@@ -261,7 +261,7 @@ def test_labels_and_masks_stay_with_their_clips(toy: AlignedSet) -> None:
         np.testing.assert_array_equal(clips.frames[k], everything.frames[at])
 
 
-def test_features_lie_side_by_side_in_the_order_asked_for(toy: AlignedSet) -> None:
+def test_features_are_concatenated_in_the_requested_order(toy: AlignedSet) -> None:
     clips = toy.split("train")
     both = ClipReader(clips, {"noise": 3, "tones": 4}).frames(2, 3, 9)
     assert both.shape == (6, 7)
@@ -281,15 +281,15 @@ def test_scaling_makes_mean_zero_and_deviation_one(toy: AlignedSet) -> None:
     np.testing.assert_allclose(scaled * scaling.std + scaling.mean, plain, atol=1e-5)
 
 
-def test_scaling_knows_the_training_clips_alone(tmp_path: Path) -> None:
+def test_scaling_uses_the_training_clips_only(tmp_path: Path) -> None:
     """Frames count up from 0, so that longer clips of other splits would move the mean."""
     write_shard(tmp_path / "train-00000.h5", "train", [1.0] * 4, header())
     write_shard(tmp_path / "valid-00000.h5", "valid", [9.0] * 6, header())
     write_shard(tmp_path / "test-00000.h5", "test", [9.0] * 6, header())
     recipe = dataclasses.replace(RECIPE, standardize=True)
     config = dataclasses.replace(CONREG, recipe=recipe, fraction=0.5)
-    it = _Run(config, AlignedSet(tmp_path), RunDir(tmp_path), Fabric(), 0, 60.0, False)
-    scaling = it._scaling()
+    trial = _Run(config, AlignedSet(tmp_path), RunDir(tmp_path), Fabric(), 0, 60.0, False, "")
+    scaling = trial._scaling()
     assert scaling is not None
     assert scaling.mean[0] == pytest.approx(4.5)  # frames 0 to 9
 

@@ -246,13 +246,13 @@ def test_trouble_on_one_device_ends_both_and_is_told_once(work: Path, trouble: s
     assert codes == [1, 0]
     assert not told.with_suffix(".1").exists()
     message = told.with_suffix(".0").read_text()
-    clips = message.split("on the clips ")[1].split(";")[0].split(", ")
+    clips = message.split("of the clips ")[1].split(";")[0].split(", ")
     if trouble == "loss":
         assert "epoch 1: the loss is nan in step" in message
         assert "train-00000-5" in clips
         assert len(clips) == 4  # the second device's share
     else:
-        assert "epoch 1: the gradient's norm is inf in step 1" in message
+        assert "epoch 1: the norm of the gradient is inf in step 1" in message
         assert len(clips) == 8
 
 

@@ -234,7 +234,7 @@ def test_a_split_without_a_score_is_found_before_training(tmp_path: Path) -> Non
 
 def test_fewer_clips_than_devices_are_found_before_training(tmp_path: Path) -> None:
     write_toy(tmp_path, {"train": (9,), "valid": (8,), "test": (2,)})
-    with pytest.raises(UsageError, match=r"split test: 2 clips, devices: 3; .*fewer --devices"):
+    with pytest.raises(UsageError, match=r"split test: clips: 2, devices: 3; .*--devices"):
         run(config(devices=3), tmp_path)
     assert not (tmp_path / "runs").exists()
 

@@ -92,7 +92,7 @@ def predict_command(
             "--format json"
         )
     model: Classifier = load(_model_path(work, wanted), device)
-    if hop_s is not None:  # said once, not of every file
+    if hop_s is not None:  # fail once, not for each file
         model.check_hop(hop_s)
     say(f"{model.card.name}: {len(model.classes)} classes, chunks of {model.piece_s:g} s")
     for note in model.card.notes:
