@@ -1,16 +1,12 @@
-"""Aligned shards in, models out: ``train``. `load` takes a model home."""
+"""Aligned shards in, models out: ``train``."""
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .deploy.classifier import Classifier as Classifier
-    from .deploy.classifier import load as load
+from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """`load` and `Classifier`, imported when they are asked for: they bring torch."""
-    if name in ("load", "Classifier"):
-        from .deploy import classifier
+    """`load`, another name of ``featreg.load_model``, imported on first use: it brings torch."""
+    if name == "load":
+        from .deploy.classifier import load_model
 
-        return getattr(classifier, name)
+        return load_model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

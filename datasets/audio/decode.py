@@ -85,12 +85,12 @@ def _read_mono(file: soundfile.SoundFile, frames: int) -> npt.NDArray[np.float32
         block = file.read(min(frames, _BLOCK), dtype="float32", always_2d=True)
         if not len(block):
             break
-        blocks.append(_downmix(block))
+        blocks.append(downmix(block))
         frames -= len(block)
     return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
 
 
-def _downmix(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def downmix(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The mean over channels of a block of shape (frames, channels)."""
     mono: npt.NDArray[np.float32]
     if block.shape[1] == 1:

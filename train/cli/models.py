@@ -80,7 +80,7 @@ def predict_command(
     """
     from featreg.datasets.base import FeatregError, UsageError
 
-    from ..deploy.classifier import load
+    from ..deploy.classifier import load_model
     from ..deploy.tag_files import Failed, csv_header, csv_row, find_audio, tag, to_json, to_table
     from ..report.print_table import print_table
 
@@ -89,7 +89,7 @@ def predict_command(
             f"--top {top} --format csv: a row of csv has all classes; leave out --top, or take "
             "--format json"
         )
-    model: Classifier = load(_model_path(work, wanted), device)
+    model: Classifier = load_model(_model_path(work, wanted), device)
     if hop_s is not None:  # said once, not of every file
         model.check_hop(hop_s)
     say(f"{model.card.name}: {len(model.classes)} classes, pieces of {model.piece_s:g} s")

@@ -71,7 +71,7 @@ def tag(model: Classifier, file: Path, hop_s: float | None) -> list[Tagged] | Fa
     """Predictions of a file: one for all of it, or one every `hop_s` seconds."""
     try:
         if hop_s is None:
-            return [Tagged(file, model.predict(file))]
+            return [Tagged(file, model.probabilities(file))]
         return [
             Tagged(file, probability, float(start), float(end))
             for start, end, probability in zip(
