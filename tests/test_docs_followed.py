@@ -73,7 +73,7 @@ def test_the_tutorial(desk: Path) -> None:
     assert laid_out == dict.fromkeys(CLASSES, CLIPS)
 
 
-@pytest.mark.parametrize(("page", "commands"), [("use-a-model", 7), ("troubleshooting", 15)])
+@pytest.mark.parametrize(("page", "commands"), [("use-a-model", 7), ("in-python", 9), ("troubleshooting", 15)])
 def test_what_follows_the_tutorial(page: str, commands: int, desk: Path, tmp_path: Path) -> None:
     folder = tmp_path / "music"
     shutil.copytree(desk, folder)
