@@ -20,11 +20,13 @@ from .datasets.version import __version__
 if TYPE_CHECKING:
     from .datasets.base import ClipError, FeatregError, UsageError
     from .extract.load_extractor import load_extractor
+    from .train.data.aligned_dataset import AlignedDataset
     from .train.deploy.classifier import load_model
     from .train.regularizers.conreg import ConReg
     from .train.regularizers.disreg import DisReg
 
 __all__ = [
+    "AlignedDataset",
     "ClipError",
     "ConReg",
     "DisReg",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AlignedDataset": "train.data.aligned_dataset",
     "ClipError": "datasets.base",
     "ConReg": "train.regularizers.conreg",
     "DisReg": "train.regularizers.disreg",

@@ -77,7 +77,7 @@ Type = Callable[[str], tuple[int, str]]
 
 
 def follow(page: Path, folder: Path, type_in: Type) -> int:
-    """Do what a page says, in `folder`; return how many commands, or blocks of statements, that were.
+    """Do what a page says, in `folder`; return how many commands and blocks of statements it has.
 
     The last command before an output that tells of a failure must fail, all others must not.
 
