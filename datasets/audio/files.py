@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,7 +64,7 @@ def open_audio(path: Path) -> Iterator[tuple[soundfile.SoundFile, int]]:
 
 def _open(path: Path) -> tuple[soundfile.SoundFile, int]:
     try:
-        file = soundfile.SoundFile(path)
+        file = soundfile.SoundFile(os.fsencode(path))  # a name need not be UTF-8
     except TypeError:  # soundfile asks for what no header says
         raise ClipError(
             "decode",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +46,8 @@ def attach(group: click.Group) -> None:
     "--format",
     type=click.Choice(["table", "csv", "json"]),
     default="table",
-    help="table: the best tags. csv: a column a class. json: a list of objects.",
+    help="table: the best tags. csv: a column for each class (class_file for a class called "
+    "file). json: a list of objects.",
 )
 @click.option(
     "--hop",
@@ -71,13 +74,16 @@ def predict_command(
 ) -> None:
     """Tag audio FILES, or all audio in folders, by a trained model.
 
-    A file that cannot be used is named, and the others go on; the exit status is 1 then.
+    A file that cannot be used is named, and the others are predicted all the same; the exit
+    status is 1 then. A silent file is named too. Output is in UTF-8; a byte of a file name that
+    is not, such as FF, is written as \\udcff, which os.fsencode of Python turns back.
 
     \b
     Example:
         train predict song.mp3 more-songs/ --run demo-conreg-musicnn-a1-s0
         train predict song.mp3 --hop 1 --format csv > song.csv
     """
+    from featreg.datasets.audio.decoder_messages import without_decoder_messages
     from featreg.datasets.base import FeatregError, UsageError
 
     from ..deploy.classifier import load
@@ -95,11 +101,13 @@ def predict_command(
     say(f"{model.card.name}: {len(model.classes)} classes, pieces of {model.piece_s:g} s")
     for note in model.card.notes:
         say(note)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     if format == "csv":
         click.echo(csv_header(model.classes, hop_s is not None))
     found, failed, everything = [], 0, list(find_audio(files))
     several = progress("predicting", len(everything)) if len(everything) > 1 else nullcontext()
-    with several as advance:
+    with without_decoder_messages(), several as advance:
         for each in everything:
             outcome = each if isinstance(each, Failed) else tag(model, each, hop_s)
             if advance is not None:

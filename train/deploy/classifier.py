@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 
 from featreg.datasets.audio.decode import SHORTEST_S, decode, resample
+from featreg.datasets.audio.pcm16 import from_pcm16, to_pcm16
 from featreg.datasets.base import Clip, FeatregError, Task, UsageError
+from featreg.datasets.console import warn
 
 from ..data.crops import chunk_starts, repeated
 from ..evaluation.predict import probabilities
@@ -32,6 +34,9 @@ from .model_file import Card, read_model
 Array = npt.NDArray[np.float32]
 
 TOGETHER = 16  # pieces that go through the network at once
+
+LONGEST_S = 12 * 3600.0
+"""Longest audio, in seconds. It is in memory as a whole: 12 h at 16 kHz take 2.8 GB."""
 
 
 class Timeline(NamedTuple):
@@ -174,10 +179,16 @@ class Classifier:
         else:
             rate = rate or self.sample_rate
             signal = _checked(audio, rate)
-        signal = resample(signal, rate, self.sample_rate, self.card.resampler)
-        stored = np.rint(np.clip(signal, -1, 1) * 32767)
-        heard: Array = stored.astype(np.float32) / np.float32(32767)
-        return heard
+        if len(signal) > LONGEST_S * rate:
+            raise FeatregError(
+                f"{len(signal):,} samples at {rate} Hz are {len(signal) / rate / 3600:,.1f} h of "
+                f"audio, expected at most {LONGEST_S / 3600:.0f} h; cut it, or correct the rate"
+            )
+        stored = to_pcm16(resample(signal, rate, self.sample_rate, self.card.resampler))
+        if not stored.any():
+            source = audio if isinstance(audio, (str, Path)) else "audio"
+            warn(f"{source}: silent: all samples are zero, so its probabilities say nothing of it")
+        return from_pcm16(stored)
 
     def _pieces(self, signal: Array, starts: Sequence[int]) -> Iterator[Tensor]:
         """Batches of shape (up to `TOGETHER`, samples)."""
@@ -199,6 +210,11 @@ class Classifier:
                 logits = self._tagger(batch.to(self._device)).logits
                 found.append(probabilities(logits, self.task).cpu())
         values: Array = torch.cat(found).numpy()
+        if not np.isfinite(values).all():
+            raise FeatregError(
+                f"{self.card.name}: probabilities are not finite; its weights are damaged, or its "
+                "training diverged: use another run"
+            )
         return values
 
 
