@@ -54,14 +54,14 @@ def read_keras(path: Path, most_bytes: int = MOST_BYTES) -> list[tuple[str, list
         if zipped:
             with gzip.open(path) as unpacked:
                 content = io.BytesIO(unpacked.read(most_bytes + 1))
-            _check_bytes(content.getbuffer().nbytes, most_bytes)
+            check_bytes(content.getbuffer().nbytes, most_bytes)
         with h5py.File(content, "r") as file:
             layers = [
                 (layer, [file[layer][weight] for weight in _names(file[layer], "weight")])
                 for layer in _names(file, "layer")
             ]
             # A file of a few bytes may declare arrays of any size.
-            _check_bytes(sum(each.nbytes for _, sets in layers for each in sets), most_bytes)
+            check_bytes(sum(each.nbytes for _, sets in layers for each in sets), most_bytes)
             return [(layer, [np.asarray(each) for each in sets]) for layer, sets in layers if sets]
 
 
@@ -83,7 +83,7 @@ def read_npz(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, Array]:
         `most_bytes`.
     """
     with named_damage(path, "a numpy archive of plain arrays (.npz)"):
-        _check_bytes(_unpacked_bytes(path), most_bytes)
+        check_bytes(_unpacked_bytes(path), most_bytes)
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it holds a single array")
@@ -117,7 +117,7 @@ def read_torch(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, Array]:
         named_damage(path, "a torch file of plain tensors (.pth)"),
         torch.serialization.safe_globals(arrays),
     ):
-        _check_bytes(_unpacked_bytes(path), most_bytes)
+        check_bytes(_unpacked_bytes(path), most_bytes)
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:  # its own text advises to load it all the same
@@ -155,7 +155,7 @@ def read_tensorflow(prefix: str, most_bytes: int = MOST_BYTES) -> dict[str, Arra
     with named_damage(Path(prefix), "a TensorFlow checkpoint"):
         reader = tf.compat.v1.train.NewCheckpointReader(prefix)
         shapes = reader.get_variable_to_shape_map()
-        _check_bytes(4 * sum(map(math.prod, shapes.values())), most_bytes)
+        check_bytes(4 * sum(map(math.prod, shapes.values())), most_bytes)
         return {name: reader.get_tensor(name) for name in shapes}
 
 
@@ -187,7 +187,7 @@ def read_musicnn(path: Path, model: str, most_bytes: int = MOST_BYTES) -> dict[s
                 for each in wheel.infolist()
                 if PurePosixPath(each.filename).parent.name == model
             ]
-            _check_bytes(sum(each.file_size for each in members), most_bytes)
+            check_bytes(sum(each.file_size for each in members), most_bytes)
             for each in members:
                 target = Path(folder) / PurePosixPath(each.filename).name
                 target.write_bytes(wheel.read(each))
@@ -204,7 +204,14 @@ def _unpacked_bytes(path: Path) -> int:
         return sum(each.file_size for each in archive.infolist())
 
 
-def _check_bytes(found: int, most: int) -> None:
+def check_bytes(found: int, most: int) -> None:
+    """Refuse contents of more bytes than weights can have.
+
+    Raises
+    ------
+    ValueError
+        If they are more; `named_damage` adds the file.
+    """
     if found > most:
         raise ValueError(
             f"its contents take {'more than ' if found == most + 1 else ''}{found / 1e6:,.0f} MB, "

@@ -18,6 +18,7 @@ from featreg.datasets.base import FeatregError
 
 from .checkpoints import (
     Array,
+    check_bytes,
     named_damage,
     read_keras,
     read_musicnn,
@@ -109,15 +110,16 @@ def check_content(path: Path) -> str:
     with named_damage(path, "a safetensors file"):
         with safe_open(path, "np") as file:
             facts = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-        found = _arrays_sha256(load_file(path))
-    if not facts:
-        return "records no hash"
-    if found != facts["arrays_sha256"]:
-        raise FeatregError(
-            f"{path}: expected arrays of sha256 {facts['arrays_sha256']}, found {found}; "
-            "delete the file to have it made again"
-        )
-    return f"intact, made from sha256 {facts['source_sha256']}"
+        check_file(path)
+        if not facts:
+            return "records no hash"
+        found, expected = _arrays_sha256(load_file(path)), facts["arrays_sha256"]
+        if found != expected:
+            raise FeatregError(
+                f"{path}: expected arrays of sha256 {expected}, found {found}; delete the file to "
+                "have it made again"
+            )
+        return f"intact, made from sha256 {facts['source_sha256']}"
 
 
 def source_sha256(source: Path) -> str:
@@ -151,6 +153,7 @@ def _read(name: str, source: Path, most_bytes: int) -> dict[str, Array]:
     """The weights `name`, whatever the format of `source`, under the network's keys."""
     if source.suffix == ".safetensors":
         with named_damage(source, "a safetensors file"):
+            check_bytes(source.stat().st_size, most_bytes)
             return load_file(source)
     with named_damage(source, f"{name} weights"):
         if name == "vggish":
