@@ -214,19 +214,24 @@ class FeatureExtractor:
         return self._compute([audio], sample_rate)[0]
 
     def _compute(self, clips: Sequence[Any], sample_rate: int | None) -> list[Embeddings]:
-        found: list[Embeddings] = []
-        batcher = Batcher(self._extractor, lambda _, frames: found.append(self._decoded(frames)))
+        where = [f"item {k} of the list: " if len(clips) > 1 else "" for k in range(len(clips))]
+        outcomes: list[Array | ClipError] = []
+        batcher = Batcher(self._extractor, lambda _, outcome: outcomes.append(outcome))
         for k, audio in enumerate(clips):
-            where = f"item {k} of the list: " if len(clips) > 1 else ""
             try:
                 signal, rate = mono_signal(audio, sample_rate)
                 signal = resample(signal, rate, self.sample_rate, self._resampler)
                 batcher.push(str(k), signal)
             except UsageError as error:
-                raise UsageError(f"{where}{error}") from None
+                raise UsageError(f"{where[k]}{error}") from None
             except ClipError as error:
-                raise ClipError(error.stage, f"{where}{error.reason}") from error
+                raise ClipError(error.stage, f"{where[k]}{error.reason}") from error
         batcher.flush()
+        found: list[Embeddings] = []
+        for prefix, outcome in zip(where, outcomes, strict=True):
+            if isinstance(outcome, ClipError):
+                raise ClipError(outcome.stage, f"{prefix}{outcome.reason}")
+            found.append(self._decoded(outcome))
         return found
 
     def _decoded(self, stored: Array) -> Embeddings:

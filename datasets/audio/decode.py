@@ -178,12 +178,18 @@ def downmix(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def _check_cancellation(path: Path, stream: Stream, start: int, stop: int, peak: float) -> None:
     """Refuse a clip whose channels are there, and whose mean is not: read once more to see."""
     loudest = max(float(np.abs(block).max()) for block in stream.blocks(start, stop))
-    if loudest > 0 and peak <= max(_CANCELLED * loudest, min(_ROUNDING, loudest / 16)):
-        raise ClipError(
-            "decode",
-            f"{path}: its channels cancel when they are averaged (opposite phase): they reach "
-            f"{loudest:.3g}, their mean {peak:.2g}; invert one channel, or keep one alone",
-        )
+    if reason := cancelled(loudest, peak):
+        raise ClipError("decode", f"{path}: {reason}")
+
+
+def cancelled(loudest: float, peak: float) -> str | None:
+    """What is wrong with channels that reach `loudest` and their mean `peak`, if they cancel."""
+    if loudest == 0 or peak > max(_CANCELLED * loudest, min(_ROUNDING, loudest / 16)):
+        return None
+    return (
+        "its channels cancel when they are averaged (opposite phase): they reach "
+        f"{loudest:.3g}, their mean {peak:.2g}; invert one channel, or keep one alone"
+    )
 
 
 def resample(

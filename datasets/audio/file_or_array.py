@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base import Clip, UsageError
-from .decode import SHORTEST_S, decode, downmix
+from .decode import PEAK, RATES, SHORTEST_S, cancelled, decode, downmix, too_loud
 
 FileOrArray = str | PathLike[str] | npt.ArrayLike
 
@@ -27,7 +27,7 @@ def mono_signal(
     ----------
     audio
         The path of a file, or an array of shape (samples,) or (samples, channels): floats,
-        nominally in [-1, 1], or int16 or int32, which are divided by 2^15 or 2^31.
+        nominally in [-1, 1] and at most 8, or int16 or int32, which are divided by 2^15 or 2^31.
     sample_rate
         Rate of an array in Hz; not used for a file, which states its own.
 
@@ -40,7 +40,7 @@ def mono_signal(
     ClipError
         If the file cannot be decoded; see `decode`.
     UsageError
-        If no rate is given with an array, or the array holds no audio.
+        If no rate is given with an array, the array holds no audio, or its channels cancel.
     """
     if isinstance(audio, (str, PathLike)):
         nothing = np.empty(0, np.uint8)
@@ -49,8 +49,8 @@ def mono_signal(
     array = _checked_array(audio)
     scale = _FULL_SCALE.get(array.dtype.name, 1)
     with np.errstate(over="ignore"):  # what overflows float32 is infinite and refused below
-        samples = array.astype(np.float32) / np.float32(scale)
-    signal = downmix(samples.reshape(len(samples), -1))
+        channels = array.astype(np.float32).reshape(len(array), -1) / np.float32(scale)
+    signal = downmix(channels)
     if len(signal) < SHORTEST_S * rate:
         raise UsageError(
             f"audio: expected at least {SHORTEST_S * 1000:.0f} ms, found {len(signal)} samples at "
@@ -59,6 +59,11 @@ def mono_signal(
     if not np.isfinite(signal).all():
         at = int(np.flatnonzero(~np.isfinite(signal))[0])
         raise UsageError(f"audio: sample {at} ({at / rate:.3f} s) is not a finite number")
+    loudest, peak = float(np.abs(channels).max()), float(np.abs(signal).max())
+    if peak > PEAK:
+        raise UsageError(f"audio: {too_loud(peak)}")
+    if channels.shape[1] > 1 and (reason := cancelled(loudest, peak)):
+        raise UsageError(f"audio: {reason}")
     return signal, rate
 
 
@@ -66,11 +71,14 @@ def _checked_rate(sample_rate: Any) -> int:
     if sample_rate is None:
         raise UsageError("audio: an array needs its sample rate; pass sample_rate in Hz")
     try:
-        if sample_rate >= 1 and int(sample_rate) == sample_rate:
+        if RATES[0] <= sample_rate <= RATES[1] and int(sample_rate) == sample_rate:
             return int(sample_rate)
     except (TypeError, ValueError, OverflowError):
         pass
-    raise UsageError(f"sample_rate: expected a whole number of Hz, found {sample_rate!r}")
+    raise UsageError(
+        f"sample_rate: expected a whole number from {RATES[0]} to {RATES[1]} Hz, "
+        f"found {sample_rate!r}"
+    )
 
 
 def _checked_array(audio: npt.ArrayLike) -> npt.NDArray[Any]:

@@ -7,6 +7,7 @@ mp3 without a Xing or VBRI frame: of these, a file that was cut off is decoded a
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,7 +80,7 @@ def _open(path: Path) -> Stream:
         except MultiplexedError as error:
             return pyav.open_container(path, head, error.reason)
     try:
-        file = soundfile.SoundFile(path)
+        file = soundfile.SoundFile(os.fsencode(path))  # a name need not be UTF-8
     except TypeError:  # soundfile asks for what no header says
         raise ClipError(
             "decode",

@@ -17,6 +17,7 @@ further than that. Files that are appended to each other have several such frame
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ def open_mp3(path: Path) -> Stream:
 def _as_declared(path: Path, part: Part) -> Stream | None:
     """The file itself, if libsndfile finds the same length in it; None if it does not."""
     start, end = part.bounds
-    with soundfile.SoundFile(path) as file:
+    with soundfile.SoundFile(os.fsencode(path)) as file:
         if file.frames != end - start:
             return None
     each = part.samples // part.frames

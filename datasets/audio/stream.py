@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -101,7 +102,7 @@ class SndfileStream:
 
     def _open(self) -> _Sequential:
         source = self._source
-        return _Sequential(io.BytesIO(source) if isinstance(source, bytes) else source)
+        return _Sequential(io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source))
 
     def blocks(self, start: int, stop: int | None) -> Iterator[Block]:
         """See `Stream`."""

@@ -23,7 +23,9 @@ from torch import Tensor
 
 from featreg.datasets.audio.decode import resample
 from featreg.datasets.audio.file_or_array import FileOrArray, mono_signal
-from featreg.datasets.base import Task, UsageError
+from featreg.datasets.audio.pcm16 import from_pcm16, to_pcm16
+from featreg.datasets.base import FeatregError, Task, UsageError
+from featreg.datasets.console import warn
 
 from ..data.crops import chunk_starts, repeated
 from ..evaluation.predict import probabilities
@@ -36,6 +38,9 @@ Array = npt.NDArray[np.float32]
 Embeddings = tuple[Array, npt.NDArray[np.float64]]
 
 TOGETHER = 16  # pieces that go through the network at once
+
+LONGEST_S = 12 * 3600.0
+"""Longest audio, in seconds. It is in memory as a whole: 12 h at 16 kHz take 2.8 GB."""
 
 
 class Timeline(NamedTuple):
@@ -256,10 +261,16 @@ class Classifier:
     def _signal(self, audio: FileOrArray, sample_rate: int | None) -> Array:
         """The signal as a shard would store it; shape (samples,), at `sample_rate`."""
         signal, rate = mono_signal(audio, sample_rate)
-        signal = resample(signal, rate, self.sample_rate, self.card.resampler)
-        stored = np.rint(np.clip(signal, -1, 1) * 32767)
-        rounded: Array = stored.astype(np.float32) / np.float32(32767)
-        return rounded
+        if len(signal) > LONGEST_S * rate:
+            raise FeatregError(
+                f"{len(signal):,} samples at {rate} Hz are {len(signal) / rate / 3600:,.1f} h of "
+                f"audio, expected at most {LONGEST_S / 3600:.0f} h; cut it, or correct the rate"
+            )
+        stored = to_pcm16(resample(signal, rate, self.sample_rate, self.card.resampler))
+        if not stored.any():
+            source = audio if isinstance(audio, (str, PathLike)) else "audio"
+            warn(f"{source}: silent: all samples are zero, so its probabilities say nothing of it")
+        return from_pcm16(stored)
 
     def _pieces(self, signal: Array, starts: Sequence[int]) -> Iterator[Tensor]:
         """Batches of shape (up to `TOGETHER`, samples)."""
@@ -285,4 +296,10 @@ class Classifier:
             for batch in self._pieces(signal, starts):
                 output = self._tagger(batch.to(self._device))
                 found.append([part.float().cpu() for part in output])
-        return Output(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+        outputs = Output(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+        if not all(part.isfinite().all() for part in outputs):
+            raise FeatregError(
+                f"{self.card.name}: its outputs are not finite; its weights are damaged, or its "
+                "training diverged: use another run"
+            )
+        return outputs
