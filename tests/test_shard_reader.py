@@ -13,8 +13,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from kit import make_clip
-from synthetic import header, write_shard
+from synthetic import header, write_shard, write_toy
 
 from featreg.datasets.base import FeatregError
 from featreg.datasets.shards import reader as shard_reader
@@ -22,6 +23,7 @@ from featreg.datasets.shards.aligned import AlignedHeader, aligned_writer
 from featreg.datasets.shards.contiguous import BLOCK_BYTES
 from featreg.datasets.shards.hdf5 import datasets_of
 from featreg.datasets.shards.reader import ShardReader
+from featreg.train.cli.train import train
 from featreg.train.data.aligned_dataset import AlignedDataset
 
 FEATURES = {"wide": 512, "odd": 7, "one": 1}
@@ -199,25 +201,23 @@ def items(folder: Path) -> list[dict[str, Any]]:
     return list(AlignedDataset(folder, crop_s=0.3, random_crop=False))
 
 
-def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert one.pop("clip_id") == other.pop("clip_id")
-    assert all(torch.equal(value, other[name]) for name, value in one.items())
+def tensors(found: list[dict[str, Any]]) -> list[torch.Tensor]:
+    return [item[name] for item in found for name in ("audio", "features", "label", "label_mask")]
 
 
 def assert_never_read(folder: Path, path: Path, places: Iterable[int]) -> None:
     """Flip a bit in each of these bytes: the items are as before, or one error comes of it."""
-    content, errors = path.read_bytes(), []
+    content, before, errors = path.read_bytes(), items(folder), []
     for place in places:
-        path.write_bytes(content)
-        before = items(folder)
         flip(path, place, bit=place * 5 % 8)
         try:
             found = items(folder)
         except FeatregError as error:
             errors.append(str(error))
         else:
-            for one, other in zip(before, found, strict=True):
-                assert_same(one, other)
+            assert [item["clip_id"] for item in found] == [item["clip_id"] for item in before]
+            assert all(map(torch.equal, tensors(found), tensors(before)))
+        path.write_bytes(content)
     assert errors
     assert all(str(path) in error and "\n" not in error for error in errors)
 
@@ -226,6 +226,23 @@ def test_no_flipped_bit_reaches_a_training_step(tmp_path: Path) -> None:
     path = small_shard(tmp_path / "s.h5")
     size = path.stat().st_size
     assert_never_read(tmp_path, path, [966, *range(0, size, size // 120)])
+
+
+@pytest.mark.parametrize("where", ["audio", "features/tones", "signature", "attributes"])
+def test_a_run_on_a_damaged_shard_ends_in_one_line(tmp_path: Path, where: str) -> None:
+    folder = write_toy(tmp_path, {"train": (6,), "valid": (4,), "test": (4,)})
+    path = folder / "train-00000.h5"
+    flip(path, {"signature": 513, "attributes": 966}.get(where) or begin_of(path, where) + 1)
+    line = ["run", "--reg", "conreg", "--preset", "default", "--width", "4", "--crop", "2.1",
+            "--epochs", "1", "--precision", "float32", "--work", str(tmp_path)]  # fmt: skip
+    done = CliRunner().invoke(train, line)
+    assert done.exit_code == 1
+    (error,) = [text for text in done.output.splitlines() if str(path) in text]
+    assert "delete" in error
+    assert "Traceback" not in done.output
+    if where in ("audio", "features/tones"):
+        assert f"{where!r}" in error
+        assert "clip train-00000-0" in error or "clips train-00000-0" in error
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,13 @@ from kit import make_clip
 
 from featreg.datasets.base import FeatregError
 from featreg.datasets.shards.aligned import AlignedHeader, aligned_writer, read_index
-from featreg.datasets.shards.hdf5 import create_shard, read_json, read_text, write_attributes
+from featreg.datasets.shards.hdf5 import (
+    DiskError,
+    create_shard,
+    read_json,
+    read_text,
+    write_attributes,
+)
 from featreg.datasets.shards.native import Failure, NativeHeader, native_shard, native_writer
 from featreg.datasets.shards.timing import FrameTiming
 
@@ -196,6 +203,27 @@ def test_parts_of_any_length_are_the_whole(tmp_path: Path) -> None:
         np.testing.assert_array_equal(file["features/a"][()], np.concatenate([values, values]))
         np.testing.assert_array_equal(file["audio"][()], np.concatenate([audio, audio]))
     assert {entry.name for entry in tmp_path.iterdir()} == {"whole.h5", "parts.h5"}
+
+
+@pytest.mark.parametrize("limit", [50_000, 1_000_000])
+def test_a_full_disk_is_one_error_and_leaves_nothing(limit: int, tmp_path: Path) -> None:
+    """The limit on a file's size stands for the disk: for the spooled audio, or the shard."""
+    clip = make_clip(tmp_path / "x.wav")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write() -> None:
+        with aligned_writer(tmp_path / "s.h5", ALIGNED, "") as shard:
+            values = np.zeros((10_000, 3), np.float32)
+            audio = np.zeros(490_000, np.int16)
+            shard.append(clip, {"a": values, "b": values[:, :2]}, audio, 1000.0)
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(DiskError, match=r"s\.h5.*ulimit"):
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
 
 
 def test_frames_of_another_shape_are_never_written(tmp_path: Path) -> None:

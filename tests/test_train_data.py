@@ -1,4 +1,4 @@
-"""Crops and chunks: the same time in audio and rows, the same numbers everywhere."""
+"""Crops and chunks: the same time in audio and frames, the same numbers everywhere."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def test_a_crop_covers_the_same_time_in_audio_and_frames(toy: AlignedSet) -> Non
     starts = set()
     for clip in range(16):
         batch = crop(crops, 5, clip)
-        row = int(batch.features[0, 0])  # the first column says which row it is
-        starts.add(row)
-        assert batch.features[:, 0].tolist() == list(range(row, row + 10))
+        frame = int(batch.features[0, 0])  # the first column says which frame it is
+        starts.add(frame)
+        assert batch.features[:, 0].tolist() == list(range(frame, frame + 10))
         np.testing.assert_array_equal(
-            batch.audio, audio_of(toy, clip)[row * 1600 : row * 1600 + RATE]
+            batch.audio, audio_of(toy, clip)[frame * 1600 : frame * 1600 + RATE]
         )
     assert len(starts) > 5
     assert min(starts) >= 0
@@ -80,8 +80,8 @@ def test_a_crop_covers_the_same_time_in_audio_and_frames(toy: AlignedSet) -> Non
 def test_a_crop_depends_on_seed_epoch_and_clip_alone(toy: AlignedSet) -> None:
     once, again = Crops(cutter(toy), seed=1), Crops(cutter(toy), seed=1)
     assert torch.equal(crop(once, 3, 7).audio, crop(again, 3, 7).audio)
-    rows = {int(crop(once, epoch, 7).features[0, 0]) for epoch in range(20)}
-    assert len(rows) > 5
+    frames = {int(crop(once, epoch, 7).features[0, 0]) for epoch in range(20)}
+    assert len(frames) > 5
 
 
 @pytest.mark.parametrize("open_files", [1, 256])
@@ -113,8 +113,8 @@ def test_a_feature_named_twice_is_refused(toy: AlignedSet) -> None:
         toy.features(["tones", "tones"])
 
 
-def test_a_piece_of_more_rows_than_audio_is_repeated_row_for_row(tmp_path: Path) -> None:
-    """44,101 samples at 44.1 kHz are 16,000 here, which ten rows cover, but eleven rows."""
+def test_a_clip_of_more_frames_than_audio_is_repeated_frame_for_frame(tmp_path: Path) -> None:
+    """44,101 samples at 44.1 kHz are 16,000 here, which ten frames cover, but eleven frames."""
     aligned = lengths(tmp_path, 1.05)
     clips = aligned.split("train")
     clips = dataclasses.replace(clips, audio=clips.audio - np.array([0, 800]))
@@ -147,8 +147,8 @@ def test_pickling_leaves_handles_behind(toy: AlignedSet, monkeypatch: pytest.Mon
     assert torch.equal(crop(pickle.loads(pickle.dumps(crops)), 0, 3).audio, expected.audio)
 
 
-def test_a_short_clip_is_repeated_audio_and_rows_alike(tmp_path: Path) -> None:
-    aligned = lengths(tmp_path, 0.45)  # 5 rows, the last one half audio
+def test_a_short_clip_is_repeated_audio_and_frames_alike(tmp_path: Path) -> None:
+    aligned = lengths(tmp_path, 0.45)  # 5 frames, the last one half audio
     batch = crop(Crops(cutter(aligned, 2 * RATE), seed=0), 0, 0)
     assert batch.features[:, 0].tolist() == [0, 1, 2, 3, 4] * 4
     period = np.pad(audio_of(aligned, 0), (0, 800))
@@ -156,7 +156,7 @@ def test_a_short_clip_is_repeated_audio_and_rows_alike(tmp_path: Path) -> None:
 
 
 def test_a_long_clip_is_never_padded(tmp_path: Path) -> None:
-    aligned = lengths(tmp_path, 1.05)  # 11 rows, but only the first start leaves 1 s of audio
+    aligned = lengths(tmp_path, 1.05)  # 11 frames, but only the first start leaves 1 s of audio
     crops = Crops(cutter(aligned), seed=0)
     for epoch in range(10):
         np.testing.assert_array_equal(crop(crops, epoch, 0).audio, audio_of(aligned, 0)[:RATE])
@@ -168,13 +168,13 @@ def test_chunks_reach_from_start_to_end(extra: int, count: int) -> None:
     assert starts[0] == 0
     assert starts[-1] == extra
     assert all(start % 1600 == 0 for start in starts[:-1])
-    # Evenly spaced but for rounding down to a row, by less than a row on either side.
+    # Evenly spaced but for rounding down to a frame, by less than a frame on either side.
     assert np.ptp(np.diff(starts)) <= 2 * 1600
     assert starts == sorted(starts)
 
 
 class _Lengths:
-    """Stands for a cutter of pieces of 1 s and a clip of `samples` samples."""
+    """Stands for a cutter of excerpts of 1 s and a clip of `samples` samples."""
 
     frame_samples = 1600
 
@@ -272,17 +272,17 @@ def test_features_lie_side_by_side_in_the_order_asked_for(toy: AlignedSet) -> No
 def test_scaling_makes_mean_zero_and_deviation_one(toy: AlignedSet) -> None:
     clips = toy.split("train")
     scaling = Scaling.of(ClipReader(clips, {"tones": 4}))
-    rows = np.concatenate(list(ClipReader(clips, {"tones": 4})))
+    frames = np.concatenate(list(ClipReader(clips, {"tones": 4})))
     # float32 statistics of values up to 30: rounding of 1e-6 relative.
-    np.testing.assert_allclose(scaling.mean, rows.mean(axis=0, dtype=np.float64), rtol=1e-6)
-    np.testing.assert_allclose(scaling.std, rows.std(axis=0, dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(scaling.mean, frames.mean(axis=0, dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(scaling.std, frames.std(axis=0, dtype=np.float64), rtol=1e-6)
     scaled = crop(Crops(cutter(toy, scaling=scaling), seed=0), 0, 0).features.numpy()
     plain = crop(Crops(cutter(toy), seed=0), 0, 0).features.numpy()
     np.testing.assert_allclose(scaled * scaling.std + scaling.mean, plain, atol=1e-5)
 
 
 def test_scaling_knows_the_training_clips_alone(tmp_path: Path) -> None:
-    """Rows count up from 0, so that longer clips of other splits would move the mean."""
+    """Frames count up from 0, so that longer clips of other splits would move the mean."""
     write_shard(tmp_path / "train-00000.h5", "train", [1.0] * 4, header())
     write_shard(tmp_path / "valid-00000.h5", "valid", [9.0] * 6, header())
     write_shard(tmp_path / "test-00000.h5", "test", [9.0] * 6, header())
@@ -291,12 +291,12 @@ def test_scaling_knows_the_training_clips_alone(tmp_path: Path) -> None:
     it = _Run(config, AlignedSet(tmp_path), RunDir(tmp_path), Fabric(), 0, 60.0, False)
     scaling = it._scaling()
     assert scaling is not None
-    assert scaling.mean[0] == pytest.approx(4.5)  # rows 0 to 9
+    assert scaling.mean[0] == pytest.approx(4.5)  # frames 0 to 9
 
 
 def test_a_constant_column_is_not_divided_by_zero(tmp_path: Path) -> None:
     reader = ClipReader(lengths(tmp_path, 0.1).split("train"), {"tones": 4})
-    assert Scaling.of(reader).std.tolist() == [1, 1, 1, 1]  # one row
+    assert Scaling.of(reader).std.tolist() == [1, 1, 1, 1]  # one frame
 
 
 def test_mixed_shards_are_named(tmp_path: Path) -> None:
@@ -306,13 +306,13 @@ def test_mixed_shards_are_named(tmp_path: Path) -> None:
         AlignedSet(tmp_path)
 
 
-def test_rows_of_no_whole_number_of_samples_are_refused(tmp_path: Path) -> None:
+def test_frames_of_no_whole_number_of_samples_are_refused(tmp_path: Path) -> None:
     write_shard(tmp_path / "train-00000.h5", "train", [1.0], header(resolution_s=0.33333))
     with pytest.raises(FeatregError, match=r"0\.33333 s is 5333\.28 samples at 16000 Hz"):
         cutter(AlignedSet(tmp_path))
 
 
-def test_a_crop_of_no_whole_number_of_rows_is_refused(toy: AlignedSet) -> None:
+def test_a_crop_of_no_whole_number_of_frames_is_refused(toy: AlignedSet) -> None:
     with pytest.raises(UsageError, match=r"1\.05 s \(--crop\).* 1 s"):
         cutter(toy, samples=RATE + 800)
 

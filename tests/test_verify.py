@@ -105,6 +105,7 @@ def assert_found_wherever_it_is(path: Path, places: Iterable[int]) -> None:
         broken[place] ^= 1 << place * 5 % 8
         path.write_bytes(broken)
         assert faults(path), place
+    path.write_bytes(data)
 
 
 @pytest.mark.parametrize("make", [small_native, small_aligned])

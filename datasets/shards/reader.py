@@ -54,7 +54,7 @@ class ShardReader:
     def __init__(self, path: Path, names: Iterable[str]) -> None:
         self.path = path
         with open_shard(path, FORMAT) as file:
-            self._written_ns = path.stat().st_mtime_ns
+            self._written_ns = os.fstat(file.id.get_vfd_handle()).st_mtime_ns
             self._datasets = {name: Contiguous.of(file, name) for name in names}
 
     def read(self, name: str, start: int, out: Array) -> None:

@@ -25,13 +25,11 @@ class AlignedDataset(Dataset[dict[str, Any]]):
 
     ``dataset[i]`` is a dict of one clip or crop:
 
-    ============  ================  ==========================================================
-    ``audio``     (samples,)        float32 in [-1, 1]
-    ``features``  (frames, B_F)     float32, all features side by side, over the same time
-    ``label``     (classes,)        float32, 1 where the class is present
-    ``label_mask``  (classes,)      float32, 0 where nobody annotated the class
-    ``clip_id``   str
-    ============  ================  ==========================================================
+    - ``audio``: shape (samples,), float32 in [-1, 1]
+    - ``features``: shape (frames, B_F), float32; all features side by side, over the same time
+    - ``label``: shape (classes,), float32; 1 where the class is present, else 0
+    - ``label_mask``: shape (classes,), float32; 0 where nobody annotated the class
+    - ``clip_id``: str
 
     It works in a ``DataLoader`` with any number of workers, started by fork or spawn. With
     `crop_s` all crops have equal lengths, so that the default collate function applies; a
@@ -182,7 +180,7 @@ def _choose_clips(
         raise UsageError(f"split={split!r}: expected one of {', '.join(SPLITS)}, or None")
     clips = aligned.clips if split is None else aligned.split(split)
     if fold is not None:
-        wanted = [fold] if isinstance(fold, int) else list(fold)
+        wanted = np.atleast_1d(fold).tolist()
         there = sorted(set(clips.fold.tolist()) - {-1})
         clips = clips.take(np.isin(clips.fold, wanted))
         if not len(clips):

@@ -19,7 +19,7 @@ from featreg.datasets.base import UsageError
 
 from .aligned_set import AlignedSet, Clips
 from .clip_reader import ClipReader
-from .prefetch import ReadAhead
+from .prefetch import Prefetcher
 
 Array = npt.NDArray[np.float32]
 
@@ -290,14 +290,14 @@ class EpochOrder:
         return self._batches
 
 
-def crop_loader(crops: Crops, order: EpochOrder, threads: int) -> ReadAhead:
+def crop_loader(crops: Crops, order: EpochOrder, threads: int) -> Prefetcher:
     """Batches of crops in the order of `order`."""
-    return ReadAhead(crops.batch, order, threads)
+    return Prefetcher(crops.batch, order, threads)
 
 
 def chunk_loader(
     chunks: Chunks, clips: Sequence[int], clips_a_batch: int, threads: int
-) -> ReadAhead:
+) -> Prefetcher:
     """Batches of the chunks of the clips `clips`, in order."""
     starts = range(0, len(clips), clips_a_batch)
-    return ReadAhead(chunks.batch, [clips[k : k + clips_a_batch] for k in starts], threads)
+    return Prefetcher(chunks.batch, [clips[k : k + clips_a_batch] for k in starts], threads)
