@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base import Clip, UsageError
-from .decode import PEAK, RATES, SHORTEST_S, cancelled, decode, downmix, too_loud
+from .decode import PEAK, RATES, SHORTEST_S, cancellation, decode, downmix, too_loud
 
 FileOrArray = str | PathLike[str] | npt.ArrayLike
 
@@ -62,7 +62,7 @@ def mono_signal(
     loudest, peak = float(np.abs(channels).max()), float(np.abs(signal).max())
     if peak > PEAK:
         raise UsageError(f"audio: {too_loud(peak)}")
-    if channels.shape[1] > 1 and (reason := cancelled(loudest, peak)):
+    if channels.shape[1] > 1 and (reason := cancellation(peak, loudest)):
         raise UsageError(f"audio: {reason}")
     return signal, rate
 
