@@ -189,7 +189,8 @@ class FeatureExtractor:
         audio
             The path of an audio file; an array of shape (samples,) or (samples, channels), floats
             nominally in [-1, 1] or int16 or int32; or a list of either. Channels are averaged and
-            the result is resampled to `sample_rate`. The clips of a list share batches.
+            the result is resampled to the extractor's rate. The clips of a list share batches.
+            Silent audio is accepted.
         sample_rate
             Rate of the arrays in Hz; not used for files, which state their own.
 
