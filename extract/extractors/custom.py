@@ -101,12 +101,14 @@ class WholeClip(Extractor):
         return self.checked(rows, f"{self.name} gave", len(signal) / self.sample_rate)
 
     def checked(self, rows: Array, what: str, duration_s: float) -> Array:
-        """`rows` as they are stored.
+        """`rows` in the type in which they are stored.
+
+        Whether they are finite is checked where they are delivered: see `Batcher`.
 
         Parameters
         ----------
         rows
-            Should have shape (rows, dim), at least one row, and finite numbers.
+            Should have shape (rows, dim), at least one row, and numbers within `dtype`.
         what
             Begins the sentence of an error: "chroma gave".
         duration_s
@@ -134,12 +136,15 @@ class WholeClip(Extractor):
                 f"{max(1, math.ceil(expected))} at a hop of {self.timing.hop_s:g} s; "
                 "is the hop right?",
             )
-        with np.errstate(over="ignore"):  # what overflows is infinite, and said to be
-            stored = rows.astype(self.dtype)
-        if not np.isfinite(stored).all():
-            row = int(np.flatnonzero(~np.isfinite(stored).all(axis=1))[0])
-            raise ClipError("extract", f"{what} a value that is not finite in row {row}")
-        return stored
+        dtype = np.dtype(self.dtype)
+        if dtype.kind in "iu":
+            lowest, highest = np.iinfo(dtype).min, np.iinfo(dtype).max
+            if not ((rows >= lowest) & (rows <= highest)).all():
+                raise ClipError(
+                    "extract", f"{what} values that are not from {lowest} to {highest} ({dtype})"
+                )
+        with np.errstate(over="ignore"):  # what overflows is infinite, and found later
+            return rows.astype(dtype)
 
     # What goes through batches are rows that are computed already.
 
