@@ -140,7 +140,7 @@ _OWN: dict[str, dict[str, Damage]] = {
 def _damages(name: str, kit: Kit) -> Iterator[tuple[str, Damage]]:
     yield from ANY_FILE.items()
     yield from _OWN.get(Path(name).suffix, {}).items()
-    for number in range(16):
+    for number in range(10):
         yield f"flip-{number}", flip
         if name.endswith(".json"):
             yield f"without-{number}", _json(_without)

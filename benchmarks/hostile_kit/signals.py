@@ -23,7 +23,7 @@ ACCURACY = {
 }  # fmt: skip
 
 # Coded in blocks of so many samples: the last one may be filled up with zeros.
-BLOCKS = {"IMA_ADPCM": 2048, "MS_ADPCM": 2048, "GSM610": 320, "G721_32": 120, "G723_24": 120,
+BLOCKS = {"IMA_ADPCM": 4096, "MS_ADPCM": 4096, "GSM610": 640, "G721_32": 120, "G723_24": 120,
           "G723_40": 120, "NMS_ADPCM_16": 160, "NMS_ADPCM_24": 160, "NMS_ADPCM_32": 160,
           "MPEG_LAYER_I": 384 * 8, "MPEG_LAYER_II": 1152 * 4}  # fmt: skip
 
@@ -53,14 +53,20 @@ def write(path: Path, signal: Array, rate: int, **options: object) -> Path:
     return path
 
 
-def error(found: Array, truth: Array) -> float:
-    """RMS of the difference over RMS of the truth, over as many samples as both have."""
+def level(signal: Array) -> float:
+    """The RMS of a signal."""
+    return float(np.sqrt(np.mean(signal**2))) if len(signal) else 0.0
+
+
+def error(found: Array, truth: Array, loud: float | None = None) -> float:
+    """RMS of the difference over that of the truth, or over `loud`, where both have samples."""
     n = min(len(found), len(truth))
-    scale = np.sqrt(np.mean(truth[:n] ** 2)) if n else 0.0
-    return float(np.sqrt(np.mean((found[:n] - truth[:n]) ** 2)) / max(scale, 1e-9)) if n else 0.0
+    return level(found[:n] - truth[:n]) / max(level(truth[:n]) if loud is None else loud, 1e-9)
 
 
-def differs(found: Array, truth: Array, accuracy: float, excess: int = 0) -> str:
+def differs(
+    found: Array, truth: Array, accuracy: float, excess: int = 0, loud: float | None = None
+) -> str:
     """How `found` is not `truth`, empty if it is: its length, its place, its values.
 
     Parameters
@@ -71,17 +77,19 @@ def differs(found: Array, truth: Array, accuracy: float, excess: int = 0) -> str
         Largest relative error.
     excess
         Samples that may come after the truth.
+    loud
+        RMS of the signal of which the truth is a part, which may be a quiet one.
     """
     found = np.asarray(found, np.float64)
     if not len(truth) <= len(found) <= len(truth) + excess:
         return f"{len(found)} samples instead of {len(truth)}"
-    here = error(found, truth)
+    here = error(found, truth, loud)
     if not here <= accuracy:
         return f"relative error {here:.3g}, expected at most {accuracy:g}"
     if len(truth) > 2000 and here > 1e-3:
         for lag in (-3, -2, -1, 1, 2, 3):
             a, b = found[max(0, lag) :], truth[max(0, -lag) :]
-            if error(a[: len(truth) - 8], b[: len(truth) - 8]) < 0.8 * here:
+            if error(a[: len(truth) - 8], b[: len(truth) - 8], loud) < 0.8 * here:
                 return f"shifted by {lag} samples"
     return ""
 
