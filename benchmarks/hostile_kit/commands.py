@@ -143,15 +143,15 @@ def failures(work: Path) -> dict[str, str]:
     return found
 
 
-def contents(work: Path) -> dict[str, object]:
-    """Every dataset and attribute of every shard, byte for byte."""
+def contents(work: Path, part: str) -> dict[str, object]:
+    """Every dataset and attribute of the shards in a part of it, ``native`` or ``aligned``."""
     found: dict[str, object] = {}
 
     def add(name: str, item: object, path: Path) -> None:
         if isinstance(item, h5py.Dataset):
             found[f"{path.relative_to(work)}/{name}"] = item[()].tobytes()
 
-    for path in sorted(work.glob("*/*/*/*.h5")):
+    for path in sorted(work.glob(f"*/{part}/*/*.h5")):
         with h5py.File(path) as file:
             file.visititems(functools.partial(add, path=path))
             found |= {f"{path.relative_to(work)}@{k}": str(v) for k, v in file.attrs.items()}

@@ -127,7 +127,7 @@ def _value(base: Path, change: object, subtype: str, must: str, folder: Path) ->
         if must == "refuse" and "odd.wav" not in done.err:  # silence may have a score, and a word
             return Result(WRONG, "accepted without a word, expected a refusal")
         return Result(RIGHT if done.status == 0 else WRONG, f"status {done.status}")
-    if must == "accept":
+    if must == "accept":  # the score of what is clipped or scaled is the model's
         return Result(WRONG, f"refused: {done.err.strip()}")
     return refused(done, str(odd))
 

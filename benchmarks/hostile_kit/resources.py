@@ -87,11 +87,8 @@ def _complete(base: Path, work: Path, command: str, group: str, words: list[obje
         )
         return Result(RIGHT) if old == new else Result(WRONG, f"again: test {new}")
     if command in _WRITERS:
-        part = "/native/" if command == "extract" else "/aligned/"
-        old, new = (
-            {name: value for name, value in contents(each).items() if part in name}
-            for each in (base, work)
-        )
+        part = "native" if command == "extract" else "aligned"
+        old, new = contents(base, part), contents(work, part)
         if old != new:
             off = [name for name in old.keys() | new.keys() if old.get(name) != new.get(name)]
             return Result(WRONG, f"again: {len(off)} others, {sorted(off)[0]} among them")

@@ -64,10 +64,10 @@ def _try(
 def _same(base: Path, work: Path, part: str, done: Done) -> Result:
     """Whether every shard of a part holds what it held before the damage."""
     try:
-        found = {name: value for name, value in contents(work).items() if f"/{part}/" in name}
+        found = contents(work, part)
     except Exception as error:
         return Result(WRONG, f"status 0, but a shard cannot be read: {error}")
-    truth = {name: value for name, value in contents(base).items() if f"/{part}/" in name}
+    truth = contents(base, part)
     off = sorted(name for name in truth.keys() | found.keys() if truth.get(name) != found.get(name))
     return Result(WRONG, f"status 0, but {off[0]} differs: {done.last}") if off else Result(RIGHT)
 
