@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .commands import Done, call
+from .commands import call
 from .signals import sweep, write
 
 RATE = 16000
@@ -54,8 +54,10 @@ def build(
     process = context.Process(target=_build, args=(folder, runs, classes))
     process.start()
     process.join()
-    if process.exitcode:
-        raise RuntimeError(f"the working folder could not be made: status {process.exitcode}")
+    reason = folder / "reason"
+    if process.exitcode or reason.exists():
+        said = reason.read_text() if reason.exists() else f"status {process.exitcode}"
+        raise RuntimeError(f"the working folder could not be made: {said}")
     if "half" in runs:
         _interrupt(folder / "work")
     return folder / "work"
@@ -89,16 +91,14 @@ def _build(folder: Path, runs: Sequence[str], classes: tuple[str, str]) -> None:
             number += 1
     (folder / "list.csv").write_text("\n".join(lines) + "\n")
     work = folder / "work"
-    _well(call("prep", *extract(folder, work)))
-    _well(call("prep", "align", "--resolution", 0.1, "--work", work))
-    for name in runs:
-        if name != "half":
-            _well(call("train", *run_words(name, work)))
-
-
-def _well(done: Done) -> None:
-    if done.status:
-        raise RuntimeError(done.last)
+    commands = [("prep", extract(folder, work))]
+    commands += [("prep", ["align", "--resolution", 0.1, "--work", work])]
+    commands += [("train", run_words(name, work)) for name in runs if name != "half"]
+    for command, words in commands:
+        done = call(command, *words)
+        if done.status:
+            (folder / "reason").write_text(done.last)
+            return
 
 
 def _interrupt(work: Path) -> None:
