@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -111,9 +112,19 @@ def build_extractors(specs: Sequence[FeatureSpec], threads: int = 1) -> list[Ext
 @cache
 def _build(spec: FeatureSpec) -> Extractor:
     found, config = extractor_class(spec.name, spec.source), spec.config
-    if isinstance(config, tuple):
-        config = found.Config(**dict(config))
-    return found(config, dict(spec.weights), spec.device, spec.precision)
+    with _named_faults(spec.source):
+        if isinstance(config, tuple):
+            config = found.Config(**dict(config))
+        return found(config, dict(spec.weights), spec.device, spec.precision)
+
+
+def _named_faults(source: str) -> AbstractContextManager[None]:
+    """Errors of a user's class on one line each; see `custom.named_faults`."""
+    if ":" not in source:
+        return nullcontext()
+    from .custom import named_faults
+
+    return named_faults(source)
 
 
 def make_specs(
@@ -161,25 +172,26 @@ def make_specs(
     files = parse_overrides(overrides)
     specs = []
     for name, source in sources.items():
-        extractor = extractor_class(name, source)
-        config = make_config(name, settings.get(name, {}), dataset.content, source)
-        if extractor.trained_on(config) == dataset.name:
-            raise UsageError(
-                f"{name} with these settings was trained on {dataset.name} itself, so its "
-                "features know the test clips; choose other weights with --set"
+        with _named_faults(source):
+            extractor = extractor_class(name, source)
+            config = make_config(name, settings.get(name, {}), dataset.content, source)
+            if extractor.trained_on(config) == dataset.name:
+                raise UsageError(
+                    f"{name} with these settings was trained on {dataset.name} itself, so its "
+                    "features know the test clips; choose other weights with --set"
+                )
+            weights = tuple(
+                (key, locate(key, files))
+                for key in extractor.weight_names(config)
+                if fetch or is_here(key, files)
             )
-        weights = tuple(
-            (key, locate(key, files))
-            for key in extractor.weight_names(config)
-            if fetch or is_here(key, files)
-        )
-        if ":" in source:
-            config = tuple((each.name, getattr(config, each.name)) for each in fields(config))
-        specs.append(FeatureSpec(name, config, weights, device, precision, source))
-        if source:
-            from .custom import check_complete
+            if ":" in source:
+                config = tuple((each.name, getattr(config, each.name)) for each in fields(config))
+            specs.append(FeatureSpec(name, config, weights, device, precision, source))
+            if source:
+                from .custom import check_complete
 
-            check_complete(f"--features {features}", specs[-1].extractor())
+                check_complete(f"--features {features}", specs[-1].extractor())
     return tuple(specs)
 
 
