@@ -13,6 +13,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from featreg.datasets.base import Content, Dataset, UsageError
+from featreg.datasets.console import warn
 
 from .base import Extractor, Precision
 
@@ -23,6 +24,9 @@ FEATURES: dict[str, tuple[str, str]] = {
     "openl3": (".openl3", "OpenL3"),
     "musicnn": (".musicnn", "Musicnn"),
 }
+
+# Features whose networks run on the convolutions of `conv.winograd`.
+WINOGRAD = ("vggish", "openl3")
 
 # The signal that the model hears is kept beside whatever else is asked for.
 AUDIO = "audio"
@@ -192,6 +196,13 @@ def make_specs(
                 from .custom import check_complete
 
                 check_complete(f"--features {features}", specs[-1].extractor())
+    if device == "cpu" and any(sources.get(name) == "" for name in WINOGRAD):
+        import torch
+
+        from ..conv.grouped_matmul import why_slow
+
+        if why := why_slow(getattr(torch, precision)):
+            warn(why)
     return tuple(specs)
 
 
