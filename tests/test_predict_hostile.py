@@ -21,13 +21,13 @@ from kit import make_clip, tone, write
 from synthetic import RATE
 from toy_runs import CLASSES, call, noise
 
+from featreg import load_model
 from featreg.datasets.audio.decode import decode
 from featreg.datasets.audio.pcm16 import from_pcm16, to_pcm16
 from featreg.datasets.base import ClipError, FeatregError
 from featreg.extract.extractors.base import Array
 from featreg.extract.extractors.waveform import Waveform, WaveformConfig
 from featreg.extract.pipeline.decode import DecodedClip, DecodeOptions, decode_clip
-from featreg.train import load
 from featreg.train.deploy import classifier
 from featreg.train.deploy.classifier import Classifier
 from featreg.train.deploy.model_file import read_model, write_model
@@ -184,14 +184,14 @@ def test_one_bad_file_never_loses_the_others(
 ) -> None:
     for name in "abc":
         write(tmp_path / f"{name}.wav", noise(1.0), RATE)
-    whole = classifier.decode
+    whole = classifier.mono_signal
 
-    def fail(clip: Any) -> Any:
-        if clip.path.name == "b.wav":
+    def fail(audio: Any, sample_rate: int | None = None) -> Any:
+        if Path(audio).name == "b.wav":
             raise error
-        return whole(clip)
+        return whole(audio, sample_rate)
 
-    monkeypatch.setattr(classifier, "decode", fail)
+    monkeypatch.setattr(classifier, "mono_signal", fail)
     result = call(work, "predict", tmp_path, "--run", "trained", "--format", format)
     assert result.exit_code == 1
     assert "a.wav" in result.stdout
@@ -236,7 +236,7 @@ def test_probabilities_that_are_not_finite_are_no_result(
     assert result.exit_code != 0
     assert "finite" in result.stderr
     with pytest.raises(FeatregError, match="finite"):
-        load(path).predict(noise(1.0))
+        load_model(path).predict(noise(1.0), RATE)
 
 
 def test_what_decoders_print_is_left_out(

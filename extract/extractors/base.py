@@ -31,6 +31,13 @@ class Quantization:
     scale: float = 1.0
     offset: float = 0.0
 
+    def values(self, stored: Array) -> Signal:
+        """The values that stored integers or floats stand for, float32."""
+        values: Signal = stored.astype(np.float32, copy=False)
+        if self != Quantization():
+            values = values * np.float32(self.scale) + np.float32(self.offset)
+        return values
+
 
 class Extractor(ABC):
     """A mono signal in, an array of shape (rows, dim) out.

@@ -162,10 +162,10 @@ def make_specs(
         If a feature, a setting or a value is unknown, or the weights were trained on
         this very dataset: its test clips would not be unseen.
     """
-    from ..weights.cache import is_here, locate, parse_overrides
+    from ..weights.cache import parse_overrides
 
     settings = parse_settings(assignments)
-    sources = {AUDIO: "", **_find_sources(parse_names(features), settings)}
+    sources = {AUDIO: "", **find_sources(parse_names(features), settings)}
     if BACKENDS[backend]:
         if "openl3" not in sources:
             raise UsageError(f"--backend {backend}: openl3 is not among --features {features}")
@@ -177,21 +177,13 @@ def make_specs(
     specs = []
     for name, source in sources.items():
         with _named_faults(source):
-            extractor = extractor_class(name, source)
             config = make_config(name, settings.get(name, {}), dataset.content, source)
-            if extractor.trained_on(config) == dataset.name:
+            if extractor_class(name, source).trained_on(config) == dataset.name:
                 raise UsageError(
                     f"{name} with these settings was trained on {dataset.name} itself, so its "
                     "features know the test clips; choose other weights with --set"
                 )
-            weights = tuple(
-                (key, locate(key, files))
-                for key in extractor.weight_names(config)
-                if fetch or is_here(key, files)
-            )
-            if ":" in source:
-                config = tuple((each.name, getattr(config, each.name)) for each in fields(config))
-            specs.append(FeatureSpec(name, config, weights, device, precision, source))
+            specs.append(make_spec(name, source, config, files, device, precision, fetch))
             if source:
                 from .custom import check_complete
 
@@ -206,10 +198,48 @@ def make_specs(
     return tuple(specs)
 
 
-def _find_sources(
-    asked: Sequence[str], settings: Mapping[str, Mapping[str, str]]
-) -> dict[str, str]:
-    """Name and source of each feature that was asked for, in order."""
+def make_spec(
+    name: str,
+    source: str,
+    config: Any,
+    files: Mapping[str, Path],
+    device: str,
+    precision: Precision,
+    fetch: bool = True,
+) -> FeatureSpec:
+    """A feature with its weights located.
+
+    Parameters
+    ----------
+    name, source, config
+        See `FeatureSpec`.
+    files
+        Weights to use in place of the published ones, by name or family.
+    device, precision
+        See `Extractor`.
+    fetch
+        Whether weights that are not on this machine are fetched, else left out.
+    """
+    from ..weights.cache import is_here, locate
+
+    weights = tuple(
+        (key, locate(key, files))
+        for key in extractor_class(name, source).weight_names(config)
+        if fetch or is_here(key, files)
+    )
+    if ":" in source:
+        config = tuple((each.name, getattr(config, each.name)) for each in fields(config))
+    return FeatureSpec(name, config, weights, device, precision, source)
+
+
+def find_sources(asked: Sequence[str], settings: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Name and source of each feature in `asked`, in order.
+
+    Raises
+    ------
+    UsageError
+        If a feature is unknown, or a name is taken or cannot be a folder's.
+    """
     sources: dict[str, str] = {}
     for word in asked:
         name, source = word, ""

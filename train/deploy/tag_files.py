@@ -81,7 +81,7 @@ def tag(model: Classifier, file: Path, hop_s: float | None) -> list[Tagged] | Fa
     """
     try:
         if hop_s is None:
-            return [Tagged(file, model.predict(file))]
+            return [Tagged(file, model.probabilities(file))]
         return [
             Tagged(file, probability, float(start), float(end))
             for start, end, probability in zip(
