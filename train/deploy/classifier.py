@@ -19,7 +19,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from featreg.datasets.audio.decode import SHORTEST_S, decode, resample
+from featreg.datasets.audio.decode import (
+    PEAK,
+    SHORTEST_S,
+    cancellation,
+    decode,
+    resample,
+    too_loud,
+)
 from featreg.datasets.base import Clip, FeatregError, Task, UsageError
 
 from ..data.crops import chunk_starts, repeated
@@ -175,7 +182,7 @@ class Classifier:
             rate = rate or self.sample_rate
             signal = _checked(audio, rate)
         signal = resample(signal, rate, self.sample_rate, self.card.resampler)
-        stored = np.rint(np.clip(signal, -1, 1) * 32767)
+        stored = np.rint(signal * 32767)  # `resample` has clipped it
         heard: Array = stored.astype(np.float32) / np.float32(32767)
         return heard
 
@@ -210,6 +217,8 @@ def _checked(audio: npt.ArrayLike, rate: int) -> Array:
             "audio: expected floats in [-1, 1] of shape (samples,) or (samples, channels), found "
             f"{signal.dtype} of shape {signal.shape}"
         )
+    loudest = float(np.abs(signal).max(initial=0.0))
+    channels = 1 if signal.ndim == 1 else signal.shape[1]
     signal = signal if signal.ndim == 1 else signal.mean(axis=1)
     if len(signal) < SHORTEST_S * rate:
         raise FeatregError(
@@ -219,4 +228,9 @@ def _checked(audio: npt.ArrayLike, rate: int) -> Array:
     if not np.isfinite(signal).all():
         at = int(np.flatnonzero(~np.isfinite(signal))[0])
         raise FeatregError(f"audio: a value is not finite, at sample {at}")
+    peak = float(np.abs(signal).max())
+    if peak > PEAK:
+        raise FeatregError(f"audio: {too_loud(peak)}")
+    if channels > 1 and (reason := cancellation(peak, loudest)):
+        raise FeatregError(f"audio: {reason}")
     return signal.astype(np.float32)

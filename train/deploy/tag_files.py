@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featreg.datasets.base import ClipError
+from featreg.datasets.base import Clip, ClipError
+from featreg.extract.pipeline.decoder_pool import decode_apart
 
 from .classifier import Classifier
 
@@ -69,13 +70,15 @@ def find_audio(paths: Iterable[Path]) -> Iterator[Path | Failed]:
 
 def tag(model: Classifier, file: Path, hop_s: float | None) -> list[Tagged] | Failed:
     """Predictions of a file: one for all of it, or one every `hop_s` seconds."""
+    nothing = np.empty(0, np.uint8)
     try:
+        signal, rate = decode_apart(Clip(str(file), file, "test", nothing, nothing))
         if hop_s is None:
-            return [Tagged(file, model.predict(file))]
+            return [Tagged(file, model.predict(signal, rate))]
         return [
             Tagged(file, probability, float(start), float(end))
             for start, end, probability in zip(
-                *model.predict_over_time(file, hop_s=hop_s), strict=True
+                *model.predict_over_time(signal, rate, hop_s), strict=True
             )
         ]
     except ClipError as error:
