@@ -20,7 +20,9 @@ from .classifier import Classifier
 
 SUFFIXES = frozenset(
     f".{name}"
-    for name in "aif aifc aiff au caf flac mp3 oga ogg opus rf64 w64 wav".split()  # noqa: SIM905
+    for name in (
+        "aac aif aifc aiff au caf flac m4a mka mp3 mp4 oga ogg opus rf64 w64 wav webm wma".split()  # noqa: SIM905
+    )
 )
 """What a folder is searched for; a file that is named is tried whatever it is called."""
 
