@@ -17,6 +17,7 @@ import click
 import numpy as np
 import soundfile
 
+from featreg.datasets.allocator import keep_memory
 from featreg.datasets.audio.decode import decode
 from featreg.datasets.base import Clip
 
@@ -56,6 +57,7 @@ def main(rounds: int, length_s: float) -> None:
 
     Example: python benchmarks/decode.py --rounds 9
     """
+    keep_memory()  # as in an extraction
     click.echo(f"decoding {length_s:g} s of audio")
     with tempfile.TemporaryDirectory() as folder:
         for name, rate, channels in FILES:

@@ -140,6 +140,8 @@ def test_predictions_over_time_tile_the_clip(model: Classifier) -> None:
         (np.zeros((2, 3, 4)), r"found float64 of shape \(2, 3, 4\)"),
         (np.zeros(100), "expected at least 25 ms, found 100 samples at 16000 Hz"),
         (np.full(16000, np.nan), "not finite, at sample 0"),
+        (np.full(16000, 3e4), "its values reach 30000"),
+        (np.stack([noise(1), -noise(1)], 1), "its channels cancel"),
         (Path("nowhere.wav"), "no file nowhere.wav"),
     ],
 )
