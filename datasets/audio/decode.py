@@ -100,6 +100,16 @@ def too_loud(peak: float) -> str:
     )
 
 
+def cancellation(peak: float, loudest: float) -> str:
+    """What is wrong with channels that reach `loudest`, while their mean reaches `peak`."""
+    if loudest == 0 or peak > max(_CANCELLED * loudest, min(_ROUNDING, loudest / 16)):
+        return ""
+    return (
+        "its channels cancel when they are averaged (opposite phase): they reach "
+        f"{loudest:.3g}, their mean {peak:.2g}; invert one channel, or keep one alone"
+    )
+
+
 def bounds(clip: Clip, rate: int) -> tuple[int, int | None]:
     """First sample of a clip in its file, and the one after its last; None for the file's end."""
     start = round(clip.start_s * rate)
@@ -178,12 +188,8 @@ def downmix(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def _check_cancellation(path: Path, stream: Stream, start: int, stop: int, peak: float) -> None:
     """Refuse a clip whose channels are there, and whose mean is not: read once more to see."""
     loudest = max(float(np.abs(block).max()) for block in stream.blocks(start, stop))
-    if loudest > 0 and peak <= max(_CANCELLED * loudest, min(_ROUNDING, loudest / 16)):
-        raise ClipError(
-            "decode",
-            f"{path}: its channels cancel when they are averaged (opposite phase): they reach "
-            f"{loudest:.3g}, their mean {peak:.2g}; invert one channel, or keep one alone",
-        )
+    if reason := cancellation(peak, loudest):
+        raise ClipError("decode", f"{path}: {reason}")
 
 
 def resample(

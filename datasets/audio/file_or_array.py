@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base import Clip, UsageError
-from .decode import SHORTEST_S, decode, downmix
+from .decode import PEAK, SHORTEST_S, cancellation, decode, downmix, too_loud
 
 FileOrArray = str | PathLike[str] | npt.ArrayLike
 
@@ -40,7 +40,8 @@ def mono_signal(
     ClipError
         If the file cannot be decoded; see `decode`.
     UsageError
-        If no rate is given with an array, or the array holds no audio.
+        If no rate is given with an array, or the array holds no audio: values beyond 8 that
+        seem to be integers, or channels that cancel when they are averaged; see `decode`.
     """
     if isinstance(audio, (str, PathLike)):
         nothing = np.empty(0, np.uint8)
@@ -59,6 +60,11 @@ def mono_signal(
     if not np.isfinite(signal).all():
         at = int(np.flatnonzero(~np.isfinite(signal))[0])
         raise UsageError(f"audio: sample {at} ({at / rate:.3f} s) is not a finite number")
+    peak = float(np.abs(signal).max())
+    if peak > PEAK:
+        raise UsageError(f"audio: {too_loud(peak)}")
+    if samples.ndim == 2 and (reason := cancellation(peak, float(np.abs(samples).max()))):
+        raise UsageError(f"audio: {reason}")
     return signal, rate
 
 

@@ -267,9 +267,8 @@ class Classifier:
                 f"audio, expected at most {LONGEST_S / 3600:.0f} h; cut it, or correct the rate"
             )
         stored = to_pcm16(resample(signal, rate, self.sample_rate, self.card.resampler))
-        if not stored.any():
-            source = audio if isinstance(audio, (str, PathLike)) else "audio"
-            warn(f"{source}: all samples are zero; the model's output is that of silence")
+        if isinstance(audio, (str, PathLike)) and not stored.any():
+            warn(f"{audio}: all samples are zero; the model's output is that of silence")
         return from_pcm16(stored)
 
     def _pieces(self, signal: Array, starts: Sequence[int]) -> Iterator[Tensor]:
