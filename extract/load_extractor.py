@@ -235,7 +235,9 @@ class FeatureExtractor:
             found.append(self._decoded(outcome))
         return found
 
-    def _decoded(self, stored: Array) -> Embeddings:
+    def _decoded(self, stored: Array | ClipError) -> Embeddings:
         """Values and times of frames as they would be stored."""
+        if isinstance(stored, ClipError):
+            raise stored
         values = self._extractor.quantization.values(stored)
         return values, self._extractor.timing.centers(len(values))

@@ -122,7 +122,7 @@ def test_a_release_that_hears_or_aligns_otherwise_redoes_what_it_touches(
     monkeypatch.setattr("featreg.extract.alignment.align_shards.REVISION", 2)
     assert len(align(tmp_path)) == 3
     assert align(tmp_path) == []
-    monkeypatch.setattr("featreg.datasets.audio.decode.REVISION", 2)
+    monkeypatch.setattr("featreg.datasets.audio.decode.REVISION", 1000)
     jobs = make_plan(dataset, DatasetDir(tmp_path / "tones"), REQUEST).jobs
     assert {reason for job in jobs for reason in job.reasons} == {"audio_revision was 1, now 2"}
     assert len(jobs) == 3

@@ -176,6 +176,10 @@ def test_what_is_no_audio_is_refused(model: Classifier) -> None:
         model.predict(Path("nowhere.wav"))
     with pytest.raises(UsageError, match="sample_rate"):
         model.embed(noise(1.0))
+    with pytest.raises(UsageError, match="its values reach 30000"):
+        model.predict(np.full(16000, 3e4), RATE)
+    with pytest.raises(UsageError, match="its channels cancel"):
+        model.predict(np.stack([noise(1), -noise(1)], 1), RATE)
 
 
 def test_a_hop_of_nothing_is_refused(model: Classifier) -> None:

@@ -97,7 +97,10 @@ class AvStream:
             if not container.streams.audio:
                 raise ClipError("decode", f"{path} has no audio stream")
             audio = container.streams.audio[0]
-            self.rate, self.channels = int(audio.rate or 0), int(audio.channels)
+            codec = audio.codec_context
+            if codec is None or not codec.sample_rate:
+                raise ClipError("decode", f"{path}: FFmpeg does not know its audio encoding")
+            self.rate, self.channels = int(codec.sample_rate), int(codec.channels)
             self.samples: int | None = None
             self._length = 0
             if audio.duration is not None:

@@ -18,9 +18,11 @@ Block = npt.NDArray[np.float32]
 
 BLOCK = 1 << 18
 
-# Of these, libsndfile finds every sample exactly. It starts others with a decoder that lacks
-# what came before (mp3, Opus), at a wrong sample (the last page of Vorbis), or not at all (GSM).
-_SEEKABLE = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+# In these containers and encodings libsndfile finds every sample exactly. In others it starts with
+# a decoder that lacks what came before (mp3, Opus), at a wrong sample (the last page of Vorbis), or
+# not at all (GSM).
+_CONTAINERS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC")
+_ENCODINGS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 
 
 class Stream(Protocol):
@@ -96,13 +98,16 @@ class SndfileStream:
             frames = int(file.frames)
             if lead is None:
                 exact = soundfile.SoundFile.seekable(file)
-                exact = exact and file.subtype.startswith(_SEEKABLE)
+                exact = exact and file.format in _CONTAINERS
+                exact = exact and file.subtype.startswith(_ENCODINGS)
                 self._lead = (lambda sample: sample) if exact else (lambda sample: 0)
         self.samples: int | None = frames if declared is None else declared
 
     def _open(self) -> _Sequential:
         source = self._source
-        return _Sequential(io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source))
+        if isinstance(source, bytes):
+            return _Sequential(io.BytesIO(source))
+        return _Sequential(os.fsencode(source))  # a name need not be UTF-8
 
     def blocks(self, start: int, stop: int | None) -> Iterator[Block]:
         """See `Stream`."""

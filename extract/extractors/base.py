@@ -188,7 +188,11 @@ class Extractor(ABC):
         """
 
     def quantize(self, values: Array) -> Array:
-        """Frames as they are stored: what `network` returned, as `dtype`."""
+        """Frames as they are stored: what `network` returned, as `dtype`.
+
+        An extractor that stores integers scales and clips here, so that NaN in what `network`
+        returned is still found.
+        """
         return values.astype(self.dtype, copy=False)
 
     def extract(self, signal: Signal, clip_id: str = "") -> Array:
@@ -297,7 +301,7 @@ class Batcher:
         extractor.load()
         try:
             with self._watched():
-                values = extractor.network(batch)
+                values = np.asarray(extractor.network(batch))
         except ClipError as error:
             raise RuntimeError(
                 f"{extractor.name}: `network` raised a ClipError, but a batch holds frames of "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from featreg.datasets.base import Content, Dataset, UsageError
+from featreg.datasets.console import warn
 
 from .base import Extractor, Precision
 
@@ -22,6 +24,9 @@ FEATURES: dict[str, tuple[str, str]] = {
     "openl3": (".openl3", "OpenL3"),
     "musicnn": (".musicnn", "Musicnn"),
 }
+
+# Features whose networks run on the convolutions of `conv.winograd`.
+WINOGRAD = ("vggish", "openl3")
 
 # The signal that the model hears is kept beside whatever else is asked for.
 AUDIO = "audio"
@@ -111,9 +116,19 @@ def build_extractors(specs: Sequence[FeatureSpec], threads: int = 1) -> list[Ext
 @cache
 def _build(spec: FeatureSpec) -> Extractor:
     found, config = extractor_class(spec.name, spec.source), spec.config
-    if isinstance(config, tuple):
-        config = found.Config(**dict(config))
-    return found(config, dict(spec.weights), spec.device, spec.precision)
+    with _named_faults(spec.source):
+        if isinstance(config, tuple):
+            config = found.Config(**dict(config))
+        return found(config, dict(spec.weights), spec.device, spec.precision)
+
+
+def _named_faults(source: str) -> AbstractContextManager[None]:
+    """Errors of a user's class on one line each; see `custom.named_faults`."""
+    if ":" not in source:
+        return nullcontext()
+    from .custom import named_faults
+
+    return named_faults(source)
 
 
 def make_specs(
@@ -161,17 +176,25 @@ def make_specs(
     files = parse_overrides(overrides)
     specs = []
     for name, source in sources.items():
-        config = make_config(name, settings.get(name, {}), dataset.content, source)
-        if extractor_class(name, source).trained_on(config) == dataset.name:
-            raise UsageError(
-                f"{name} with these settings was trained on {dataset.name} itself, so its "
-                "features know the test clips; choose other weights with --set"
-            )
-        specs.append(make_spec(name, source, config, files, device, precision, fetch))
-        if source:
-            from .custom import check_complete
+        with _named_faults(source):
+            config = make_config(name, settings.get(name, {}), dataset.content, source)
+            if extractor_class(name, source).trained_on(config) == dataset.name:
+                raise UsageError(
+                    f"{name} with these settings was trained on {dataset.name} itself, so its "
+                    "features know the test clips; choose other weights with --set"
+                )
+            specs.append(make_spec(name, source, config, files, device, precision, fetch))
+            if source:
+                from .custom import check_complete
 
-            check_complete(f"--features {features}", specs[-1].extractor())
+                check_complete(f"--features {features}", specs[-1].extractor())
+    if device == "cpu" and any(sources.get(name) == "" for name in WINOGRAD):
+        import torch
+
+        from ..conv.grouped_matmul import why_slow
+
+        if why := why_slow(getattr(torch, precision)):
+            warn(why)
     return tuple(specs)
 
 

@@ -84,7 +84,6 @@ def predict_command(
         train predict song.mp3 more-songs/ --run demo-conreg-musicnn-a1-s0
         train predict song.mp3 --hop 1 --format csv > song.csv
     """
-    from featreg.datasets.audio.decoder_messages import without_decoder_messages
     from featreg.datasets.base import FeatregError, UsageError
 
     from ..deploy.classifier import load_model
@@ -108,7 +107,7 @@ def predict_command(
         click.echo(csv_header(model.classes, hop_s is not None))
     found, failed, everything = [], 0, list(find_audio(files))
     several = progress("predicting", len(everything)) if len(everything) > 1 else nullcontext()
-    with without_decoder_messages(), several as advance:
+    with several as advance:
         for each in everything:
             outcome = each if isinstance(each, Failed) else tag(model, each, hop_s)
             if advance is not None:

@@ -267,9 +267,8 @@ class Classifier:
                 f"audio, expected at most {LONGEST_S / 3600:.0f} h; cut it, or correct the rate"
             )
         stored = to_pcm16(resample(signal, rate, self.sample_rate, self.card.resampler))
-        if not stored.any():
-            source = audio if isinstance(audio, (str, PathLike)) else "audio"
-            warn(f"{source}: silent: all samples are zero, so its probabilities say nothing of it")
+        if isinstance(audio, (str, PathLike)) and not stored.any():
+            warn(f"{audio}: all samples are zero; the model's output is that of silence")
         return from_pcm16(stored)
 
     def _pieces(self, signal: Array, starts: Sequence[int]) -> Iterator[Tensor]:
@@ -297,9 +296,9 @@ class Classifier:
                 output = self._tagger(batch.to(self._device))
                 found.append([part.float().cpu() for part in output])
         outputs = Output(*(torch.cat(parts) for parts in zip(*found, strict=True)))
-        if not all(part.isfinite().all() for part in outputs):
+        if not all(torch.isfinite(part).all() for part in outputs):
             raise FeatregError(
-                f"{self.card.name}: its outputs are not finite; its weights are damaged, or its "
-                "training diverged: use another run"
+                f"{self.card.name}: the network's output is not finite; its weights are damaged, "
+                "or its training diverged: use another run"
             )
         return outputs

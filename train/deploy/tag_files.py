@@ -13,13 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featreg.datasets.base import ClipError, FeatregError
+from featreg.datasets.audio.pcm16 import to_pcm16
+from featreg.datasets.base import Clip, ClipError, FeatregError
+from featreg.datasets.console import warn
+from featreg.extract.pipeline.decoder_pool import decode_apart
 
 from .classifier import Classifier
 
 SUFFIXES = frozenset(
     f".{name}"
-    for name in "aif aifc aiff au caf flac mp3 oga ogg opus rf64 w64 wav".split()  # noqa: SIM905
+    for name in (
+        "aac aif aifc aiff au caf flac m4a mka mp3 mp4 oga ogg opus rf64 w64 wav webm wma".split()  # noqa: SIM905
+    )
 )
 """What a folder is searched for; a file that is named is tried whatever it is called."""
 
@@ -77,15 +82,19 @@ def _is_folder(path: Path) -> bool:
 def tag(model: Classifier, file: Path, hop_s: float | None) -> list[Tagged] | Failed:
     """Predictions of a file: one for all of it, or one every `hop_s` seconds.
 
-    Whatever goes wrong with a file is its failure alone.
+    Whatever goes wrong with a file is its failure alone. A silent one is named in the log.
     """
+    nothing = np.empty(0, np.uint8)
     try:
+        signal, rate = decode_apart(Clip(str(file), file, "test", nothing, nothing))
+        if not to_pcm16(signal).any():
+            warn(f"{file}: all samples are zero; the model's output is that of silence")
         if hop_s is None:
-            return [Tagged(file, model.probabilities(file))]
+            return [Tagged(file, model.probabilities(signal, rate))]
         return [
             Tagged(file, probability, float(start), float(end))
             for start, end, probability in zip(
-                *model.predict_over_time(file, hop_s=hop_s), strict=True
+                *model.predict_over_time(signal, rate, hop_s), strict=True
             )
         ]
     except ClipError as error:
