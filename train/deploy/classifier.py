@@ -19,14 +19,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from featreg.datasets.audio.decode import (
-    PEAK,
-    SHORTEST_S,
-    cancellation,
-    decode,
-    resample,
-    too_loud,
-)
+from featreg.datasets.audio.decode import SHORTEST_S, decode, resample
+from featreg.datasets.audio.levels import PEAK, cancellation, too_loud
 from featreg.datasets.base import Clip, FeatregError, Task, UsageError
 
 from ..data.crops import chunk_starts, repeated
