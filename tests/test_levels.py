@@ -10,7 +10,8 @@ import soundfile
 from kit import make_clip
 from sweeps import Samples, sweep
 
-from featreg.datasets.audio.decode import PEAK, decode, resample
+from featreg.datasets.audio.decode import decode, resample
+from featreg.datasets.audio.levels import PEAK
 from featreg.datasets.base import Clip, ClipError
 from featreg.extract.extractors.waveform import Waveform, WaveformConfig
 from featreg.extract.pipeline.decode import SILENCE, DecodedClip, DecodeOptions, decode_clip

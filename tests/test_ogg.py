@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -90,8 +91,22 @@ def test_what_follows_the_last_page_is_no_audio(ogg: bytes, tmp_path: Path) -> N
     np.testing.assert_array_equal(heard(tmp_path / "b.ogg", ogg + b"TAG".ljust(128)), expected)
 
 
-def test_streams_at_the_same_time_are_named(ogg: bytes, tmp_path: Path) -> None:
-    other = encoded("OGG", "VORBIS", sweep(1.0, 16000, seed=1))
-    data = ogg[: pages(ogg)[1]] + other[: pages(other)[1]] + ogg[pages(ogg)[1] :]
-    with pytest.raises(ClipError, match=r"a\.ogg"):
+def multiplexed(first: bytes, other: bytes) -> bytes:
+    """Two streams at the same time, as sound and pictures of a video."""
+    a, b = pages(first)[1], pages(other)[1]
+    return first[:a] + other[:b] + first[a:] + other[b:]
+
+
+def test_streams_at_the_same_time_need_another_decoder(
+    ogg: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = multiplexed(ogg, encoded("OGG", "VORBIS", sweep(1.0, 16000, seed=1)))
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ClipError, match=r"a\.ogg is Ogg with several streams.*pip install"):
         heard(tmp_path / "a.ogg", data)
+    damaged = bytearray(data)
+    damaged[len(data) // 2] ^= 1
+    with pytest.raises(ClipError, match=r"a\.ogg is damaged after .* wrong checksum"):
+        heard(tmp_path / "a.ogg", bytes(damaged))
+    with pytest.raises(ClipError, match=r"a\.ogg breaks off"):
+        heard(tmp_path / "a.ogg", data[: pages(data)[-1]])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from kit import make_clip
 from sweeps import Samples, encoded, heard, sweep
-from test_ogg import pages
+from test_ogg import multiplexed
 
 from featreg.datasets.base import ClipError
 from featreg.extract.pipeline.decode import length_s
@@ -93,8 +93,7 @@ def test_a_part_of_it_is_refused(tmp_path: Path, file: Any, part: float) -> None
 def test_an_ogg_of_two_streams_gives_its_first(tmp_path: Path) -> None:
     first = encoded("OGG", "VORBIS", sweep(2.0), 16000)
     other = encoded("OGG", "VORBIS", sweep(1.0, seed=1), 16000)
-    data = first[: pages(first)[1]] + other[: pages(other)[1]]
-    data += first[pages(first)[1] :] + other[pages(other)[1] :]
+    data = multiplexed(first, other)
     signal = heard(tmp_path / "a.ogv", data)
     expected = heard(tmp_path / "a.ogg", first)
     np.testing.assert_allclose(signal[: len(expected)], expected, atol=1e-4)

@@ -13,7 +13,7 @@ from kit import make_dataset, tone, write
 from loudness import Loudness, LoudnessConfig
 from test_pipeline import AUDIO, LOUDNESS, REQUEST, align, contents, extract
 
-from featreg.datasets.audio.decode import decode, resample
+from featreg.datasets.audio.decode import REVISION, decode, resample
 from featreg.datasets.base import Clip, ClipError, Dataset, FeatregError
 from featreg.datasets.shards.aligned import read_index
 from featreg.datasets.shards.native import native_shard
@@ -124,7 +124,9 @@ def test_a_release_that_hears_or_aligns_otherwise_redoes_what_it_touches(
     assert align(tmp_path) == []
     monkeypatch.setattr("featreg.datasets.audio.decode.REVISION", 1000)
     jobs = make_plan(dataset, DatasetDir(tmp_path / "tones"), REQUEST).jobs
-    assert {reason for job in jobs for reason in job.reasons} == {"audio_revision was 1, now 2"}
+    assert {reason for job in jobs for reason in job.reasons} == {
+        f"audio_revision was {REVISION}, now 1000"
+    }
     assert len(jobs) == 3
 
 

@@ -12,6 +12,7 @@ import soxr
 
 from ..base import Clip, ClipError, UsageError
 from .files import open_audio
+from .levels import PEAK, cancellation, may_cancel, too_loud
 from .stream import Stream
 
 # Raised by a release that decodes or resamples to other samples: what was computed from those is
@@ -29,15 +30,6 @@ SHORTEST_S = 0.025
 RATES = (1000, 768_000)
 CHANNELS = 256
 LONGEST = 1 << 30
-
-# Loudest sample. Lossy encoders and float masters exceed 1 a little; integers stored as floats
-# exceed it hundreds of times.
-PEAK = 8.0
-
-# Channels cancel where their mean is this much weaker than they are (what a lossy encoder leaves),
-# or at the level of 16-bit rounding while they are well above it.
-_CANCELLED = 1e-2
-_ROUNDING = 2.0**-15
 
 
 def decode(clip: Clip) -> tuple[npt.NDArray[np.float32], int]:
@@ -87,27 +79,9 @@ def decode(clip: Clip) -> tuple[npt.NDArray[np.float32], int]:
             )
         if peak > PEAK:
             raise ClipError("decode", f"{path}: {too_loud(peak)}")
-        if stream.channels > 1 and peak < _CANCELLED:
+        if stream.channels > 1 and may_cancel(peak):
             _check_cancellation(path, stream, start, start + len(signal), peak)
     return signal, rate
-
-
-def too_loud(peak: float) -> str:
-    """What is wrong with audio that reaches `peak`, and what to do."""
-    return (
-        f"its values reach {peak:.6g}, expected [-1, 1] (up to {PEAK:g} is clipped); it seems to "
-        "hold integers stored as floats: divide it by 32768 (16 bit) or 2147483648 (32 bit)"
-    )
-
-
-def cancellation(peak: float, loudest: float) -> str:
-    """What is wrong with channels that reach `loudest`, while their mean reaches `peak`."""
-    if loudest == 0 or peak > max(_CANCELLED * loudest, min(_ROUNDING, loudest / 16)):
-        return ""
-    return (
-        "its channels cancel when they are averaged (opposite phase): they reach "
-        f"{loudest:.3g}, their mean {peak:.2g}; invert one channel, or keep one alone"
-    )
 
 
 def bounds(clip: Clip, rate: int) -> tuple[int, int | None]:

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base import Clip, UsageError
-from .decode import PEAK, RATES, SHORTEST_S, cancellation, decode, downmix, too_loud
+from .decode import RATES, SHORTEST_S, decode, downmix
+from .levels import PEAK, cancellation, too_loud
 
 FileOrArray = str | PathLike[str] | npt.ArrayLike
 

@@ -31,19 +31,13 @@ class MultiplexedError(ClipError):
 
 
 @dataclass(slots=True)
-class _Logical:
-    """The stream that pages are read of."""
+class _Link:
+    """A stream of a chain: where it begins, and how far it has been read."""
 
     begin: int
     serial: bytes
     rate: int
-    pages: int = 0
     granule: int = 0
-    ended: bool = False
-
-    @property
-    def seconds(self) -> float:
-        return self.granule / self.rate
 
 
 def open_ogg(path: Path) -> Stream:
@@ -71,41 +65,47 @@ def links(path: Path, data: bytes) -> list[bytes]:
         As `open_ogg`.
     """
     mirrored = data.translate(_MIRRORED)
-    streams: list[_Logical] = []
+    found: list[_Link] = []
+    expected: dict[bytes, int] = {}  # number of the next page of each stream that has not ended
+    multiplexed = False
     position = 0
     while data.startswith(b"OggS", position):
-        now = streams[-1] if streams else None
         end = _page_end(data, position)
         if end > len(data):
-            raise _breaks_off(path, streams)
+            raise _breaks_off(path, found)
         if not _intact(mirrored, position, end):
-            raise _fault(path, streams, f"the page at byte {position} has a wrong checksum")
+            raise _fault(path, found, f"the page at byte {position} has a wrong checksum")
         flags, serial = data[position + 5], data[position + 14 : position + 18]
         if flags & _FIRST:
-            if now is not None and not now.ended:
-                if now.pages > 1:
-                    raise _breaks_off(path, streams)
-                raise MultiplexedError(
-                    "decode", f"{path} holds several streams at the same time (a video?)"
-                )
-            now = _Logical(position, serial, _rate(data[position:end]))
-            streams.append(now)
-        elif now is None or serial != now.serial or now.ended:
-            raise _fault(path, streams, f"the page at byte {position} belongs to no stream")
+            if any(number > 1 for number in expected.values()):
+                raise _breaks_off(path, found)
+            if expected:
+                multiplexed = True
+            else:
+                found.append(_Link(position, serial, _rate(data[position:end])))
+            expected[serial] = 0
+        elif serial not in expected:
+            raise _fault(path, found, f"the page at byte {position} belongs to no stream")
         number = int.from_bytes(data[position + 18 : position + 22], "little")
-        if number != now.pages:
-            raise _fault(path, streams, f"page {now.pages} is missing, page {number} follows")
-        granule = int.from_bytes(data[position + 6 : position + 14], "little", signed=True)
-        now.granule = max(now.granule, granule)
-        now.pages += 1
-        now.ended = bool(flags & _LAST)
+        if number != expected[serial]:
+            missing = expected[serial]
+            raise _fault(path, found, f"page {missing} is missing, page {number} follows")
+        expected[serial] += 1
+        if serial == found[-1].serial:
+            granule = int.from_bytes(data[position + 6 : position + 14], "little", signed=True)
+            found[-1].granule = max(found[-1].granule, granule)
+        if flags & _LAST:
+            del expected[serial]
         position = end
     if data.find(b"OggS", position) >= 0:
-        raise _fault(path, streams, f"there is no page at byte {position}, where one should be")
-    if not streams or not streams[-1].ended:
-        raise _breaks_off(path, streams)
-    borders = [*(stream.begin for stream in streams), position]
-    return [data[a:b] for a, b in pairwise(borders)]
+        raise _fault(path, found, f"there is no page at byte {position}, where one should be")
+    if expected or not found:
+        raise _breaks_off(path, found)
+    if multiplexed:
+        raise MultiplexedError(
+            "decode", f"{path} holds several streams at the same time (a video?)"
+        )
+    return [data[a:b] for a, b in pairwise([*(link.begin for link in found), position])]
 
 
 def _page_end(data: bytes, position: int) -> int:
@@ -132,15 +132,15 @@ def _rate(page: bytes) -> int:
     return 48000  # of Opus always
 
 
-def _second(streams: list[_Logical]) -> float:
-    return sum(stream.seconds for stream in streams)
+def _second(found: list[_Link]) -> float:
+    return sum(link.granule / link.rate for link in found)
 
 
-def _fault(path: Path, streams: list[_Logical], what: str) -> ClipError:
-    return ClipError("decode", f"{path} is damaged after {_second(streams):.2f} s: {what}")
+def _fault(path: Path, found: list[_Link], what: str) -> ClipError:
+    return ClipError("decode", f"{path} is damaged after {_second(found):.2f} s: {what}")
 
 
-def _breaks_off(path: Path, streams: list[_Logical]) -> ClipError:
+def _breaks_off(path: Path, found: list[_Link]) -> ClipError:
     return ClipError(
-        "decode", f"{path} breaks off after {_second(streams):.2f} s: its end is missing"
+        "decode", f"{path} breaks off after {_second(found):.2f} s: its end is missing"
     )
