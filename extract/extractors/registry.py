@@ -21,6 +21,7 @@ FEATURES: dict[str, tuple[str, str]] = {
     "vggish": (".vggish", "Vggish"),
     "openl3": (".openl3", "OpenL3"),
     "musicnn": (".musicnn", "Musicnn"),
+    "efficientat": (".efficientat", "EfficientAT"),
 }
 
 # The signal that the model hears is kept beside whatever else is asked for.

@@ -25,6 +25,7 @@ from .checkpoints import (
     read_torch,
 )
 from .layouts import layout
+from .registry import WEIGHTS
 
 # The one entry of ours in a header. One, because the library writes several in any order,
 # and the same source must give the same file, byte for byte: its hash is stored.
@@ -151,6 +152,9 @@ def _read(name: str, source: Path) -> dict[str, Array]:
             from ..extractors.openl3 import from_keras
 
             return from_keras(read_keras(source))
+        if name.startswith("efficientat-"):
+            state = read_torch(source)
+            return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
         from ..extractors.musicnn_network import from_tensorflow
 
         model = name.removeprefix("musicnn-").upper()
@@ -162,6 +166,17 @@ def _check_shapes(found: Mapping[str, tuple[int, ...]], name: str, path: Path) -
     for key, shape in expected.items():
         if found.get(key) != shape:
             there = f"found shape {found[key]}" if key in found else "it is missing"
-            raise FeatregError(f"{path}: {name}: {key}: expected shape {shape}, {there}")
+            raise FeatregError(
+                f"{path}: {name}: {key}: expected shape {shape}, {there}{_sibling(found, name)}"
+            )
     if unknown := sorted(found.keys() - expected.keys()):
         raise FeatregError(f"{path}: {name}: no such array in the network: {', '.join(unknown)}")
+
+
+def _sibling(found: Mapping[str, tuple[int, ...]], name: str) -> str:
+    """A hint for a file that holds another model of the same family; empty if it does not."""
+    family = WEIGHTS[name].family
+    for other in (weights.name for weights in WEIGHTS.values() if weights.family == family):
+        if other != name and layout(other) == found:
+            return f"; the file has the shapes of {other}: choose that model with --set"
+    return ""
