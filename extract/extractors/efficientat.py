@@ -34,7 +34,7 @@ CONTEXT = 8
 # Spectrogram frames that the convolutions before one column see.
 RECEPTIVE_FIELD = 595
 
-_BLOCK = 4  # windows that go through the network at once
+_BLOCK = 8  # windows that go through the network at once
 
 
 @dataclass(frozen=True, slots=True)
