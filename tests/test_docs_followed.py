@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -17,8 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from command_lines import find
-from kit import tone, write
-from pages import ROOT, blocks, follow, in_shell
+from pages import ROOT, blocks, execute, follow, in_shell
 
 from featreg.datasets.shards.aligned import read_index
 from featreg.datasets.shards.native import native_shard
@@ -74,7 +74,9 @@ def test_the_tutorial(desk: Path) -> None:
     assert laid_out == dict.fromkeys(CLASSES, CLIPS)
 
 
-@pytest.mark.parametrize(("page", "commands"), [("use-a-model", 7), ("troubleshooting", 15)])
+@pytest.mark.parametrize(
+    ("page", "commands"), [("use-a-model", 7), ("in-python", 9), ("troubleshooting", 15)]
+)
 def test_what_follows_the_tutorial(page: str, commands: int, desk: Path, tmp_path: Path) -> None:
     folder = tmp_path / "music"
     shutil.copytree(desk, folder)
@@ -82,20 +84,31 @@ def test_what_follows_the_tutorial(page: str, commands: int, desk: Path, tmp_pat
         assert follow(DOCS / f"{page}.md", folder, type_in) >= commands
 
 
-def test_the_two_lines_of_python(desk: Path, tmp_path: Path) -> None:
-    found = [block for block in blocks(ROOT / "README.md") if block.kind == "python"]
-    if not found:
-        pytest.skip("the README shows no Python")
-    (block,) = found
-    (run,) = re.findall(r'load\("(.+?)"\)', block.body)
-    (song,) = re.findall(r'predict\("(.+?)"\)', block.body)
-    (tmp_path / run).parent.mkdir(parents=True)
-    (tmp_path / run).symlink_to(desk / "featreg-work" / "runs" / "shaped")
-    write(tmp_path / song, tone(2.0, 44100, 2), 44100)
+def test_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = json.loads((DOCS / "notebooks" / "audio-to-conreg.ipynb").read_text())
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    session: dict[str, Any] = {}
+    with seated(tmp_path) as type_in:
+        for cell in notebook["cells"]:
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "code" and source.startswith("!"):
+                for line in source.splitlines():
+                    status, said = type_in(line.removeprefix("!"))
+                    assert status == 0, said
+            elif cell["cell_type"] == "code":
+                execute(source, session, cell["id"])
+    task, distance = session["history"].T
+    assert task[-1] < task[0]
+    assert distance[-1] < distance[0] - 0.2  # from about 1, the distance of random directions
+
+
+def test_the_five_lines_of_python(tmp_path: Path) -> None:
+    (block,) = [block for block in blocks(ROOT / "README.md") if block.kind == "python"]
+    assert len([line for line in block.body.splitlines() if line]) <= 5
     (tmp_path / "lines.py").write_text(block.body)
-    status, said = in_shell("python lines.py", tmp_path, os.environ)
+    status, said = in_shell(f"python {tmp_path / 'lines.py'}", ROOT, os.environ)
     assert status == 0, said
-    assert len(re.findall(r"0\.\d+", said)) == len(CLASSES)
+    assert re.match(r"\(\d+, 753\) \[", said)
 
 
 def test_the_reader_of_twenty_lines_reads_every_shard(desk: Path) -> None:

@@ -71,7 +71,9 @@ def test_another_model_is_refused_and_named(tmp_path: Path) -> None:
     assert not (tmp_path / "out.safetensors").exists()
 
 
-@pytest.mark.parametrize("content", ["missing", "shape", "unknown", "pickle", "list", "half"])
+@pytest.mark.parametrize(
+    "content", ["missing", "shape", "unknown", "infinite", "pickle", "list", "half"]
+)
 def test_what_does_not_fit_is_refused(content: str, tmp_path: Path) -> None:
     state: dict[str, object] = dict(state_dict())
     expected = "classifier.5.bias"
@@ -82,6 +84,8 @@ def test_what_does_not_fit_is_refused(content: str, tmp_path: Path) -> None:
     elif content == "unknown":
         state["head.weight"] = torch.zeros(3)
         expected = "head.weight"
+    elif content == "infinite":
+        state[expected] = torch.full((527,), torch.inf)
     elif content == "pickle":
         state[expected], expected = Path("x"), "more than tensors"
     file = tmp_path / "mine.pt"

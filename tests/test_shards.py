@@ -161,6 +161,7 @@ def test_an_aligned_shard_gives_back_what_it_was_given(tmp_path: Path) -> None:
     assert index.sources == "made-of"
     assert index.clip_id == ("x", "y")
     assert index.split == ("train", "train")
+    np.testing.assert_array_equal(index.fold, [-1, -1])
     np.testing.assert_array_equal(index.label, [[1, 0], [1, 0]])
     np.testing.assert_array_equal(index.label_mask, [[1, 1], [1, 1]])
     np.testing.assert_array_equal(index.offset, [0, 1, 3])
@@ -178,6 +179,33 @@ def test_shards_of_before_the_resampler_was_kept_are_read(tmp_path: Path) -> Non
     with h5py.File(tmp_path / "s.h5", "r+") as file:
         del file.attrs["audio_settings"]
     assert read_index(tmp_path / "s.h5").header == replace(ALIGNED, audio_settings={})
+
+
+def test_parts_of_any_length_are_the_whole(tmp_path: Path) -> None:
+    values, audio = rows(1000, 0), np.arange(16_000, dtype=np.int16)
+    for name, steps in (("whole", (1000, 16_000)), ("parts", (7, 999))):
+        with aligned_writer(tmp_path / f"{name}.h5", ALIGNED, "") as shard:
+            for clip_id in "xy":
+                frames = [values[k : k + steps[0]] for k in range(0, 1000, steps[0])]
+                features = {"a": frames, "b": [part[:, :2] for part in frames]}
+                samples = [audio[k : k + steps[1]] for k in range(0, 16_000, steps[1])]
+                shard.append_parts(make_clip(tmp_path / clip_id), features, samples, 100.0)
+    one, other = (read_index(tmp_path / f"{name}.h5") for name in ("whole", "parts"))
+    assert one.content_sha256 == other.content_sha256
+    with h5py.File(tmp_path / "parts.h5") as file:
+        np.testing.assert_array_equal(file["features/a"][()], np.concatenate([values, values]))
+        np.testing.assert_array_equal(file["audio"][()], np.concatenate([audio, audio]))
+    assert {entry.name for entry in tmp_path.iterdir()} == {"whole.h5", "parts.h5"}
+
+
+def test_frames_of_another_shape_are_never_written(tmp_path: Path) -> None:
+    clip, values = make_clip(tmp_path / "x.wav"), rows(1, 0)[:, :2]
+    with (
+        pytest.raises(ValueError, match=r"\(3,\).*\(1, 2\)"),
+        aligned_writer(tmp_path / "s.h5", ALIGNED, "") as shard,
+    ):
+        shard.append(clip, {"a": values, "b": values}, np.zeros(9, np.int16), 0.1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_features_of_unequal_length_are_never_written(tmp_path: Path) -> None:

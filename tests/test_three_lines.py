@@ -30,7 +30,7 @@ from featreg.datasets.shards.native import native_shard
 from featreg.extract.cli.prep import prep
 from featreg.extract.extractors.vggish import Network
 from featreg.train.cli.train import train
-from featreg.train.data.aligned_dataset import AlignedSet
+from featreg.train.data.aligned_set import AlignedSet
 from featreg.train.training.run_dir import RunDir
 
 SECONDS = 2.3

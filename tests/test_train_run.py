@@ -21,7 +21,7 @@ from synthetic import header, write_toy
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.train.config.presets import Config, Recipe
 from featreg.train.config.schedule import Schedule
-from featreg.train.data.aligned_dataset import AlignedSet
+from featreg.train.data.aligned_set import AlignedSet
 from featreg.train.data.crops import Batch
 from featreg.train.training.build import build_objective
 from featreg.train.training.fit import Fit

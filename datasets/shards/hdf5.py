@@ -31,6 +31,7 @@ import numpy.typing as npt
 
 from ..base import FeatregError
 from .disk_space import free_bytes
+from .seal import USER_BLOCK_BYTES, seal
 
 VERSION = 1
 
@@ -153,13 +154,13 @@ def _sync(path: Path) -> None:
 @contextmanager
 def create_shard(path: Path) -> Iterator[h5py.File]:
     """A new shard, which appears under `path` complete and sealed if the block succeeds."""
-    with (
-        atomic_path(path) as temporary,
+    with atomic_path(path) as temporary:
         # Nobody else knows the temporary name: no lock, which some mounts refuse.
-        h5py.File(temporary, "w", libver=_LIBVER, locking=False) as file,
-    ):
-        yield file
-        write_attributes(file, content_sha256=content_sha256(file))
+        options = {"libver": _LIBVER, "locking": False, "userblock_size": USER_BLOCK_BYTES}
+        with h5py.File(temporary, "w", **options) as file:
+            yield file
+            write_attributes(file, content_sha256=content_sha256(file))
+        seal(temporary)
 
 
 def dataset_options(dtype: npt.DTypeLike, row_shape: Sequence[int] = ()) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from featreg.datasets.shards.timing import FrameTiming
 
 from ..conv.threads import in_threads
+from ..weights.load import load_weights
 from .base import Array, Extractor, Precision, Signal
 from .efficientat_frontend import SAMPLE_RATE, log_mel, spectrogram_frames
 from .efficientat_inference import Inference, Output
@@ -181,9 +181,8 @@ class EfficientAT(Extractor):
         with torch.device("meta"):  # the weights come from the file: draw none
             network = Network(WIDTHS[self.config.model])
         (name,) = self.weight_names(self.config)
-        state = load_file(self.weights[name])
-        # Batch norms count the batches of training; inference has no use for that.
-        network.load_state_dict(state, strict=False, assign=True)
+        # Batch norms count the batches of training; no file of ours does, so not all is there.
+        network.load_state_dict(load_weights(self.weights[name]), strict=False, assign=True)
         return Inference(network.eval(), self.device, self.precision)
 
     def network(self, inputs: Array) -> Array:

@@ -134,6 +134,8 @@ def check_processor() -> Iterator[Finding]:
     import torch
     from dask.system import CPU_COUNT
 
+    from ..conv.grouped_matmul import why_slow
+
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     text = f"{CPU_COUNT} cores for this process, {memory / 1e9:.1f} GB of memory"
     if (limit := memory_limit()) < memory:
@@ -142,6 +144,10 @@ def check_processor() -> Iterator[Finding]:
     known: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     fast = [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if known.get(name)]
     yield Finding("ok", f"instructions: {', '.join(fast) or platform.machine()}")
+    if why := why_slow():
+        yield Finding("note", why, "install the release of torch in constraints.txt")
+    else:
+        yield Finding("ok", "oneDNN's grouped products, for the convolutions of VGGish and OpenL3")
     threads = torch.get_num_threads()
     given = os.environ.get("OMP_NUM_THREADS")
     text = f"torch uses {threads} threads" + (f" (OMP_NUM_THREADS={given})" if given else "")

@@ -231,19 +231,14 @@ def estimate(dataset: Dataset, folder: DatasetDir, plan: Plan) -> Estimate:
 
 
 def alignment_space(folder: DatasetDir, plan: AlignPlan, workers: Workers) -> Space:
-    """Room that an alignment needs: the audio as it is, and each row that differs from the last.
-
-    LZF makes next to nothing of repeated rows, and of no audio less than there is.
-    """
-    audio = rows = replaced = anew = 0.0
+    """Room that an alignment needs: audio and features are stored uncompressed."""
+    audio = frames = replaced = anew = 0.0
     for job in plan.jobs:
         lengths = [clip.duration_s for clip in job.clips if clip.duration_s is not None]
         audio += 2 * sum(lengths) * job.header.audio_rate
         for feature in job.header.features.values():
             step = job.header.resolution_s
-            if job.header.mode != "linear":  # which draws a new value for every row
-                step = max(step, float(feature["hop_s"]))
-            rows += 4 * feature["dim"] * sum(math.ceil(seconds / step) for seconds in lengths)
+            frames += 4 * feature["dim"] * sum(math.ceil(seconds / step) for seconds in lengths)
         with suppress(FileNotFoundError):
             there = job.target.stat().st_size
             replaced += there
@@ -251,7 +246,7 @@ def alignment_space(folder: DatasetDir, plan: AlignPlan, workers: Workers) -> Sp
     replaced += sum(path.stat().st_size for path in plan.stale)  # which are removed first
     more = anew * max(1, workers.count) - replaced
     return Space.on_disk(
-        folder.path, max(0, math.ceil(audio + rows + more)), max(0, math.ceil(audio + more))
+        folder.path, max(0, math.ceil(audio + frames + more)), max(0, math.ceil(audio + more))
     )
 
 

@@ -113,7 +113,7 @@ def _extract(job: ShardJob, extractors: Sequence[Extractor], decoders: Decoders)
                 elif isinstance(outcome, DecodedClip):
                     stream.add(clip, outcome, trial)
                 elif outcome is not None:
-                    stream.fail(clip, outcome)
+                    stream.fail(clip.clip_id, outcome)
         if trial:
             trial.absolve()
         for stream in streams:
@@ -230,12 +230,12 @@ class _Stream:
             with self._computing():
                 self._batcher.push(clip.clip_id, signal)
         except ClipError as error:
-            self.fail(clip, error)
+            self.fail(clip.clip_id, error)
 
-    def fail(self, clip: Clip, error: ClipError) -> None:
+    def fail(self, clip_id: str, error: ClipError) -> None:
         """Record that the clip has no rows."""
-        file = self._files[clip.clip_id]
-        self.failures.append(Failure(clip.clip_id, error.stage, error.reason, file))
+        file = self._files[clip_id]
+        self.failures.append(Failure(clip_id, error.stage, error.reason, file))
         self._writer.fail(self.failures[-1])
 
     def finish(self) -> None:
@@ -249,7 +249,10 @@ class _Stream:
         yield
         self.network_s += time.perf_counter() - begin - (self.write_s - written_s)
 
-    def _deliver(self, clip_id: str, rows: Array) -> None:
+    def _deliver(self, clip_id: str, rows: Array | ClipError) -> None:
+        if isinstance(rows, ClipError):
+            self.fail(clip_id, rows)
+            return
         begin = time.perf_counter()
         self._writer.append(clip_id, rows, self._durations[clip_id], self._files[clip_id])
         self.rows += len(rows)

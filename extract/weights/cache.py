@@ -19,7 +19,7 @@ from featreg.datasets.collections.fetch import Checksum, fetch
 from featreg.datasets.console import say
 from featreg.datasets.locks import locked
 
-from .convert import check_shapes, convert, source_sha256
+from .convert import check_weights, convert, source_sha256
 from .registry import WEIGHTS, Published, Weights, known
 
 
@@ -107,8 +107,10 @@ def adopt(weights: Weights, file: Path, output: Path | None = None) -> Path:
     output
         Where the conversion goes; None keeps it in the cache.
     """
+    if not (file.is_file() or file.is_dir()):
+        raise FeatregError(f"{file}: expected a file or folder with weights, found neither")
     if file.suffix == ".safetensors" and output is None:
-        check_shapes(weights.name, file)
+        check_weights(weights.name, file)
         return file
     source = next((p.checksum for p in weights.published if p.checksum and _is(p, file)), None)
     if source is None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featreg.datasets.base import ClipError
+from featreg.datasets.base import ClipError, FeatregError
 
 from .classifier import Classifier
 
@@ -57,7 +57,7 @@ class Failed:
 def find_audio(paths: Iterable[Path]) -> Iterator[Path | Failed]:
     """The files at `paths`; a folder stands for all audio files in it, in order of name."""
     for path in paths:
-        if not path.is_dir():
+        if not _is_folder(path):
             yield path
             continue
         inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
@@ -67,11 +67,21 @@ def find_audio(paths: Iterable[Path]) -> Iterator[Path | Failed]:
             yield Failed(path, f"{path} holds no audio file ({names})")
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long, for example: whoever opens it says so
+        return False
+
+
 def tag(model: Classifier, file: Path, hop_s: float | None) -> list[Tagged] | Failed:
-    """Predictions of a file: one for all of it, or one every `hop_s` seconds."""
+    """Predictions of a file: one for all of it, or one every `hop_s` seconds.
+
+    Whatever goes wrong with a file is its failure alone.
+    """
     try:
         if hop_s is None:
-            return [Tagged(file, model.predict(file))]
+            return [Tagged(file, model.probabilities(file))]
         return [
             Tagged(file, probability, float(start), float(end))
             for start, end, probability in zip(
@@ -80,6 +90,10 @@ def tag(model: Classifier, file: Path, hop_s: float | None) -> list[Tagged] | Fa
         ]
     except ClipError as error:
         return Failed(file, error.reason)
+    except FeatregError as error:
+        return Failed(file, f"{file}: {error}")
+    except Exception as error:  # one file must not lose the results of the others
+        return Failed(file, f"{file}: {type(error).__name__}: {error}")
 
 
 def best(one: Tagged, classes: Sequence[str], top: int | None) -> list[tuple[str, float]]:
@@ -96,8 +110,16 @@ def csv_line(values: Sequence[Any]) -> str:
 
 
 def csv_header(classes: Sequence[str], over_time: bool) -> str:
-    """First line of the CSV: the file, its stretch, and a column for each class."""
-    return csv_line(["file", *(("start_s", "end_s") if over_time else ()), *classes])
+    """First line of the CSV: the file, its stretch, and a column for each class.
+
+    No two columns have the same name: a class called ``file`` is in ``class_file``.
+    """
+    columns = ["file", *(("start_s", "end_s") if over_time else ())]
+    for name in classes:
+        while name in columns:
+            name = f"class_{name}"
+        columns.append(name)
+    return csv_line(columns)
 
 
 def csv_row(one: Tagged) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from featreg.datasets.base import FeatregError
 from featreg.datasets.shards.workdir import DatasetDir, choose
 
-from ..data.aligned_dataset import AlignedSet
+from ..data.aligned_set import AlignedSet
 from ..data.crops import Chunks, Cutter, Scaling
 from ..deploy.model_file import Card, read_model
 from ..training.build import build_fabric

@@ -19,7 +19,7 @@ from featreg.datasets.shards.workdir import DatasetDir
 
 from ..config.options import READERS
 from ..config.presets import Config
-from ..data.aligned_dataset import AlignedSet
+from ..data.aligned_set import AlignedSet
 from ..training.build import require_gpus
 from ..training.run_dir import LOG, run_dir
 from .command_line import arguments

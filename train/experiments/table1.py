@@ -162,7 +162,7 @@ def datasets_with_shards(work: Path) -> list[str]:
 def _aligned_sets(work: Path, config: Config) -> list[str]:
     from featreg.datasets.shards.workdir import DatasetDir
 
-    from ..data.aligned_dataset import AlignedSet
+    from ..data.aligned_set import AlignedSet
 
     names = AlignedSet(DatasetDir(work / config.dataset).aligned(config.aligned)).features()
     return [*names, "+".join(names)] if len(names) > 1 else list(names)

@@ -19,7 +19,8 @@ from featreg.datasets.shards.workdir import DatasetDir
 
 from ..config.options import READERS
 from ..config.presets import Config, Recipe
-from ..data.aligned_dataset import AlignedSet, ClipReader, Clips
+from ..data.aligned_set import AlignedSet, Clips
+from ..data.clip_reader import ClipReader
 from ..data.crops import Chunks, Crops, Cutter, EpochOrder, Scaling, crop_loader
 from ..deploy.model_file import Card, write_model
 from ..evaluation.metrics import evaluate

@@ -16,7 +16,7 @@ from featreg.datasets.base import Task
 from featreg.datasets.shards.hdf5 import atomic_path
 
 from ..config.presets import Config
-from ..data.aligned_dataset import AlignedSet, Clips
+from ..data.aligned_set import AlignedSet, Clips
 from ..data.crops import Scaling
 from ..evaluation.bootstrap import bootstrap
 from ..evaluation.metrics import evaluate
