@@ -94,10 +94,11 @@ class EfficientAT(Extractor):
     5.965 s around it, while squeeze-and-excitation takes means over the whole window. Each
     window gives its columns 8 to 23, 2.56 s or more from either end, the first window also
     those before and the last also those after them: frame i is column ``i - 16 w`` of window
-    ``w = min(max(0, (i - 8) // 16), W - 1)``. So a frame depends on the audio from at most
-    7.68 s before to 7.44 s after it, wherever in a file it lies, and more than 10 s from
-    either end of a clip nothing depends on the clip's length. A clip of up to 10 s is one
-    window of its own length, as in the published code.
+    ``w = min(max(0, (i - 8) // 16), W - 1)``. Between the first and the last window, a frame
+    depends on the audio from at most 7.4 s before to 7.5 s after it. What is cut from the end of
+    a file, or whole multiples of 5.12 s from its beginning, changes no frame more than 10 s
+    away from the cut. A clip of up to 10 s is one window of its own length, as in the published
+    code.
 
     With ``output=pooled`` or ``scores`` a clip has W frames, one for each window.
 
