@@ -23,6 +23,7 @@ FEATURES: dict[str, tuple[str, str]] = {
     "vggish": (".vggish", "Vggish"),
     "openl3": (".openl3", "OpenL3"),
     "musicnn": (".musicnn", "Musicnn"),
+    "efficientat": (".efficientat", "EfficientAT"),
 }
 
 # Features whose networks run on the convolutions of `conv.winograd`.

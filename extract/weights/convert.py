@@ -28,6 +28,7 @@ from .checkpoints import (
 )
 from .layouts import Layout, layout
 from .load import check_file, check_finite
+from .registry import WEIGHTS
 
 # The one entry of ours in a header. One, because the library writes several in any order,
 # and the same source must give the same file, byte for byte: its hash is stored.
@@ -170,6 +171,9 @@ def _read(name: str, source: Path, most_bytes: int) -> dict[str, Array]:
             from ..extractors.openl3 import from_keras
 
             return from_keras(read_keras(source, most_bytes))
+        if name.startswith("efficientat-"):
+            state = read_torch(source, most_bytes)
+            return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
         from ..extractors.musicnn_network import from_tensorflow
 
         model = name.removeprefix("musicnn-").upper()
@@ -182,6 +186,17 @@ def _check_shapes(
     for key, shape in expected.items():
         if found.get(key) != shape:
             there = f"found shape {found[key]}" if key in found else "it is missing"
-            raise FeatregError(f"{path}: {name}: {key}: expected shape {shape}, {there}")
+            raise FeatregError(
+                f"{path}: {name}: {key}: expected shape {shape}, {there}{_sibling(found, name)}"
+            )
     if unknown := sorted(found.keys() - expected.keys()):
         raise FeatregError(f"{path}: {name}: no such array in the network: {', '.join(unknown)}")
+
+
+def _sibling(found: Mapping[str, tuple[int, ...]], name: str) -> str:
+    """A hint for a file that holds another model of the same family; empty if it does not."""
+    family = WEIGHTS[name].family
+    for other in (weights.name for weights in WEIGHTS.values() if weights.family == family):
+        if other != name and layout(other) == found:
+            return f"; the file has the shapes of {other}: choose that model with --set"
+    return ""
