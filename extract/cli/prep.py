@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from featreg.datasets.completion import completion
 from featreg.datasets.console import (
     Commands,
     Finite,
@@ -347,4 +346,3 @@ prep.add_command(cli_datasets.datasets)
 prep.add_command(cli_datasets.download)
 prep.add_command(cli_weights.weights)
 prep.add_command(cli_doctor.doctor)
-prep.add_command(completion(prep))
