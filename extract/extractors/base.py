@@ -208,7 +208,8 @@ class Batcher:
     deliver
         Called with the key of a clip and its rows once they are complete.
     watched
-        Called for the context in which each call of the extractor runs: see ``watchdog.py``.
+        Called for the context in which each call of the extractor runs: see
+        `isolate_clips.time_limit`.
     """
 
     def __init__(

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
 import os
 import pickle
+import resource
 import signal
+import sys
 import threading
 import zlib
 from collections import deque
@@ -26,7 +29,6 @@ from dask.system import CPU_COUNT
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.console import warn
-from featreg.datasets.shards.hdf5 import hush_full_disks
 
 if TYPE_CHECKING:
     from distributed import Client, SpecCluster
@@ -46,6 +48,14 @@ _CONNECT_S = 10.0
 
 # How often the start of a local cluster is tried.
 _STARTS = 3
+
+# Open files that this process, its libraries and its decoders need, and those for each worker.
+_FILES, _FILES_PER_WORKER = 128, 8
+
+_NO_GUARD = (
+    'A script that starts workers must do its work under `if __name__ == "__main__":`, because '
+    "every worker imports it; or pass workers=1 for a single process"
+)
 
 _SETTINGS = {
     # A job whose worker died is given to one other worker, not to four: a clip that kills
@@ -235,8 +245,8 @@ def _naming_the_loss() -> Iterator[None]:
         yield
     except Exception as error:
         raise FeatregError(
-            "the Dask scheduler is gone; what is finished stays, and the same command goes on "
-            "from there once a scheduler runs"
+            "the connection to the Dask scheduler is lost; finished shards are kept: start a "
+            "scheduler, and run the same command again to resume"
         ) from error
 
 
@@ -247,7 +257,6 @@ def pack(function: Callable[[Job], Outcome], job: Job) -> bytes:
 
 def _work(packed: bytes) -> Any:
     """Do a job, on a worker."""
-    hush_full_disks()
     function, job = pickle.loads(zlib.decompress(packed))
     return function(job)
 
@@ -287,12 +296,34 @@ def _hush() -> None:
 
 def _local_cluster(workers: Workers) -> SpecCluster:
     """A scheduler and workers on this machine; started again if a process dies meanwhile."""
+    _check_descriptors(workers)
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # The script is being imported by a worker that it started: it has no guard.
+        raise FeatregError(_NO_GUARD)
     for _ in range(_STARTS):
         try:
             return _start_cluster(workers)
         except RuntimeError as error:
             reason = error
-    raise FeatregError(f"no workers could be started: {reason}")
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    hint = f". {_NO_GUARD}" if script else ""
+    raise FeatregError(f"no workers could be started: {reason}{hint}")
+
+
+def _check_descriptors(workers: Workers) -> None:
+    """Raise this process's limit of open files as far as it may, and refuse one that is too low.
+
+    Below it, Dask waits without end for workers that cannot open their connections.
+    """
+    needed = _FILES + _FILES_PER_WORKER * workers.count
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise FeatregError(
+            f"a process may open {hard} files here, expected at least {needed}; raise the limit "
+            f"with `ulimit -n {needed}`, or give fewer --workers"
+        )
+    if soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _start_cluster(workers: Workers) -> SpecCluster:
