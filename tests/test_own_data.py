@@ -164,7 +164,7 @@ def test_what_is_missing_is_said_wherever_results_are(tmp_path: Path) -> None:
         assert done.exit_code == 0, done.output
         assert note in done.output.replace("\n", ""), line
     assert aligned(work, "mine", "train").header.notes == (note,)
-    shard = work / "mine" / "aligned" / "musicnn-0.1s" / "test-00000.h5"
+    shard = work / "mine" / "aligned" / "musicnn-0.1s" / "00000.h5"
     assert note in CliRunner().invoke(prep, ["inspect", str(shard)]).output
     assert results(work)[0]["data"]["notes"] == [note]
     assert note in (work / "reports" / "mine.html").read_text()
