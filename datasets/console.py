@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import multiprocessing
 import os
 import signal
 import sys
@@ -45,6 +46,10 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn a `FeatregError` into its line and status."""
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            # A worker imports the script that started it, and the script calls the command
+            # again, since it has no `if __name__ == "__main__":`. The first call says so.
+            sys.exit(1)
         try:
             with _stoppable():
                 return super().invoke(ctx)

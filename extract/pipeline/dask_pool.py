@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
 import os
 import pickle
 import resource
@@ -50,11 +49,11 @@ _CONNECT_S = 10.0
 _STARTS = 3
 
 # Open files that this process, its libraries and its decoders need, and those for each worker.
-_FILES, _FILES_PER_WORKER = 128, 8
+_FILES, _FILES_PER_WORKER = 48, 8
 
 _NO_GUARD = (
-    'A script that starts workers must do its work under `if __name__ == "__main__":`, because '
-    "every worker imports it; or pass workers=1 for a single process"
+    'a script that calls featreg must do so under `if __name__ == "__main__":`, because every '
+    "worker imports the script"
 )
 
 _SETTINGS = {
@@ -297,17 +296,14 @@ def _hush() -> None:
 def _local_cluster(workers: Workers) -> SpecCluster:
     """A scheduler and workers on this machine; started again if a process dies meanwhile."""
     _check_descriptors(workers)
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        # The script is being imported by a worker that it started: it has no guard.
-        raise FeatregError(_NO_GUARD)
     for _ in range(_STARTS):
         try:
             return _start_cluster(workers)
         except RuntimeError as error:
             reason = error
     script = getattr(sys.modules["__main__"], "__file__", None)
-    hint = f". {_NO_GUARD}" if script else ""
-    raise FeatregError(f"no workers could be started: {reason}{hint}")
+    hint = f"; {_NO_GUARD}" if script else ""
+    raise FeatregError(f"no workers could be started: {str(reason).rstrip('.')}{hint}")
 
 
 def _check_descriptors(workers: Workers) -> None:
