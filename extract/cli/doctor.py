@@ -1,4 +1,4 @@
-"""``prep doctor``: whether this machine can do the work, said before a night is spent."""
+"""``prep doctor``: whether this machine can extract and train."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _MARKS = {"ok": ("ok", "green"), "note": ("--", "yellow"), "broken": ("!!", "red
 @click.command()
 @work_option
 def doctor(work: Path) -> None:
-    """Look at packages, processor, GPU, codecs, weights, folders and datasets.
+    """Check packages, processor, GPU, codecs, weights, folders and datasets.
 
-    What is missing (--) comes with the line that brings it; exit status 1 only if
-    something is broken (!!) that extraction or training needs.
+    Each missing thing (--) is followed by the command that installs it. The exit status is 1
+    only if something that extraction or training needs is broken (!!).
 
     \b
     Example:
@@ -36,5 +36,7 @@ def doctor(work: Path) -> None:
                 click.echo(f"       {finding.remedy}")
             broken += finding.level == "broken"
     if broken:
-        raise FeatregError(f"{broken} things are broken; the lines below each !! mend them")
+        raise FeatregError(
+            f"things that are broken: {broken}; the line below each !! says how to fix it"
+        )
     click.echo("nothing that extraction or training needs is broken")
