@@ -11,15 +11,11 @@ its attribute ``sha256``, with one of the whole content in ``content_sha256``.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
-import os
-import re
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,31 +24,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base import FeatregError
-from .disk_space import free_bytes
+from .atomic_file import DiskError as DiskError
+from .atomic_file import atomic_path as atomic_path
+from .atomic_file import remove_temporaries as remove_temporaries
 
 VERSION = 2
 
 # Of HDF5's file formats the first whose structure carries checksums; h5py reads it since 2.8.
 _LIBVER = ("v110", "v110")
 
-# What says that a place cannot be written to, whichever file it is.
-_NO_PLACE = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota is used up",
-    errno.EFBIG: "the file may not grow further (ulimit -f)",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "no permission to write",
-    errno.EPERM: "no permission to write",
-}
-
 # A 5 s crop of 16 kHz audio, or of 0.1 s rows of 512 values, then touches about three chunks.
 CHUNK_BYTES = 65536
 
 Array = npt.NDArray[Any]
-
-
-class DiskError(FeatregError):
-    """A file cannot be written here: every shard after this one would fail too."""
 
 
 class DamagedError(FeatregError):
@@ -90,49 +74,6 @@ class _ShardFile(io.FileIO):
         return size or 0
 
 
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, which becomes `path` if the block succeeds.
-
-    The file is synced to disk before it is renamed, and its folder after, so that
-    neither a killed process nor a lost power supply leaves half a file behind.
-
-    Raises
-    ------
-    DiskError
-        If the disk is full or may not be written to.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        with suppress(OSError):  # some network file systems cannot sync a folder
-            _sync(path.parent)
-    except (OSError, RuntimeError) as error:
-        if (reason := _no_place(error)) is None:
-            raise
-        raise DiskError(
-            f"{path}: {reason} ({free_bytes(path) / 1e6:,.1f} MB free there); make room or use "
-            "another working folder (--work), then run the same command again: finished shards "
-            "are kept"
-        ) from None
-    finally:
-        # A file system that has become read-only keeps the half file; the next run tries again.
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _no_place(error: BaseException) -> str | None:
-    """What keeps the place from being written to; None if it is something else."""
-    number = getattr(error, "errno", None)
-    if number is None:  # HDF5 has it in the text alone
-        found = re.search(r"errno = (\d+)", str(error))
-        number = int(found[1]) if found else 0
-    return _NO_PLACE.get(number)
-
-
 def find_shards(path: Path) -> list[Path]:
     """The shard at `path`, or every shard in that folder and below, by name.
 
@@ -145,21 +86,6 @@ def find_shards(path: Path) -> list[Path]:
     if not shards:
         raise FeatregError(f"{path}: no shard (*.h5) here or below")
     return shards
-
-
-def remove_temporaries(folder: Path) -> None:
-    """Remove what killed processes left half written in a folder and below."""
-    for path in folder.rglob(".*.tmp"):
-        with suppress(OSError):
-            path.unlink()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

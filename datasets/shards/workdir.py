@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections import Counter
@@ -21,14 +20,15 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..base import SPLITS, Clip, Dataset, FeatregError, UsageError
 from ..locks import exclusive
-from .hdf5 import atomic_path, remove_temporaries
+from .atomic_file import atomic_path, remove_temporaries
+from .csv_table import read_csv, write_csv
 
 _FIXED = ("clip_id", "path", "split", "fold", "start_s", "duration_s")
 
@@ -103,7 +103,7 @@ class DatasetDir:
         """
         lines = {*failures, *(line for line in self.read_failures() if line[0] not in judged)}
         columns = ["clip_id", "stage", "reason"]
-        _write_csv(pd.DataFrame(sorted(lines), columns=columns, dtype=object), self.failures_csv)
+        write_csv(pd.DataFrame(sorted(lines), columns=columns, dtype=object), self.failures_csv)
 
     def read_failures(self) -> set[tuple[str, str, str]]:
         """Clip id, stage and reason of every failure; none if there is no ``failures.csv``.
@@ -116,7 +116,7 @@ class DatasetDir:
         if not self.failures_csv.is_file():
             return set()
         with _undamaged(self.failures_csv):
-            table = _read_csv(self.failures_csv).fillna("")
+            table = read_csv(self.failures_csv).fillna("")
             columns = [table[name] for name in ("clip_id", "stage", "reason")]
             return set(zip(*columns, strict=True))
 
@@ -125,7 +125,7 @@ class DatasetDir:
         if not self.clips_csv.is_file():
             return {}
         with _undamaged(self.clips_csv):
-            table = _read_csv(self.clips_csv, usecols=["clip_id", "duration_s"])
+            table = read_csv(self.clips_csv, usecols=["clip_id", "duration_s"])
             table = table[table["duration_s"].notna()]
             return dict(zip(table["clip_id"].fillna(""), table["duration_s"], strict=True))
 
@@ -170,7 +170,7 @@ class DatasetDir:
             for split, count in (limits or dict.fromkeys(SPLITS)).items():
                 before = asked.setdefault(name, {}).get(split, 0)
                 asked[name][split] = None if None in (count, before) else max(count, before)  # type: ignore[type-var]
-        _write_csv(table, self.clips_csv)
+        write_csv(table, self.clips_csv)
         about = {
             "name": dataset.name,
             "task": dataset.task,
@@ -227,7 +227,7 @@ class DatasetDir:
     def _read_dataset(self) -> Dataset:
         about = json.loads(self.dataset_json.read_text())
         classes = tuple(about["classes"])
-        table = _read_csv(self.clips_csv)
+        table = read_csv(self.clips_csv)
         fixed, values = table.iloc[:, : -len(classes)], table.iloc[:, -len(classes) :]
         if {*fixed} | {"fold"} != {*_FIXED}:
             raise ValueError(f"expected the classes {', '.join(classes)} as the last columns")
@@ -261,34 +261,6 @@ class DatasetDir:
             tuple(about["known_bad"]),
             tuple(about["notes"]),
         )
-
-
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table from which `_read_csv` gets back every text, whatever is in it.
-
-    A file name may hold carriage returns, which Python's csv quotes only if told to, and bytes
-    that are not UTF-8, which are written as they are.
-    """
-    texts = [*table.columns, *table.select_dtypes(object).to_numpy().ravel()]
-    rare = any(isinstance(text, str) and "\r" in text for text in texts)
-    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if rare else csv.QUOTE_MINIMAL
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, quoting=quoting, errors="surrogateescape")
-
-
-def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
-    """A table that `_write_csv` wrote; an empty cell is NaN, and nothing else is."""
-    text = dict.fromkeys(("clip_id", "path", "split", "stage", "reason"), object)
-    table: pd.DataFrame = pd.read_csv(
-        path,
-        dtype=text,
-        keep_default_na=False,
-        na_values=[""],
-        encoding_errors="surrogateescape",
-        low_memory=False,
-        **options,
-    )
-    return table
 
 
 @contextmanager

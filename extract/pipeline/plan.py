@@ -76,15 +76,11 @@ class ShardJob:
         The clips, without labels.
     request
         What is asked for, reduced to the features that these clips lack.
-    numbers
-        For each feature, the number of the shard to write.
-    headers
-        For each feature, the shard's header as planned: a worker whose code or weights would
-        write another one refuses the job.
-    threads
-        For the network; 0 for as many as the Dask worker has.
-    clip_timeout_s
-        Longest time in seconds for decoding a clip, or for one call of a network.
+    numbers, headers
+        For each feature, the number of the shard to write, and its header: a worker whose code
+        or weights would write another header refuses the job.
+    threads, clip_timeout_s
+        As in `Workers` and `run_extraction`; 0 threads for as many as the Dask worker has.
     isolate
         Whether a worker crashed on this job, and each clip is first tried in a process of its
         own.
@@ -118,16 +114,12 @@ class ShardResult:
         Decoded length in seconds of each clip that could be decoded.
     failures
         Clips without frames of some feature, or of all.
-    tried, audio_s
-        Clips that were tried, and seconds of audio that were decoded.
-    seconds
-        Time in seconds that each stage took.
-    frames
-        Frames of each feature that were computed.
-    written
-        Size in bytes of the shard of each feature.
+    tried, audio_s, seconds
+        Clips tried, seconds of audio decoded, and seconds that each stage took.
+    frames, written
+        Frames and bytes of the shard of each feature.
     worker, peak_bytes
-        The worker's name, and the most memory that it had, its decoders included.
+        The worker's name, and its peak memory, that of its decoders included.
     """
 
     durations: dict[str, float]
@@ -217,7 +209,12 @@ def make_plan(
         If there are shards of another version.
     """
     limits = dict.fromkeys(splits or SPLITS, limit)
-    clips = _without_labels(first_clips(dataset.clips, limits))
+    # Jobs travel to workers: paths are absolute, and labels stay here.
+    nothing = np.empty(0, np.uint8)
+    clips = [
+        replace(clip, path=clip.path.absolute(), label=nothing, label_mask=nothing)
+        for clip in first_clips(dataset.clips, limits)
+    ]
     features = [_Feature(spec, folder, dataset.name, request) for spec in request.features]
     with ThreadPoolExecutor(_THREADS) as pool:
         sounds = list(pool.map(fingerprint, clips))
@@ -336,15 +333,6 @@ class _Feature:
             )
         ]
         return unused + list(self._index.damaged)
-
-
-def _without_labels(clips: Sequence[Clip]) -> list[Clip]:
-    """Clips as they travel: absolute paths, no labels."""
-    nothing = np.empty(0, np.uint8)
-    return [
-        replace(clip, path=clip.path.absolute(), label=nothing, label_mask=nothing)
-        for clip in clips
-    ]
 
 
 def difference(found: NativeHeader, wanted: NativeHeader) -> str:
