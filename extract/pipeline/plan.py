@@ -35,7 +35,7 @@ from .decode import SILENCE
 # Stands for the hash of weights that are not on this machine (in a dry run).
 _NOT_HERE = "not here"
 
-# Files fingerprinted at the same time: a network file system answers each slowly.
+# Files fingerprinted at a time: a network file system answers slowly.
 _THREADS = 8
 
 
