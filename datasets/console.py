@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import multiprocessing
 import os
 import signal
 import sys
@@ -45,6 +46,10 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn a `FeatregError` into a line and an exit status."""
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            # A worker imports the script that started it, and without a main guard the script
+            # calls the command again. The first call reports this.
+            sys.exit(1)
         try:
             with _stoppable():
                 return super().invoke(ctx)

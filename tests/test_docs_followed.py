@@ -145,7 +145,7 @@ def test_the_reader_of_twenty_lines_reads_every_shard(desk: Path) -> None:
 
 def test_the_specification_names_all_that_shards_hold(desk: Path) -> None:
     page = (DOCS / "disk-format.md").read_text()
-    for path in (desk / "featreg-work" / "clips").rglob("train-00000.h5"):
+    for path in (desk / "featreg-work" / "clips").rglob("00000.h5"):
         with h5py.File(path) as file:
             for name in file:
                 assert f"`{name}" in page, f"{path}: dataset {name}"

@@ -239,7 +239,8 @@ class Batcher:
         Called with the key of a clip and its frames once they are complete, or with the
         `ClipError` that says which of them is not finite.
     watched
-        Called for the context in which each call of the extractor runs: see ``watchdog.py``.
+        Called for the context in which each call of the extractor runs: see
+        `isolate_clips.time_limit`.
     """
 
     def __init__(
