@@ -27,7 +27,7 @@ from turns import Contestant, race
 
 from featreg.datasets.base import Clip
 from featreg.datasets.shards.aligned import AlignedHeader, aligned_writer
-from featreg.datasets.shards.workdir import shard_name
+from featreg.datasets.shards.native_index import shard_name
 
 SECONDS, RATE, RESOLUTION_S = 29.1, 16000, 0.1
 SHARDS, CLIPS = 8, 64  # a shard
@@ -45,7 +45,7 @@ def write_aligned(folder: Path) -> None:
     rng = np.random.default_rng(0)
     frames, samples = -(-round(SECONDS * RATE) // round(RESOLUTION_S * RATE)), round(SECONDS * RATE)
     for shard in range(SHARDS):
-        path = folder / shard_name("train", shard)
+        path = folder / shard_name(shard)
         with aligned_writer(path, header, sources="benchmark") as writer:
             for k in range(CLIPS):
                 steps = rng.integers(0, 256, (-(-frames // 10), FEATURES["vggish"]))

@@ -136,7 +136,7 @@ def test_what_is_no_shard_is_refused_by_name(tmp_path: Path) -> None:
     ):
         pass
     write_native(tmp_path / "native.h5")
-    with pytest.raises(FeatregError, match="expected a 'featreg-aligned' shard"):
+    with pytest.raises(FeatregError, match="'featreg-aligned', found 'featreg-native'"):
         read_index(tmp_path / "native.h5")
     with h5py.File(tmp_path / "native.h5", "r+") as file:
         file.attrs["version"] = 99

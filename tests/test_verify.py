@@ -194,7 +194,7 @@ def test_the_command_counts_shards_and_names_what_is_broken(tmp_path: Path) -> N
     copies = [small_native(tmp_path / "a" / "x.h5"), small_aligned(tmp_path / "b" / "y.h5")]
     whole = CliRunner().invoke(prep, ["verify", str(tmp_path), "--workers", "1"])
     assert whole.exit_code == 0, whole.output
-    assert "2 shards are whole" in whole.output
+    assert "no faults in 2 shards" in whole.output
     with h5py.File(copies[1], "r+") as file:
         file["features/mood"][3, 1] += 1
         file.attrs["notes"] = json.dumps(["Not tones."])
@@ -202,5 +202,5 @@ def test_the_command_counts_shards_and_names_what_is_broken(tmp_path: Path) -> N
     assert broken.exit_code == 1
     assert f"{copies[1]}: features/mood is not what was written" in broken.output
     assert f"{copies[1]}: the attributes are not what was written" in broken.output
-    assert "2 faults in 2 shards" in broken.output
+    assert "faults found: 2, in 2 shards" in broken.output
     assert str(copies[0]) not in broken.output

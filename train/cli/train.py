@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from featreg.datasets.allocator import keep_memory
-from featreg.datasets.completion import completion
 from featreg.datasets.console import Commands, Finite, group_options, say, work_option
 
 from ..config.options import alpha_option, config_options, workers_option
@@ -83,4 +82,3 @@ def run_command(
 
 attach(train)
 cli_models.attach(train)
-train.add_command(completion(train))
