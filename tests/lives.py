@@ -1,4 +1,4 @@
-"""Runs in processes of their own, which may be killed: one import serves them all."""
+"""Runs in processes of their own, which may be killed."""
 
 from __future__ import annotations
 

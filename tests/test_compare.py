@@ -40,7 +40,7 @@ def test_seeds_are_one_row_and_the_baseline_comes_first(work: Path) -> None:
     assert rows["test macro PR-AUC"].tolist() == ["0.550 ± 0.071", "0.660 ± 0.085"]
 
 
-def test_clips_may_be_called_as_nothing_is(work: Path) -> None:
+def test_clip_ids_may_look_like_missing_values(work: Path) -> None:
     run = RunDir(work / "runs" / "demo-baseline-s0")
     path = run.path / "predictions.csv"
     path.write_text(path.read_text().replace("\nc0,", "\nNA,").replace("\nc1,", "\nnull,"))
@@ -54,7 +54,7 @@ def test_one_seed_has_no_spread() -> None:
     assert spread([0.5]) == "0.500"
 
 
-def test_gains_are_counted_seed_by_seed(work: Path) -> None:
+def test_differences_are_paired_by_seed(work: Path) -> None:
     [sentence] = differences(load(work, [], None).groups)
     assert "Con-Reg (musicnn, alpha 0.3) is 0.110 better than baseline in macro PR-AUC" in sentence
     assert "each of 2 seeds" in sentence
@@ -77,7 +77,7 @@ def test_equal_results_are_no_difference(tmp_path: Path, seeds: int) -> None:
     assert "better" not in sentence
 
 
-def test_a_difference_that_seeds_do_not_agree_on_is_none(tmp_path: Path) -> None:
+def test_a_difference_of_changing_sign_is_not_clear(tmp_path: Path) -> None:
     for seed, plain, regularized in ((0, 0.5, 0.6), (1, 0.6, 0.55)):
         made_up_run(tmp_path, seed, plain)
         made_up_run(tmp_path, seed, regularized, **CONREG)
@@ -85,7 +85,7 @@ def test_a_difference_that_seeds_do_not_agree_on_is_none(tmp_path: Path) -> None
     assert "no clear difference" in sentence
 
 
-def test_a_smaller_share_of_clips_has_its_own_baseline(work: Path) -> None:
+def test_a_fraction_of_the_clips_has_its_own_baseline(work: Path) -> None:
     made_up_run(work, 0, 0.2, fraction=0.1)
     made_up_run(work, 0, 0.3, fraction=0.1, **CONREG)
     made_up_run(work, 0, 0.4, fraction=0.5, **CONREG)
@@ -96,7 +96,7 @@ def test_a_smaller_share_of_clips_has_its_own_baseline(work: Path) -> None:
     assert "no baseline" in alone
 
 
-def test_standardized_features_have_the_plain_baseline(tmp_path: Path) -> None:
+def test_standardized_features_are_compared_with_the_baseline(tmp_path: Path) -> None:
     made_up_run(tmp_path, 0, 0.5)
     recipe = dataclasses.replace(PRESETS["demo"], standardize=True)
     made_up_run(tmp_path, 0, 0.6, recipe=recipe, **CONREG)
@@ -158,7 +158,7 @@ def copied_run(work: Path, name: str, target: str, **changes: Any) -> RunDir:
     return run
 
 
-def test_equal_labels_say_what_differs_and_no_more(work: Path) -> None:
+def test_equal_labels_are_extended_by_what_differs(work: Path) -> None:
     first = "demo-baseline-s0"
     copied_run(work, first, "by-roc", metric="roc_auc")
     copied_run(work, first, "exact", recipe={"precision": "float32"})
@@ -183,7 +183,7 @@ def test_equal_labels_say_what_differs_and_no_more(work: Path) -> None:
     assert "nan" not in page.split("All runs on the test split")[1].split("</table>")[0]
 
 
-def test_equal_labels_of_other_sets_name_the_sets(work: Path) -> None:
+def test_equal_labels_of_different_aligned_sets_name_the_sets(work: Path) -> None:
     run = copied_run(work, "demo-baseline-s0", "other-set", aligned="other-0.1s")
     on_other_data(run, np.arange(40))
     assert [each.label for each in load(work, [], None).groups][:2] == [
@@ -199,14 +199,14 @@ def test_unfinished_runs_are_skipped_or_named(work: Path) -> None:
         load(work, ["demo-baseline-s1"], None)
 
 
-def test_runs_of_two_datasets_are_asked_about(work: Path) -> None:
+def test_runs_on_two_datasets_need_a_choice(work: Path) -> None:
     made_up_run(work, 0, 0.5, dataset="mtat", preset="mtat", recipe=PRESETS["mtat"])
     with pytest.raises(UsageError, match="demo, mtat"):
         load(work, [], None)
     assert len(load(work, [], "mtat").groups) == 1
 
 
-def test_an_alpha_chosen_on_validation_is_said_to_be(tmp_path: Path) -> None:
+def test_the_origin_of_a_presets_alpha_is_reported(tmp_path: Path) -> None:
     chosen = ALPHAS["demo"]["conreg"]
     for alpha in (chosen, chosen + 1):
         made_up_run(tmp_path, 0, 0.5, **{**CONREG, "alpha": alpha})

@@ -1,4 +1,4 @@
-"""Many runs: used where they are there, side by side, and what fails is named."""
+"""Sweeps: finished runs are not repeated, parallel runs, and errors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_what_is_done_is_not_repeated(work: Path) -> None:
     assert path.stat().st_mtime_ns == once
 
 
-def test_another_run_of_that_name_is_named_before_any_is_made(work: Path) -> None:
+def test_another_run_of_that_name_is_refused_before_training(work: Path) -> None:
     config, first = toy_config(work), toy_config(work, seed=1)
     Runner(work).run([config])
     for shard in (work / "toy" / "aligned" / "tones+noise-0.1s").glob("valid*"):
@@ -64,7 +64,7 @@ def test_another_run_of_that_name_is_named_before_any_is_made(work: Path) -> Non
     assert not (work / "runs" / first.run_name).exists()
 
 
-def test_two_runs_of_one_name_are_refused_before_any_is_made(work: Path) -> None:
+def test_two_runs_of_one_name_are_refused_before_training(work: Path) -> None:
     first, second = (
         dataclasses.replace(toy_config(work), reg="conreg", features=("tones",), alpha=alpha)
         for alpha in (0.3, 0.3000001)
@@ -75,7 +75,7 @@ def test_two_runs_of_one_name_are_refused_before_any_is_made(work: Path) -> None
     assert not (work / "runs").exists()
 
 
-def test_what_no_command_can_name_otherwise_is_not_advised(work: Path) -> None:
+def test_run_name_is_not_advised_for_sweeps(work: Path) -> None:
     config = toy_config(work)
     Runner(work).run([config])
     precise = dataclasses.replace(config.recipe, precision="bf16-mixed")
@@ -85,7 +85,7 @@ def test_what_no_command_can_name_otherwise_is_not_advised(work: Path) -> None:
     assert "--run-name" not in str(raised.value)
 
 
-def test_runs_on_two_aligned_sets_lie_beside_each_other(work: Path) -> None:
+def test_runs_on_two_aligned_sets_have_different_names(work: Path) -> None:
     config = toy_config(work)
     write_toy(work, aligned="other", seconds=2.5)
     other = dataclasses.replace(config, aligned="other")
@@ -99,7 +99,7 @@ def test_runs_on_two_aligned_sets_lie_beside_each_other(work: Path) -> None:
     assert runner.groups([[other]])[0].results[0].folder.name == names[1]
 
 
-def test_a_failure_keeps_no_other_run_from_being_made(work: Path) -> None:
+def test_other_runs_are_trained_after_a_failure(work: Path) -> None:
     good, bad = toy_config(work), toy_config(work, seed=1, crop_s=0.1)
     with pytest.raises(FeatregError, match="the same command again") as raised:
         Runner(work).run([bad, good])
@@ -111,7 +111,9 @@ def test_a_failure_keeps_no_other_run_from_being_made(work: Path) -> None:
     assert RunDir(work / "runs" / good.run_name).finished
 
 
-def test_nor_does_one_that_nobody_foresaw(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_runs_are_trained_after_an_unexpected_error(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bad, good = toy_config(work), toy_config(work, seed=1)
 
     def broken(config: Config, *rest: Any, **options: Any) -> RunDir:
@@ -130,7 +132,7 @@ def test_nor_does_one_that_nobody_foresaw(work: Path, monkeypatch: pytest.Monkey
     Runner(work).run([bad])  # the log alone keeps no run from being made
 
 
-def test_processes_make_the_same_runs_and_say_why_one_fails(work: Path) -> None:
+def test_parallel_runs_give_the_same_results_and_reasons_of_failures(work: Path) -> None:
     good, bad = toy_config(work), toy_config(work, seed=2, crop_s=0.1)
     with pytest.raises(FeatregError, match="1 of 2 runs failed") as raised:
         Runner(work, jobs=2).run([good, bad])
@@ -153,7 +155,7 @@ def test_processes_make_the_same_runs_and_say_why_one_fails(work: Path) -> None:
 def test_a_run_on_several_devices_has_a_process_of_its_own(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lightning starts a process again for each device: not one that makes many runs."""
+    """Lightning starts the process again for each device, which must not train several runs."""
     apart: list[str] = []
 
     def process(config: Config, *_: object) -> str | None:
@@ -190,7 +192,7 @@ def test_no_process_outlives_an_interruption(work: Path, monkeypatch: pytest.Mon
             os.kill(int(pid.name), 0)
 
 
-def test_every_gpu_has_a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_gpu_has_its_own_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(many, "_gpus", lambda: ["0", "1", "3", "5"])
     monkeypatch.setattr(many, "cores", lambda: 16)
 

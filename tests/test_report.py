@@ -1,4 +1,4 @@
-"""The page of a comparison: what it draws, what it leaves out, and what it says of tables."""
+"""The report of a comparison: its figures, tables and sentences."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def work(tmp_path: Path) -> Path:
     ],
     ids=["fewer clips", "other clips", "other classes"],
 )
-def test_other_test_sets_are_told_apart(work: Path, keep: np.ndarray, classes: list[str]) -> None:
+def test_different_test_sets_are_numbered(work: Path, keep: np.ndarray, classes: list[str]) -> None:
     for seed in (0, 1):
         on_other_data(RunDir(work / "runs" / f"demo-conreg-musicnn-a0.3-s{seed}"), keep, classes)
     result = CliRunner().invoke(train, ["compare", "--work", str(work)])
@@ -65,7 +65,7 @@ def left_out(page: str) -> list[str]:
     return found
 
 
-def test_maps_lay_equal_clips_on_each_other(work: Path) -> None:
+def test_equal_embeddings_have_equal_maps(work: Path) -> None:
     run = RunDir(work / "runs" / "demo-baseline-s1")
     shutil.copy(work / "runs" / "demo-baseline-s0" / "embeddings.npz", run.path)
     rewrite_report(run)
@@ -78,7 +78,7 @@ def test_maps_lay_equal_clips_on_each_other(work: Path) -> None:
         assert np.median(apart) < spread_out / 10
 
 
-def test_the_report_needs_nothing_else(work: Path) -> None:
+def test_the_report_is_self_contained(work: Path) -> None:
     result = CliRunner().invoke(train, ["compare", "--work", str(work)])
     assert result.exit_code == 0, result.output
     assert "0.550 ± 0.071" in result.output
@@ -95,7 +95,7 @@ def test_the_report_needs_nothing_else(work: Path) -> None:
     assert "Notes are &lt;b&gt;escaped" in page
 
 
-def test_what_is_not_drawn_is_named_and_can_be_chosen(work: Path) -> None:
+def test_groups_that_are_not_drawn_are_listed_and_can_be_selected(work: Path) -> None:
     for alpha in (1.0, 2.0, 3.0, 4.0, 5.0):
         made_up_run(work, 0, 0.6, **{**CONREG, "alpha": alpha})
     made_up_run(work, 0, 0.2, fraction=0.1)
@@ -109,7 +109,7 @@ def test_what_is_not_drawn_is_named_and_can_be_chosen(work: Path) -> None:
     assert "<summary>Not shown" not in page
 
 
-def test_classes_stand_in_numbers_too(work: Path) -> None:
+def test_the_classes_are_also_in_a_table(work: Path) -> None:
     [section] = [
         part for part in page_of(work).split("<section>") if "per class, in numbers" in part
     ]
@@ -122,12 +122,14 @@ def test_classes_stand_in_numbers_too(work: Path) -> None:
     assert "<details>" not in section
 
 
-def test_a_long_table_of_classes_is_folded(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_table_of_classes_is_collapsed(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("featreg.train.report.html.MOST_ROWS", len(CLASSES) - 1)
     assert "<details><summary>All 4 classes</summary>" in page_of(work)
 
 
-def test_tables_say_what_made_them(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_name_the_commands_that_created_them(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sys.argv", ["/any/bin/train", "ablate", "--seeds", "2"])
     reports, groups = work / "reports", load(work, [], None).groups
     chosen = "alpha 0.3 of Con-Reg was chosen on the validation split."
@@ -153,7 +155,7 @@ def write_table(work: Path) -> None:
     table1.record(work, cells, {})
 
 
-def test_a_seed_more_than_the_table_has_leaves_its_method_drawn(work: Path) -> None:
+def test_a_method_with_additional_seeds_is_still_drawn(work: Path) -> None:
     write_table(work)
     made_up_run(work, 0, 0.2, fraction=0.1)
     for seed in (2, 3):
@@ -164,7 +166,7 @@ def test_a_seed_more_than_the_table_has_leaves_its_method_drawn(work: Path) -> N
     assert "is 0.110 better than baseline" in page
 
 
-def test_a_table_names_runs_that_are_gone(work: Path) -> None:
+def test_a_table_names_missing_runs(work: Path) -> None:
     write_table(work)
     assert "Missing runs" not in page_of(work)
     shutil.rmtree(work / "runs" / "demo-conreg-musicnn-a0.3-s1")
@@ -181,7 +183,7 @@ def test_names_of_combined_features_break_on_narrow_screens(work: Path) -> None:
     ]
 
 
-def test_a_report_can_go_elsewhere(work: Path) -> None:
+def test_the_path_of_the_report_can_be_given(work: Path) -> None:
     target = work / "elsewhere.html"
     names = ["demo-baseline-s0", str(work / "runs" / "demo-baseline-s1")]
     arguments = ["compare", *names, "--report", str(target), "--work", str(work)]

@@ -1,4 +1,4 @@
-"""`train` as it is typed: defaults, errors of one line, exit statuses."""
+"""The command `train`: defaults, errors of one line, exit statuses."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_preset_is_found_by_the_name_of_the_dataset(tmp_path: Path) -> None:
         ("--save-every nan", 2, "'--save-every': expected a finite number, found nan"),
     ],
 )
-def test_what_cannot_be_used_is_one_line(
+def test_invalid_options_are_one_line(
     work: Path, arguments: str, status: int, message: str
 ) -> None:
     result = call(work, "run", *arguments.split())
@@ -153,7 +153,7 @@ def test_two_aligned_sets_are_listed(tmp_path: Path) -> None:
     assert "choose one with --aligned" in result.output
 
 
-def test_comparing_nothing_names_the_step(tmp_path: Path) -> None:
+def test_comparing_without_runs_names_the_step(tmp_path: Path) -> None:
     result = call(tmp_path, "compare")
     assert result.exit_code == 1
     assert "train run" in result.output
@@ -197,7 +197,7 @@ def test_parameters_of_the_paper_are_printed() -> None:
     assert "3,623,070" in result.output  # the plain network with 17 classes
 
 
-def test_more_classes_than_anyone_has_are_refused() -> None:
+def test_too_many_classes_are_refused() -> None:
     result = CliRunner().invoke(train, ["params", "--classes", "1000000000000"])
     assert result.exit_code == 2
     assert "1000000000000 is not in the range 1<=x<=100000" in result.output

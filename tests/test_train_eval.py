@@ -1,4 +1,4 @@
-"""`train eval`: the report again, other shards, and what does not fit."""
+"""`train eval`: the same numbers as in the report, other shards, and invalid shards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("name", ["trained", "concat", "features"])
-def test_testing_again_gives_the_report_to_the_digit(
+def test_evaluating_again_equals_the_report_exactly(
     work: Path, trained: RunDir, concat: RunDir, name: str
 ) -> None:
     if name == "features":
@@ -89,7 +89,7 @@ def test_classes_without_positives_are_listed(tmp_path: Path, trained: RunDir) -
         ({"dims": {"tones": 4, "noise": 2}}, "dim of noise is 2, but .* with 3"),
     ],
 )
-def test_shards_that_do_not_fit_are_named(
+def test_shards_that_do_not_match_the_model_are_named(
     work: Path, concat: RunDir, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     about = header(**changes)
@@ -116,7 +116,7 @@ def test_too_little_memory_is_one_line(
         assert "error: trained: out of memory; free some of it" in result.stderr
 
 
-def test_other_shards_can_be_named(work: Path, trained: RunDir, tmp_path: Path) -> None:
+def test_other_shards_can_be_selected(work: Path, trained: RunDir, tmp_path: Path) -> None:
     other = header(dims={"noise": 3}, mode="area", notes=("Other tones.",))
     write_toy(tmp_path, aligned="other", about=other)
     said = call(tmp_path, "eval", trained.path, "--aligned", "other").stdout

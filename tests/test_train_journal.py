@@ -1,4 +1,4 @@
-"""Curves: a CSV always, TensorBoard where it is asked for, both without repetitions."""
+"""Learning curves: a CSV file, and TensorBoard logs on request, without repetitions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def row(epoch: int) -> dict[str, float]:
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows: tag -> steps and values."""
+    """Return the steps and values that TensorBoard shows, by tag."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events: Any = accumulator.EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
@@ -60,7 +60,7 @@ def test_an_interrupted_run_has_the_curves_of_an_uninterrupted_one(tmp_path: Pat
     assert found["train/lr"][-1] == (6, pytest.approx(0.1))
 
 
-def test_the_csv_is_written_after_the_fact(tmp_path: Path) -> None:
+def test_a_missing_csv_is_written_on_resuming(tmp_path: Path) -> None:
     """A run may be killed after its state was saved, and before its curves were."""
     MetricsLog(tmp_path, Progress(epoch=2, history=[row(1), row(2)]), STEPS, tensorboard=False)
     assert pd.read_csv(tmp_path / "metrics.csv")["epoch"].tolist() == [1, 2]
