@@ -116,11 +116,11 @@ def table1_command(
     work: Path,
     **options: Any,
 ) -> None:
-    """Train every method with every feature set on every dataset (Table I).
+    """Train every method with every feature set (Table I).
 
-    Finished runs are not repeated, so that the same command resumes an interrupted table. The
-    table is written to WORK/reports as CSV, Markdown and HTML, including the rows of other
-    datasets whose runs exist.
+    All datasets with aligned features are used by default. Finished runs are not repeated, so that
+    the same command resumes an interrupted table. The table is written to WORK/reports as CSV,
+    Markdown and HTML, including the rows of other datasets whose runs exist.
 
     \b
     Example:
@@ -196,10 +196,11 @@ def ablate_command(
     work: Path,
     **options: Any,
 ) -> None:
-    """Train the baseline and a regularized model on fractions of the training clips (Figure 2).
+    """Train on fractions of the training clips (Figure 2).
 
-    Finished runs are not repeated. With --alphas, the weight is chosen with all training clips and
-    used for all fractions. The figure is written to WORK/reports as PNG, SVG and CSV.
+    The baseline and a regularized model are trained on each fraction. Finished runs are not
+    repeated. With --alphas, the weight is chosen with all training clips and used for all
+    fractions. The figure is written to WORK/reports as PNG, SVG and CSV.
 
     \b
     Example:
@@ -260,7 +261,7 @@ def choose_alpha_command(
     work: Path,
     **options: Any,
 ) -> None:
-    """Train with several weights of a regularizer, and choose one on the validation split.
+    """Choose a regularizer's weight on the validation split.
 
     \b
     Example:
@@ -322,12 +323,12 @@ def run_config(asked: str, work: Path) -> None:
     default="harmonic_cnn",
     help="Network that computes the embedding.",
 )
-@click.option(
-    "--save", is_flag=True, help="Also write the table to WORK/reports/table2.csv, for the report."
-)
+@click.option("--save", is_flag=True, help="Also write WORK/reports/table2.csv, for the report.")
 @work_option
 def params(classes: int, encoder: str, save: bool, work: Path) -> None:
-    """Count parameters in training and at inference, by method and features (Table II).
+    """Count the parameters of every method (Table II).
+
+    They are counted in training and at inference, with the paper's features.
 
     \b
     Example:
