@@ -76,8 +76,9 @@ def predict_command(
     """Classify audio FILES with a trained model.
 
     FILES may be folders, of which all audio files are classified. Files that cannot be processed
-    are named, the remaining files are still processed, and the exit status is 1. Silent files are named too. Output is in UTF-8; a byte of a file name that
-    is not UTF-8, such as FF, is written as \\udcff, which Python's os.fsencode converts back.
+    are named, the remaining files are still processed, and the exit status is 1. Silent files are
+    named too. Output is in UTF-8; a byte of a file name that is not UTF-8, such as FF, is written
+    as \\udcff, which Python's os.fsencode converts back.
 
     \b
     Example:
