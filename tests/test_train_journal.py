@@ -71,7 +71,7 @@ def test_a_missing_package_is_named_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UsageError, match=r"pip install '\.\[tensorboard\]' in featreg"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[tensorboard\]'"):
         require_tensorboard()
 
 
