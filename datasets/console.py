@@ -1,4 +1,4 @@
-"""What both commands share: one-line errors, exit statuses, messages and progress."""
+"""Shared by both commands: one-line errors, exit statuses, messages and progress."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from rich.text import Text
 
 from .base import FeatregError, UsageError
 
-# Names of files and clips are printed as they are: they may hold [brackets] and :colons:.
+# Names of files and clips may contain [brackets] and :colons:, which are printed literally.
 console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived: a scheduler of batch jobs, say, wants the machine back."""
+    """SIGTERM was received, for example from a batch scheduler."""
 
 
 class Commands(click.Group):
-    """A group whose expected failures are one line and an exit status.
+    """A group that turns expected failures into one line and an exit status.
 
-    0 all well, 1 something failed (and was named), 2 wrong usage, 130 interrupted (SIGINT),
+    0 success, 1 something failed (and was named), 2 wrong usage, 130 interrupted (SIGINT),
     143 terminated (SIGTERM).
     """
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; turn a `FeatregError` into its line and status."""
+        """Run the command; turn a `FeatregError` into a line and an exit status."""
         try:
             with _stoppable():
                 return super().invoke(ctx)
@@ -56,14 +56,12 @@ class Commands(click.Group):
             what, status = (
                 ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
             )
-            _fail(
-                f"{what}; what is finished stays, and the same command goes on from there", status
-            )
+            _fail(f"{what}; finished work is kept, run the same command again to resume", status)
 
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGINT and SIGTERM raise `KeyboardInterrupt` here, once; a second one ends at once."""
+    """Raise `KeyboardInterrupt` on the first SIGINT or SIGTERM; exit at once on the second."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -90,7 +88,7 @@ def _fail(message: str, status: int) -> None:
 
 
 class _Lines(logging.Handler):
-    """Shows messages above a progress bar, warnings in colour."""
+    """Print messages above a progress bar, and warnings in color."""
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else None
@@ -98,12 +96,12 @@ class _Lines(logging.Handler):
 
 
 def say(message: str) -> None:
-    """A line for the user, which ``--quiet`` leaves out."""
+    """Print a line, except with ``--quiet``."""
     logging.getLogger("featreg").info(message)
 
 
 def warn(message: str) -> None:
-    """A line that even ``--quiet`` leaves in."""
+    """Print a warning, also with ``--quiet``."""
     logging.getLogger("featreg").warning(message)
 
 
@@ -115,13 +113,13 @@ def _set_verbosity(ctx: click.Context, parameter: click.Parameter, value: bool) 
 
 
 def group_options(command: Any) -> Any:
-    """Give a group ``--quiet``, ``--verbose`` and ``--version``."""
+    """Add ``--quiet``, ``--verbose`` and ``--version`` to a group."""
     logger = logging.getLogger("featreg")
     logger.setLevel(logging.INFO)
     if not logger.handlers:
         logger.addHandler(_Lines())
         logger.propagate = False
-    for flag, text in (("quiet", "Say only what went wrong."), ("verbose", "Say more.")):
+    for flag, text in (("quiet", "Print only warnings and errors."), ("verbose", "Print more.")):
         command = click.option(
             f"--{flag}", is_flag=True, expose_value=False, callback=_set_verbosity, help=text
         )(command)
@@ -129,7 +127,7 @@ def group_options(command: Any) -> Any:
 
 
 def work_option(command: Any) -> Any:
-    """Give a command ``--work DIR``, passed on as ``work: Path``."""
+    """Add ``--work DIR`` to a command, passed on as ``work: Path``."""
     return click.option(
         "--work",
         type=click.Path(file_okay=False, path_type=Path),
@@ -137,17 +135,17 @@ def work_option(command: Any) -> Any:
         envvar="FEATREG_WORK",
         show_default=True,
         show_envvar=True,
-        help="Working folder: all that featreg reads and writes.",
+        help="Working folder, in which shards, runs and reports are stored.",
     )(command)
 
 
 class Finite(click.FloatRange):
-    """A number within bounds. click's own range lets nan through, and inf where no end is."""
+    """A finite number within bounds; ``click.FloatRange`` accepts nan and unbounded inf."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """The number; fails with click's usage error if it is none, or out of bounds."""
+        """Return the number; fail with click's usage error if it is invalid or out of bounds."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"expected a finite number, found {number}", param, ctx)
@@ -155,15 +153,15 @@ class Finite(click.FloatRange):
 
 
 class Advance(Protocol):
-    """Moves a progress bar on."""
+    """Advance a progress bar."""
 
     def __call__(self, steps: int = 1, note: str = "") -> None:
-        """Move by `steps`, and show `note` beside the bar."""
+        """Advance by `steps`, and show `note` beside the bar."""
 
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Advance]:
-    """A bar with counts and time left; off the terminal, a line every tenth of the way."""
+    """Show a progress bar; if not on a terminal, print a line at every tenth."""
     quiet = not logging.getLogger("featreg").isEnabledFor(logging.INFO)
     if quiet or not console.is_terminal:
         done = 0

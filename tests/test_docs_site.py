@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import featreg
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,13 +25,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("room", ["datasets", "extract", "train"])
-def test_every_module_is_in_the_reference(room: str, site: Path) -> None:
-    page = (site / "api" / room / "index.html").read_text()
-    for path in (ROOT / room).rglob("*.py"):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        if path.stem != "__init__" and not path.stem.startswith("_"):
-            assert f'id="featreg.{".".join(parts)}' in page, path
+def test_every_public_name_has_a_page(site: Path) -> None:
+    pages = "".join(path.read_text() for path in (site / "api").glob("*/index.html"))
+    for name in set(featreg.__all__) - {"__version__"}:
+        assert re.search(rf'id="featreg\.[\w.]*\b{name}"', pages), name
+
+
+def test_pages_link_to_their_neighbours_and_both_themes(site: Path) -> None:
+    page = (site / "tutorial" / "index.html").read_text()
+    assert 'rel="next"' in page
+    assert 'rel="prev"' in page
+    assert page.count('name="__palette"') == 2
 
 
 def test_every_command_is_in_the_reference(site: Path) -> None:

@@ -5,18 +5,17 @@ Folder::
     ROOT/index.csv       path, clip_id, split, font, score, one column (0 or 1) per class
     ROOT/*.ogg           about 6 s each; Ogg Vorbis, mono or stereo, 22.05 or 44.1 kHz
 
-The task is to name the families of instruments that play. ``tools/demo/compose_scores.py``
-composes the scores, ``tools/demo/render_clips.py`` plays them with FluidSynth in rooms of its
-own making, with background noise. No score lies in two splits. Training and validation hear one
-General MIDI
-soundfont, Fluid (R3). Each test score is played twice: by the instruments that training
-heard, and by others of the same families from a soundfont that it never heard, MuseScore
-General (an alto saxophone becomes a soprano or a baritone). So the two halves of the test
-split differ in sound alone; the column ``font`` tells them apart.
+The task is to recognize the instrument families. ``tools/demo/compose_scores.py`` composes the
+scores; ``tools/demo/render_clips.py`` renders them with FluidSynth, room acoustics and background
+noise. No score occurs in two splits. Training and validation use one General MIDI soundfont, Fluid
+(R3). Each test score is rendered twice: with the instruments of the training split, and with others
+of the same families from a soundfont that does not occur in training, MuseScore General (an alto
+saxophone becomes a soprano or a baritone). The two halves of the test split therefore differ in
+sound only; the column ``font`` identifies them.
 
-MuseScore General descends from Fluid (R3) and still shares many samples with it. The
-presets of the unseen half are therefore chosen such that none of their notes plays a
-sample that a preset of the seen half plays (see ``tools/demo/render_clips.py``).
+MuseScore General descends from Fluid (R3) and shares many samples with it. The presets of the
+unseen half are chosen such that no note uses a sample of a preset of the seen half (see
+``tools/demo/render_clips.py``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``prep datasets`` and ``prep download``: what there is, what is here, and bringing the rest."""
+"""``prep datasets`` and ``prep download``: list, check and download datasets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 def complete_dataset(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Names of known datasets for the shell; files, for a manifest, where none begins so."""
+    """Shell completion: names of known datasets, or else files."""
     from featreg.datasets.collections import registry
 
     names = [name for name in registry.names() if name.startswith(incomplete)]
@@ -28,22 +28,31 @@ def complete_dataset(
 root_option = click.option(
     "--root",
     type=click.Path(path_type=Path),
-    help="Folder of the dataset's files.  [default: $FEATREG_DATA/NAME, else WORK/NAME/source]",
+    help="Folder with the dataset's files.  [default: $FEATREG_DATA/NAME, else WORK/NAME/source]",
 )
 
 
 def reading_options(command: _Command) -> _Command:
-    """Give a command ``--root``, and what else says how a dataset is read.
-
-    All are passed on to ``registry.read``, by name.
-    """
+    """Add ``--root`` and the other options of ``registry.read`` to a command."""
     for option in (
-        click.option("--group", metavar="COLUMN", help="CSV: clips that stay in one split."),
         click.option(
-            "--task", type=click.Choice(["multi-label", "single-label"]), help="CSV: of the labels."
+            "--group",
+            metavar="COLUMN",
+            help="Column of a CSV; clips with the same value stay in one split.",
         ),
-        click.option("--all-clips", is_flag=True, help="mtat: also clips without a top-50 tag."),
-        click.option("--allow-missing", is_flag=True, help="Use what is there, and say so."),
+        click.option(
+            "--task",
+            type=click.Choice(["multi-label", "single-label"]),
+            help="Task of a CSV: any number of classes per clip, or exactly one.",
+        ),
+        click.option(
+            "--all-clips", is_flag=True, help="For mtat, include clips without a top-50 tag."
+        ),
+        click.option(
+            "--allow-missing",
+            is_flag=True,
+            help="Use an incomplete dataset; every result then states what is missing.",
+        ),
         root_option,
     ):
         command = option(command)
@@ -54,17 +63,17 @@ def reading_options(command: _Command) -> _Command:
 @click.argument(
     "name", required=False, metavar="[NAME_OR_MANIFEST]", shell_complete=complete_dataset
 )
-@click.option("--check", is_flag=True, help="Decode the first block of every file of NAME.")
+@click.option("--check", is_flag=True, help="Decode the first block of every file of the dataset.")
 @reading_options
 @work_option
 def datasets(
     name: str | None, check: bool, root: Path | None, work: Path, **options: object
 ) -> None:
-    """List the known datasets, and what of them is here; or check one.
+    """List the known datasets and which of their files are present, or check one dataset.
 
-    With NAME, its clips are read as `prep extract` reads them, and counted; `prep --verbose`
-    names every file that is missing. With --check, the files that cannot be decoded are
-    named, and the exit status is 1 if there are any.
+    With a name or a CSV file, the clips are read as by `prep extract` and counted; `prep
+    --verbose` names every missing file. With --check, files that cannot be decoded are named,
+    and the exit status is 1 if there are any.
 
     \b
     Example:
@@ -77,7 +86,7 @@ def datasets(
 
     if name is None:
         if check or root is not None:
-            raise UsageError("--check and --root need the name of a dataset: prep datasets NAME")
+            raise UsageError("--check and --root require the name of a dataset: prep datasets NAME")
         for known in registry.names():
             _describe(known, work)
         return
@@ -100,7 +109,7 @@ def datasets(
 
 
 def _describe(name: str, work: Path) -> None:
-    """Print all there is to say about a known dataset."""
+    """Print the description of a known dataset."""
     from featreg.datasets.base import FeatregError
     from featreg.datasets.collections import registry
 
@@ -112,7 +121,7 @@ def _describe(name: str, work: Path) -> None:
         except FeatregError as error:
             here = f"incomplete: {error}"
     else:
-        here = f"nothing; no folder {root}"
+        here = f"no files; folder {root} not found"
     train, valid, test = info.clips
     click.echo(f"{click.style(name, bold=True)}: {info.title}")
     for title, text in (
@@ -138,9 +147,9 @@ def _count(dataset: Any) -> str:
 @root_option
 @work_option
 def download(name: str, root: Path | None, work: Path) -> None:
-    """Fetch the labels and audio of a dataset, as far as they are published.
+    """Download the labels and audio of a dataset, as far as they are published.
 
-    What has arrived is kept: the same command goes on from there.
+    Run the same command again to resume an interrupted download.
 
     \b
     Example:

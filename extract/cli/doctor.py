@@ -1,4 +1,4 @@
-"""``prep doctor``: whether this machine can do the work, said before a night is spent."""
+"""``prep doctor``: check that this machine can extract and train."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _MARKS = {"ok": ("ok", "green"), "note": ("--", "yellow"), "broken": ("!!", "red
 @click.command()
 @work_option
 def doctor(work: Path) -> None:
-    """Look at packages, processor, GPU, codecs, weights, folders and datasets.
+    """Check packages, processor, GPU, codecs, weights, folders and datasets.
 
-    What is missing (--) comes with the line that brings it; exit status 1 only if
-    something is broken (!!) that extraction or training needs.
+    Missing parts (--) are listed with the command that installs them. The exit status is 1
+    only if something that extraction or training requires does not work (!!).
 
     \b
     Example:
@@ -36,5 +36,6 @@ def doctor(work: Path) -> None:
                 click.echo(f"       {finding.remedy}")
             broken += finding.level == "broken"
     if broken:
-        raise FeatregError(f"{broken} things are broken; the lines below each !! mend them")
-    click.echo("nothing that extraction or training needs is broken")
+        checks = "1 check" if broken == 1 else f"{broken} checks"
+        raise FeatregError(f"{checks} failed; follow the lines below each !!")
+    click.echo("everything that extraction and training require works")

@@ -1,4 +1,4 @@
-"""``prep weights``: what trained weights there are, and bringing, converting, checking them."""
+"""``prep weights``: list, fetch, convert and verify trained weights."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from featreg.datasets.console import Commands, warn
 
 @click.group(cls=Commands)
 def weights() -> None:
-    """Trained weights: list, fetch, convert, verify.
+    """List, fetch, convert and verify trained weights.
 
-    They come on first use; these commands bring them beforehand, and say what is here.
-    FEATREG_WEIGHTS names a folder in which to look for them first, and
-    FEATREG_WEIGHTS_URL a mirror that holds them under their published names.
+    Weights are downloaded on first use; these commands download them in advance. featreg
+    first searches the folder FEATREG_WEIGHTS. FEATREG_WEIGHTS_URL names a mirror with the
+    published file names.
 
     \b
     Example:
@@ -27,7 +27,7 @@ def weights() -> None:
 
 @weights.command("list")
 def list_() -> None:
-    """Print every name with its state, size, licence, source and hash.
+    """Print every name with its location, license, source, size and hash.
 
     \b
     Example:
@@ -45,9 +45,9 @@ def list_() -> None:
 
 @weights.command()
 @click.argument("names", nargs=-1, metavar="NAME...")
-@click.option("--all", "everything", is_flag=True, help="All that have an address.")
+@click.option("--all", "everything", is_flag=True, help="Fetch all weights that have an address.")
 def fetch(names: tuple[str, ...], everything: bool) -> None:
-    """Bring weights here before they are needed, such as to a machine without a network.
+    """Download weights in advance, for example for machines without a network.
 
     \b
     Example:
@@ -71,10 +71,10 @@ def fetch(names: tuple[str, ...], everything: bool) -> None:
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Safetensors file to write.  [default: one in the user's cache, found from then on]",
+    help="Safetensors file to write.  [default: in the user's cache, where extraction finds it]",
 )
 def convert(name: str, file: Path, output: Path | None) -> None:
-    """Convert FILE, as its authors published it, to the safetensors file that extraction reads.
+    """Convert a published FILE to the safetensors file that extraction reads.
 
     FILE is a TensorFlow checkpoint of VGGish, a .pth of torchvggish, the .npz of VGGish's
     PCA, a Keras .h5 or .h5.gz of OpenL3, or the wheel of musicnn.
@@ -92,10 +92,10 @@ def convert(name: str, file: Path, output: Path | None) -> None:
 @weights.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 def verify(names: tuple[str, ...]) -> None:
-    """Check the weights that are here against their hashes, and VGGish by its own numbers.
+    """Check local weights against their hashes, and VGGish with its published self-check.
 
-    The self-check of VGGish is the one published with it: the mean and deviation of its
-    embeddings of a sine.
+    The self-check compares the mean and standard deviation of VGGish's embeddings of a sine
+    with the published values.
 
     \b
     Example:
@@ -108,8 +108,8 @@ def verify(names: tuple[str, ...]) -> None:
 
     here = [name for name in names or WEIGHTS if whereabouts(known(name))]
     if missing := set(names) - set(here):
-        fetch = "prep weights fetch brings them"
-        raise FeatregError(f"not here: {', '.join(sorted(missing))}; {fetch}")
+        fetch = "download them with prep weights fetch"
+        raise FeatregError(f"weights not found: {', '.join(sorted(missing))}; {fetch}")
 
     def check(name: str) -> None:
         path = locate(name, {})
@@ -122,7 +122,7 @@ def verify(names: tuple[str, ...]) -> None:
 
 
 def _each(names: Iterable[str], action: Callable[[str], None]) -> None:
-    """Do all, name what fails as it fails, and fail in the end if any did."""
+    """Run `action` for every name; report failures and raise at the end if there were any."""
     failed = []
     for name in names:
         try:

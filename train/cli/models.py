@@ -1,4 +1,4 @@
-"""``train predict``, ``eval`` and ``export``: what can be done with a trained model."""
+"""``train predict``, ``train eval`` and ``train export``: use a trained model."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ _RUN = click.option(
     "--run",
     "wanted",
     metavar="RUN",
-    help="Run in WORK/runs, its folder, or a safetensors file.  [default: the only finished run]",
+    help="Name of a run in WORK/runs, its folder, or a safetensors file.  [default: the only "
+    "finished run]",
 )
 _DEVICE = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
-    help="Where the network runs.",
+    help="Device on which the network runs.",
 )
 _TOP = 5
 
 
 def attach(group: click.Group) -> None:
-    """Add these commands to a group."""
+    """Add the commands to a group."""
     for command in (predict_command, eval_command, export_command):
         group.add_command(command)
 
@@ -44,19 +45,19 @@ def attach(group: click.Group) -> None:
     "--format",
     type=click.Choice(["table", "csv", "json"]),
     default="table",
-    help="table: the best tags. csv: a column a class. json: a list of objects.",
+    help="Output format: a table of the best classes, CSV with one column per class, or JSON.",
 )
 @click.option(
     "--hop",
     "hop_s",
     type=Finite(0, min_open=True),
     metavar="SECONDS",
-    help="Predict over time, every so many seconds.  [default: once for the whole file]",
+    help="Interval between predictions over time, in seconds.  [default: one for the whole file]",
 )
 @click.option(
     "--top",
     type=click.IntRange(1),
-    help=f"Only the most probable tags.  [default: {_TOP} in a table, all in json]",
+    help=f"Number of most probable classes to print.  [default: {_TOP} in a table, all in JSON]",
 )
 @_DEVICE
 @work_option
@@ -69,9 +70,10 @@ def predict_command(
     device: str,
     work: Path,
 ) -> None:
-    """Tag audio FILES, or all audio in folders, by a trained model.
+    """Classify audio FILES, or all audio files in folders, with a trained model.
 
-    A file that cannot be used is named, and the others go on; the exit status is 1 then.
+    Files that cannot be processed are named, the remaining files are still processed, and the
+    exit status is 1.
 
     \b
     Example:
@@ -86,13 +88,13 @@ def predict_command(
 
     if format == "csv" and top is not None:
         raise UsageError(
-            f"--top {top} --format csv: a row of csv has all classes; leave out --top, or take "
+            f"--top {top} --format csv: CSV always contains all classes; omit --top, or use "
             "--format json"
         )
     model: Classifier = load(_model_path(work, wanted), device)
     if hop_s is not None:  # said once, not of every file
         model.check_hop(hop_s)
-    say(f"{model.card.name}: {len(model.classes)} classes, pieces of {model.piece_s:g} s")
+    say(f"{model.card.name}: {len(model.classes)} classes, chunks of {model.piece_s:g} s")
     for note in model.card.notes:
         say(note)
     if format == "csv":
@@ -117,19 +119,19 @@ def predict_command(
     elif found:
         print_table(to_table(found, model.classes, top or _TOP))
     if failed:
-        raise FeatregError(f"{failed} of {len(everything)} failed, named above")
+        raise FeatregError(f"{failed} of {len(everything)} files failed; they are named above")
 
 
 @click.command("eval")
 @click.argument("run", required=False)
-@click.option("--split", type=click.Choice(SPLITS), default="test", help="Which clips.")
-@click.option("--dataset", help="Another dataset in WORK.  [default: the run's]")
-@click.option("--aligned", help="Another aligned set of it.  [default: the run's]")
+@click.option("--split", type=click.Choice(SPLITS), default="test", help="Split to evaluate.")
+@click.option("--dataset", help="Dataset in the working folder.  [default: the run's]")
+@click.option("--aligned", help="Aligned set of the dataset.  [default: the run's]")
 @click.option(
     "--format",
     type=click.Choice(["table", "json"]),
     default="table",
-    help="json: all digits, keys as in report.json.",
+    help="Output format; JSON has all digits, and the keys of report.json.",
 )
 @workers_option
 @_DEVICE
@@ -144,9 +146,9 @@ def eval_command(
     device: str,
     work: Path,
 ) -> None:
-    """Test the model of RUN on a split: metrics with 95 % intervals, and a row a class.
+    """Evaluate the model of RUN: metrics with 95 % intervals, and one line per class.
 
-    By default that repeats the numbers of the run's report.
+    With the default options, the numbers equal those in the run's report.
 
     \b
     Example:
@@ -170,7 +172,7 @@ def eval_command(
 
 
 def _print_evaluation(found: dict[str, Any]) -> None:
-    """Two tables, and the classes that have no score."""
+    """Print the metrics, the classes, and the classes without a score."""
     import pandas as pd
 
     from ..evaluation.metrics import METRICS
@@ -193,7 +195,7 @@ def _print_evaluation(found: dict[str, Any]) -> None:
     print_table(classes.rename(columns={"name": "class", "pr_auc": "PR-AUC", "roc_auc": "ROC-AUC"}))
     for name, left in found["undefined"].items():
         if left:
-            click.echo(f"{METRICS[name].title} leaves out, having no score: {', '.join(left)}")
+            click.echo(f"{METRICS[name].title} excludes classes without a score: {', '.join(left)}")
 
 
 @click.command("export")
@@ -202,18 +204,19 @@ def _print_evaluation(found: dict[str, Any]) -> None:
     "--format",
     type=click.Choice(["onnx", "torchscript", "safetensors"]),
     default="onnx",
-    help="onnx needs `pip install '.[onnx]'` in featreg's repository.",
+    help="File format; onnx requires `pip install '.[onnx]'` in featreg's repository.",
 )
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="File to write.  [default: WORK/exports/RUN with the format's suffix]",
+    help="Output file.  [default: WORK/exports/RUN with the suffix of the format]",
 )
 @work_option
 def export_command(run: str | None, format: str, output: Path | None, work: Path) -> None:
-    """Write the model of RUN for other programs: audio in, probabilities out.
+    """Export the model of RUN for other programs: from audio to probabilities.
 
-    Any number of clips and any length; the copy is compared with the original.
+    The exported model accepts any number of clips of any length. It is compared with the
+    original before the command ends.
 
     \b
     Example:
@@ -231,7 +234,7 @@ def export_command(run: str | None, format: str, output: Path | None, work: Path
 
 
 def _model_path(work: Path, wanted: str | None) -> Path:
-    """The safetensors file of the run that is meant, or the file that is."""
+    """The safetensors file of the selected run, or the selected file itself."""
     from ..training.run_dir import choose_run
 
     if wanted is not None and Path(wanted).is_file():

@@ -1,4 +1,4 @@
-"""``train``: aligned shards in, classifiers and what they are worth out."""
+"""The command ``train``: from aligned shards to evaluated classifiers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .experiments import attach
 @click.group(cls=Commands, context_settings={"show_default": True})
 @group_options
 def train() -> None:
-    """Train audio classifiers whose embeddings are shaped by pre-trained features.
+    """Train audio classifiers with the help of pre-trained features.
 
     \b
     Example:
@@ -31,16 +31,18 @@ def train() -> None:
 @alpha_option
 @config_options
 @workers_option
-@click.option("--run-name", help="Folder in WORK/runs.  [default: made of the options]")
-@click.option("--fresh", is_flag=True, help="Replace a run of this name.")
+@click.option(
+    "--run-name", help="Name of the run folder in WORK/runs.  [default: derived from the options]"
+)
+@click.option("--fresh", is_flag=True, help="Delete an existing run of this name and train again.")
 @click.option(
     "--save-every",
     type=Finite(0),
     default=60.0,
     metavar="SECONDS",
-    help="Training that a kill may cost; each epoch's end is saved too.",
+    help="Maximum interval between checkpoints, in seconds; each epoch also ends with one.",
 )
-@click.option("--tensorboard", is_flag=True, help="Log for TensorBoard, beside metrics.csv.")
+@click.option("--tensorboard", is_flag=True, help="Also write TensorBoard logs.")
 @work_option
 def run_command(
     device: str,
@@ -52,10 +54,10 @@ def run_command(
     work: Path,
     **options: Any,
 ) -> None:
-    """Train one model, and test its best epoch.
+    """Train one model and test its best epoch.
 
-    A run that was interrupted, by whatever, goes on to the numbers that it would have
-    had; one that is done is not repeated.
+    Run the same command again to resume an interrupted run; the results are the same as
+    without the interruption. A finished run is not repeated.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""What the user asks for, and what the preset and the data make of it."""
+"""Options of training commands, and the configuration that they give."""
 
 from __future__ import annotations
 
@@ -18,48 +18,75 @@ from .presets import ALPHAS, PRESETS, Config, Recipe, preset_for
 from .schedule import SCHEDULES
 
 READERS = 4
-"""Threads that read ahead, unless others are asked for: they sleep most of the time."""
+"""Default number of threads that read batches in advance."""
 
 _PRESET = "the preset's"
 _ALPHA = click.option(
     "--alpha",
     type=Finite(0),
     show_default="the preset's, else the paper's",
-    help="Weight of the regularizer; `train choose-alpha` tries several.",
+    help="Weight of the regularizer in the training loss; `train choose-alpha` compares several.",
 )
 _WORKERS = click.option(
     "--workers",
     type=click.IntRange(0),
     default=READERS,
-    help="Threads that read ahead; 0: none.",
+    help="Threads that read batches in advance; 0 disables them.",
 )
 _WHERE = (
     click.option("--dataset", help="Dataset in the working folder.  [default: the only one]"),
-    click.option("--aligned", help="Aligned set of the dataset.  [default: the only one]"),
+    click.option(
+        "--aligned",
+        help="Aligned set of the dataset, such as musicnn-0.1s.  [default: the only one]",
+    ),
 )
 _METHOD = (
-    click.option("--reg", type=click.Choice(REGULARIZERS), default="none", help="Regularizer."),
     click.option(
-        "--fusion", type=click.Choice(list(FUSIONS)), default="none", help="Features as input."
+        "--reg",
+        type=click.Choice(REGULARIZERS),
+        default="none",
+        help="Regularizer of the embedding.",
     ),
-    click.option("--features", help="Features, such as vggish+openl3.  [default: all aligned]"),
-    click.option("--fraction", type=float, default=1.0, help="Share of the training clips."),
+    click.option(
+        "--fusion",
+        type=click.Choice(list(FUSIONS)),
+        default="none",
+        help="How features are used as input.",
+    ),
+    click.option(
+        "--features", help="Features to use, such as vggish+openl3.  [default: all aligned ones]"
+    ),
+    click.option(
+        "--fraction",
+        type=float,
+        default=1.0,
+        help="Fraction of the training clips to use, in (0, 1].",
+    ),
 )
 _RECIPE = (
     click.option(
-        "--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Of all that is random."
+        "--seed",
+        type=click.IntRange(0, 2**32 - 1),
+        default=0,
+        help="Seed of weights, crops, order and dropout.",
     ),
     click.option(
         "--preset",
         type=click.Choice(list(PRESETS)),
         show_default="the dataset's name, else default",
-        help="Recipe that the next options change.",
+        help="Preset of model and training settings, which the options below override.",
     ),
     click.option(
-        "--encoder", type=click.Choice(list(ENCODERS)), show_default=_PRESET, help="Network."
+        "--encoder",
+        type=click.Choice(list(ENCODERS)),
+        show_default=_PRESET,
+        help="Network that computes the embedding.",
     ),
     click.option(
-        "--width", type=click.IntRange(1, 10_000), show_default=_PRESET, help="Of the encoder."
+        "--width",
+        type=click.IntRange(1, 10_000),
+        show_default=_PRESET,
+        help="Number of channels of the encoder's first blocks.",
     ),
     click.option(
         "--crop",
@@ -67,72 +94,86 @@ _RECIPE = (
         type=Finite(0, 3600, min_open=True),
         metavar="SECONDS",
         show_default=_PRESET,
-        help="Length of a training example.",
+        help="Length of a training crop, in seconds.",
     ),
     click.option(
-        "--batch-size", type=click.IntRange(2), show_default=_PRESET, help="Clips a device."
+        "--batch-size",
+        type=click.IntRange(2),
+        show_default=_PRESET,
+        help="Number of clips per batch and device.",
     ),
     click.option(
         "--schedule",
         type=click.Choice(list(SCHEDULES)),
         show_default=_PRESET,
-        help="Optimizers and rates: Won et al. 2020, or AdamW along a cosine.",
+        help="Optimizers and learning rates: as Won et al. 2020, or AdamW with cosine decay.",
     ),
-    click.option("--epochs", type=click.IntRange(1), show_default=_PRESET, help="In all."),
+    click.option(
+        "--epochs", type=click.IntRange(1), show_default=_PRESET, help="Total number of epochs."
+    ),
     click.option(
         "--lr",
         type=Finite(0, 1e6, min_open=True),
         show_default=_PRESET,
-        help="Learning rate; a schedule's stages have multiples of it.",
+        help="Base learning rate; the stages of a schedule use multiples of it.",
     ),
     click.option(
         "--clip-norm",
         type=Finite(0),
         show_default=_PRESET,
-        help="Largest norm of the gradient; 0: any.",
+        help="Maximum norm of the gradient; 0 disables clipping.",
     ),
     click.option(
         "--patience",
         type=click.IntRange(0),
         show_default=_PRESET,
-        help="Stop after so many epochs without a better one; 0: never.",
+        help="Number of epochs without improvement after which training stops; 0 disables this.",
     ),
     click.option(
         "--chunks",
         type=click.IntRange(2, 10_000),
         show_default=_PRESET,
-        help="Pieces of a clip that an evaluation averages.",
+        help="Number of chunks per clip whose predictions are averaged in evaluation.",
     ),
     click.option(
         "--standardize/--no-standardize",
         default=None,
         show_default=_PRESET,
-        help="Features to mean 0 and deviation 1, by the training clips.",
+        help="Standardize the features to mean 0 and standard deviation 1 over the training clips.",
     ),
     click.option(
         "--precision",
         type=click.Choice(["auto", "float32", "bf16-mixed"]),
         show_default=_PRESET,
-        help="auto: bfloat16 where the hardware has it.",
+        help="Precision of training; auto uses bfloat16 if the hardware supports it.",
     ),
-    click.option("--metric", show_default="the dataset's", help="Selects the best epoch."),
+    click.option(
+        "--metric",
+        show_default="the dataset's",
+        help="Validation metric that selects the best epoch.",
+    ),
     click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "cuda"]),
         default="auto",
-        help="Where the network runs.",
+        help="Device on which the network runs.",
     ),
-    click.option("--devices", type=click.IntRange(1, 1024), default=1, help="That train together."),
+    click.option(
+        "--devices",
+        type=click.IntRange(1, 1024),
+        default=1,
+        help="Number of devices that train together.",
+    ),
 )
 
 
 def config_options(command: Any) -> Any:
-    """Give a command the options that `configure` takes, but for ``--alpha``."""
+    """Add the options of `configure` to a command, except ``--alpha``."""
     return _give(command, _WHERE + _METHOD + _RECIPE)
 
 
 def shared_options(command: Any) -> Any:
-    """Give a command those that say neither which data nor which method."""
+    """Add the options that select neither data nor method to a command."""
     return _give(command, _RECIPE)
 
 
@@ -143,33 +184,33 @@ def _give(command: Any, options: Sequence[Any]) -> Any:
 
 
 def alpha_option(command: Any) -> Any:
-    """Give a command ``--alpha``."""
+    """Add ``--alpha`` to a command."""
     return _ALPHA(command)
 
 
 def workers_option(command: Any) -> Any:
-    """Give a command ``--workers``."""
+    """Add ``--workers`` to a command."""
     return _WORKERS(command)
 
 
 def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
-    """The configuration that the options of `config_options` ask for.
+    """Return the configuration for the values of `config_options`.
 
     Parameters
     ----------
     work
         The working folder.
     device
-        ``cpu`` or ``cuda``, which decides what precision ``auto`` is.
+        ``cpu`` or ``cuda``; determines the precision for ``auto``.
     options
-        Values by name; None leaves a choice to the preset or the data.
+        Values by name; None selects the value of the preset or the data.
 
     Raises
     ------
     FeatregError
-        If a step before training is missing.
+        If features were not extracted or aligned.
     UsageError
-        If something asked for is not there, or does not fit the method.
+        If a requested dataset, set or feature does not exist, or does not suit the method.
     """
     from featreg.datasets.collections.registry import metric
     from featreg.datasets.shards.workdir import choose, choose_dataset
@@ -184,14 +225,14 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
         "--aligned",
         folder.aligned_names(),
         options["aligned"],
-        f"{folder.path}: nothing is aligned here; run `prep align --resolution 0.1` first",
+        f"{folder.path}: no aligned features here; run `prep align --resolution 0.1` first",
     )
     shards = AlignedSet(folder.aligned(aligned))
     preset = options["preset"] or preset_for(folder.name)
     names = [item.name for item in dataclasses.fields(Recipe)]
     changes = {name: options[name] for name in names if options.get(name) is not None}
     recipe = dataclasses.replace(PRESETS[preset], **changes)
-    if recipe.encoder != PRESETS[preset].encoder:  # whose further options are not this one's
+    if recipe.encoder != PRESETS[preset].encoder:  # encoder options belong to the preset's encoder
         recipe = dataclasses.replace(recipe, encoder_options={})
     precision = resolve_precision(recipe.precision, device)
     reg, fusion = options["reg"], options["fusion"]
@@ -199,7 +240,7 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
     fitting = [name for name, each in METRICS.items() if shards.task in each.tasks]
     if selecting not in fitting:
         raise UsageError(
-            f"--metric {selecting}: no metric of a {shards.task} task; choose from "
+            f"--metric {selecting}: not a metric of a {shards.task} task; choose from "
             f"{', '.join(fitting)}"
         )
     return Config(
@@ -221,13 +262,13 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
 def _features(reg: str, fusion: str, wanted: str | None, shards: Any) -> tuple[str, ...]:
     if reg != "none" and fusion == "features":
         raise UsageError(
-            f"--reg {reg} --fusion features: there is no embedding to regularize; leave one out"
+            f"--reg {reg} --fusion features: there is no embedding to regularize; omit one of them"
         )
     if reg == "none" and fusion == "none":
         if wanted:
             raise UsageError(
-                f"--features {wanted}: the baseline uses none; choose a method with --reg or "
-                "--fusion"
+                f"--features {wanted}: the baseline uses no features; select a method "
+                "with --reg or --fusion"
             )
         return ()
     names = [name.strip() for name in (wanted or "").replace(",", "+").split("+")]
@@ -238,7 +279,9 @@ def _features(reg: str, fusion: str, wanted: str | None, shards: Any) -> tuple[s
 def _alpha(reg: str, preset: str, wanted: float | None) -> float:
     if reg == "none":
         if wanted is not None:
-            raise UsageError(f"--alpha {wanted:g}: weighs a regularizer; choose one with --reg")
+            raise UsageError(
+                f"--alpha {wanted:g}: there is no regularizer to weight; select one with --reg"
+            )
         return 0.0
     if wanted is not None:
         return wanted
