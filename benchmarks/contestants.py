@@ -159,8 +159,64 @@ def torchopenl3(folder: Path, threads: int) -> Work:
     return lambda: package.get_audio_embedding(signal, rate, **options)[0][0].numpy()
 
 
+def efficientat(model: str) -> Any:
+    """The published inference, clip by clip, with our weights; from files to embeddings.
+
+    Its package is not on PyPI. These are its layers (`Network` is the published network, layer
+    by layer) and its front end, with the mel filters made once and not in each call.
+    """
+
+    def prepare(folder: Path, threads: int) -> Work:
+        import soundfile
+        import torch
+        from safetensors.torch import load_file
+
+        from featreg.extract.extractors.efficientat_frontend import mel_filters
+        from featreg.extract.extractors.efficientat_network import WIDTHS, Network
+
+        network = Network(WIDTHS[model]).eval()  # type: ignore[index]
+        state = load_file(folder / f"efficientat-{model}.safetensors")
+        network.load_state_dict(state, strict=False)
+        filters = torch.nn.functional.pad(torch.from_numpy(mel_filters()).float(), (0, 1))
+        window = torch.hann_window(800, periodic=False)
+        emphasis = torch.tensor([[[-0.97, 1.0]]])
+
+        def clip(path: Path) -> Any:
+            samples = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
+            samples = torch.nn.functional.conv1d(samples[None, None], emphasis)[0]
+            spectrum = torch.stft(samples, 1024, 320, 800, window, return_complex=True)
+            power = torch.view_as_real(spectrum).square().sum(-1)
+            mel = ((filters @ power + 1e-5).log() + 4.5) / 5.0
+            maps = network.features(mel[:, None])
+            network.classifier(maps)  # it gives both
+            return maps.mean((2, 3))
+
+        def work() -> Any:
+            with torch.inference_mode():
+                found = [clip(path) for path in sorted(folder.glob("32k/*"))]
+            return found[0].numpy()
+
+        return work
+
+    return prepare
+
+
+def efficientat_network(model: str, precision: str) -> Any:
+    """Ours, the network alone on windows of 10 s."""
+
+    def prepare(folder: Path, threads: int) -> Work:
+        from featreg.extract.conv.threads import in_threads
+
+        extractor = _featreg("efficientat", precision, folder, model=model).extractor()
+        noise = np.random.default_rng(0).standard_normal((4, 128, 1000)).astype(np.float32)
+        blocks = [noise] * (BATCH["efficientat-mn04"] // 4)
+        return lambda: in_threads(extractor._inference.maps, blocks)
+
+    return prepare
+
+
 # Rows in the batch of `featreg_network`, and the shape of one.
-BATCH = {"vggish": 132, "openl3": 16}
+BATCH = {"vggish": 132, "openl3": 16, "efficientat-mn04": 16, "efficientat-mn10": 16}
 SHAPE = {"vggish": (96, 64), "openl3": (256, 199)}
 MATMUL = 2048
 
@@ -170,7 +226,14 @@ CONTESTANTS: dict[str, Callable[[Path, int], Work]] = {
     "vggish-mp3-to-shard/torchvggish": torchvggish("mp3/*"),
     "vggish-wav/torchvggish": torchvggish("16k/*"),
 }
+CONTESTANTS |= {f"efficientat-{m}-wav/published": efficientat(m) for m in ("mn04", "mn10")}
 for _precision in ("float32", "bfloat16"):
+    for _model in ("mn04", "mn10"):
+        CONTESTANTS |= {
+            f"efficientat-{_model}-wav/featreg-{_precision}": featreg_rows(
+                "efficientat", _precision, "32k/*", output="pooled", model=_model
+            ),
+        }
     CONTESTANTS |= {
         f"openl3-wav/featreg-{_precision}": featreg_rows("openl3", _precision, "48k/*"),
         f"vggish-mp3-to-shard/featreg-{_precision}": featreg_shard(_precision),
@@ -180,6 +243,8 @@ for _precision in ("float32", "bfloat16"):
         f"network-{_precision}/matmul": matmul(_precision),
         f"network-{_precision}/featreg-vggish": featreg_network("vggish", _precision),
         f"network-{_precision}/featreg-openl3": featreg_network("openl3", _precision),
+        f"network-{_precision}/featreg-efficientat-mn04": efficientat_network("mn04", _precision),
+        f"network-{_precision}/featreg-efficientat-mn10": efficientat_network("mn10", _precision),
     }
 
 

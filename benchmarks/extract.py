@@ -26,12 +26,24 @@ from turns import Contestant, race
 
 # Multiplications and additions of one row, as its layers are defined: 2 x 9 x in x out x
 # height x width summed over convolutions, 2 x in x out over the others.
-GFLOP = {"vggish": 1.727, "openl3": 20.4}
+GFLOP = {
+    "vggish": 1.727,
+    "openl3": 20.4,
+    "efficientat-mn04": 0.220,
+    "efficientat-mn10": 1.08,
+}
 # Folder: format, clips, seconds of each, rate and channels.
 AUDIO = {
     "mp3": ("mp3", 8, 29, 44100, 2),
     "16k": ("wav", 4, 29, 16000, 1),
     "48k": ("wav", 1, 29, 48000, 1),
+    "32k": ("wav", 16, 10, 32000, 1),
+}
+AUDIO_OF = {
+    "openl3-wav": "48k",
+    "vggish-wav": "16k",
+    "vggish-mp3-to-shard": "mp3",
+    "efficientat": "32k",
 }
 TASKS = tuple(dict.fromkeys(name.partition("/")[0] for name in CONTESTANTS))
 
@@ -61,7 +73,7 @@ def amount(name: str) -> tuple[float, str]:
     """What a contestant gets done in a turn, and the unit of its speed."""
     task, _, who = name.partition("/")
     if not task.startswith("network"):
-        audio = {"openl3-wav": "48k", "vggish-wav": "16k", "vggish-mp3-to-shard": "mp3"}[task]
+        audio = AUDIO_OF[task.partition("-mn")[0]]
         _, clips, seconds, _, _ = AUDIO[audio]
         return clips * seconds, "times real time"
     feature = who.removeprefix("featreg-")

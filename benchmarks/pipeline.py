@@ -33,8 +33,9 @@ from random_weights import write_weights
 
 from featreg.datasets.base import Clip, Dataset
 from featreg.datasets.shards.native import NativeHeader, native_writer
+from featreg.datasets.shards.native_index import shard_name
 from featreg.datasets.shards.timing import FrameTiming
-from featreg.datasets.shards.workdir import DatasetDir, shard_name
+from featreg.datasets.shards.workdir import DatasetDir
 from featreg.extract.alignment.align_shards import AlignJob, align_shard, plan_alignment
 from featreg.extract.extractors.base import Array, Extractor
 from featreg.extract.extractors.registry import (
@@ -170,7 +171,7 @@ def end_to_end(folder: Path, rounds: int, clips: int) -> None:
         # The same from core seconds, which other programs on the machine disturb less.
         begin = core_seconds()
         extraction()
-        everything = (core_seconds() - begin) / sum(a.rows["vggish"] for a in extraction.accounts)
+        everything = (core_seconds() - begin) / sum(a.frames["vggish"] for a in extraction.accounts)
         begin = core_seconds()
         vggish.network(batch)
         vggish.network(batch)
@@ -268,9 +269,7 @@ def write_native(folder: DatasetDir, clips: int) -> None:
         )
         rows = rows.astype(dtype)
         for first in range(0, clips, 64):
-            with native_writer(
-                folder.native(name) / shard_name("train", first // 64), header
-            ) as file:
+            with native_writer(folder.native(name) / shard_name(first // 64), header) as file:
                 for k in range(first, min(clips, first + 64)):
                     file.append(f"{k:05d}", rows, SECONDS, "")
 

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from featreg.extract.weights.layouts import layout
 
-WEIGHTS = ("vggish", "vggish_pca", "openl3-mel256-music")
+WEIGHTS = ("vggish", "vggish_pca", "openl3-mel256-music", "efficientat-mn04", "efficientat-mn10")
 
 
 def write_weights(folder: Path) -> None:
@@ -22,6 +22,6 @@ def write_weights(folder: Path) -> None:
                 scale = np.sqrt(2 / np.prod(shape[1:]))
                 arrays[key] = (scale * rng.standard_normal(shape)).astype(np.float32)
             else:
-                ones = key.endswith("running_var") or (key[:2] == "bn" and key.endswith("weight"))
+                ones = key.endswith(("running_var", "weight"))  # of a batch norm
                 arrays[key] = np.full(shape, ones, np.float32)
         save_file(arrays, folder / f"{name}.safetensors")

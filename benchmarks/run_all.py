@@ -24,6 +24,8 @@ HERE = Path(__file__).parent
 
 # Script: its options for a full run, and for a look at whether it works.
 SCRIPTS: dict[str, tuple[str, str]] = {
+    "hostile": ("--quick", "--quick --only flips"),
+    "decode": ("", "--rounds 1 --seconds 2"),
     "extract": ("", "--rounds 1 --task vggish-wav"),
     "musicnn": ("", "--seconds 10 --repeats 1"),
     "pipeline": ("", "--rounds 1 --task end-to-end --clips 128"),

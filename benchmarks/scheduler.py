@@ -45,7 +45,7 @@ def make_jobs(shards: int) -> Iterator[ShardJob]:
             Clip(name, Path(f"/shared/audioset/audio/{name}.mp3"), "train", NOTHING, NOTHING)
             for name in names
         )
-        yield ShardJob(folder, "train", index, clips, request, reasons=("not extracted yet",) * 2)
+        yield ShardJob(folder, clips, request, {"audio": index, "vggish": index})
 
 
 def account(job: ShardJob) -> ShardResult:

@@ -27,7 +27,7 @@ from turns import Contestant, race
 
 from featreg.datasets.base import Clip
 from featreg.datasets.shards.aligned import AlignedHeader, aligned_writer
-from featreg.datasets.shards.workdir import shard_name
+from featreg.datasets.shards.native_index import shard_name
 
 SECONDS, RATE, RESOLUTION_S = 29.1, 16000, 0.1
 SHARDS, CLIPS = 8, 64  # a shard
@@ -35,7 +35,7 @@ TASKS = tuple(dict.fromkeys(name.partition("/")[0] for name in CONTESTANTS))
 
 
 def write_aligned(folder: Path) -> None:
-    """Clips of noise; VGGish rows in steps of 4 / 255 that stand for ten each, OpenL3 rows."""
+    """Clips of noise: VGGish frames in steps of 4 / 255, each ten times, and OpenL3 frames."""
     columns, start = {}, 0
     for name, dim in FEATURES.items():
         columns[name] = {"dim": dim, "columns": [start, start + dim]}
@@ -43,14 +43,14 @@ def write_aligned(folder: Path) -> None:
     names = tuple(f"tag {k}" for k in range(CLASSES))
     header = AlignedHeader("benchmark", "multi-label", names, RESOLUTION_S, "repeat", RATE, columns)
     rng = np.random.default_rng(0)
-    rows, samples = -(-round(SECONDS * RATE) // round(RESOLUTION_S * RATE)), round(SECONDS * RATE)
+    frames, samples = -(-round(SECONDS * RATE) // round(RESOLUTION_S * RATE)), round(SECONDS * RATE)
     for shard in range(SHARDS):
-        path = folder / shard_name("train", shard)
+        path = folder / shard_name(shard)
         with aligned_writer(path, header, sources="benchmark") as writer:
             for k in range(CLIPS):
-                steps = rng.integers(0, 256, (-(-rows // 10), FEATURES["vggish"]))
-                vggish = np.repeat(steps * 4 / 255 - 2, 10, axis=0)[:rows].astype(np.float32)
-                openl3 = rng.standard_normal((rows, FEATURES["openl3"])).astype(np.float32)
+                steps = rng.integers(0, 256, (-(-frames // 10), FEATURES["vggish"]))
+                vggish = np.repeat(steps * 4 / 255 - 2, 10, axis=0)[:frames].astype(np.float32)
+                openl3 = rng.standard_normal((frames, FEATURES["openl3"])).astype(np.float32)
                 audio = rng.integers(-9000, 9000, samples).astype(np.int16)
                 label = (rng.random(CLASSES) < 0.05).astype(np.uint8)
                 clip = Clip(f"{shard}-{k}", Path("none"), "train", label, np.ones_like(label))

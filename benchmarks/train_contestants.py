@@ -144,12 +144,11 @@ def featreg_loader(features: tuple[str, ...]) -> Callable[[Path, int], Work]:
 
     def prepare(folder: Path, threads: int) -> Work:
         from featreg.datasets.allocator import keep_memory
-        from featreg.train.data import aligned_dataset as data
+        from featreg.train.data.aligned_set import AlignedSet
         from featreg.train.data.crops import Crops, Cutter, EpochOrder, crop_loader
 
         keep_memory()  # as `train run` does
-        data.IN_MEMORY_BYTES = 0  # as for a dataset that does not fit
-        aligned = data.AlignedSet(folder / "aligned")
+        aligned = AlignedSet(folder / "aligned")
         clips = aligned.split("train")
         crops = Crops(Cutter(aligned, clips, features, SAMPLES), 0)
         order = EpochOrder(len(clips), BATCH, 0, 0, 1)

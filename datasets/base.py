@@ -18,7 +18,7 @@ Content = Literal["music", "env"]
 
 
 class FeatregError(Exception):
-    """Something failed that the user can name and mend; exit status 1."""
+    """A failure that the user can understand and fix; exit status 1."""
 
 
 class UsageError(FeatregError):
@@ -56,6 +56,8 @@ class Clip:
         nobody annotated is unknown, which is not the same as absent.
     start_s, duration_s
         The excerpt of the file, in seconds; `duration_s` None reads to the file's end.
+    fold
+        Number of the clip's fold in a published cross-validation, None if there are no folds.
     """
 
     clip_id: str
@@ -65,6 +67,7 @@ class Clip:
     label_mask: npt.NDArray[np.uint8]
     start_s: float = 0.0
     duration_s: float | None = None
+    fold: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import multiprocessing
 import os
 import signal
 import sys
@@ -45,6 +46,10 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn a `FeatregError` into a line and an exit status."""
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            # A worker imports the script that started it, and without a main guard the script
+            # calls the command again. The first call reports this.
+            sys.exit(1)
         try:
             with _stoppable():
                 return super().invoke(ctx)
@@ -83,7 +88,7 @@ def _stoppable() -> Iterator[None]:
 
 
 def _fail(message: str, status: int) -> None:
-    console.print(Text.assemble(("error:", "red"), f" {message}"))
+    console.print(Text.assemble(("error:", "red"), f" {printable(message)}"))
     sys.exit(status)
 
 
@@ -95,14 +100,19 @@ class _Lines(logging.Handler):
         console.print(record.getMessage(), style=style)
 
 
+def printable(text: str) -> str:
+    """The text with bytes of file names that are not UTF-8 written as ``\\udcff``."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def say(message: str) -> None:
     """Print a line, except with ``--quiet``."""
-    logging.getLogger("featreg").info(message)
+    logging.getLogger("featreg").info(printable(message))
 
 
 def warn(message: str) -> None:
     """Print a warning, also with ``--quiet``."""
-    logging.getLogger("featreg").warning(message)
+    logging.getLogger("featreg").warning(printable(message))
 
 
 def _set_verbosity(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from .base import FeatregError
 from .console import warn
-from .shards.hdf5 import DiskError
+from .shards.atomic_file import DiskError
 
 LOCK = ".lock"
 """The file in a folder that is locked; it stays, and means nothing while it is not."""
@@ -30,7 +30,7 @@ os.register_at_fork(after_in_child=_let_go)
 
 @contextmanager
 def locked(path: Path, remedy: str, busy: str = "") -> Iterator[None]:
-    """Hold the lock file `path` as long as the block lasts; a killed process lets go of it.
+    """Hold the lock file `path` as long as the block lasts; a killed process releases it.
 
     On a file system without locks a warning is given, and nothing is held.
 
@@ -76,5 +76,5 @@ def locked(path: Path, remedy: str, busy: str = "") -> Iterator[None]:
 @contextmanager
 def exclusive(folder: Path, busy: str) -> Iterator[None]:
     """Hold a folder, made if need be, as long as the block lasts; see `locked`."""
-    with locked(folder / LOCK, "mend that, or work in another folder (--work)", busy):
+    with locked(folder / LOCK, "fix this, or use another working folder (--work)", busy):
         yield

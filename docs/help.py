@@ -34,5 +34,5 @@ def _sections(command: click.Command, path: str, parent: click.Context | None) -
     if isinstance(command, click.Group):
         for below in command.list_commands(context):
             found = command.get_command(context, below)
-            if found is not None:
+            if found is not None and not found.hidden:
                 yield from _sections(found, f"{path} {below}", context)

@@ -6,7 +6,8 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -74,16 +75,18 @@ def live(
     if place == "step":
         fit.Watch.add = then(fit.Watch.add)  # type: ignore[method-assign]
     elif place == "writing":
-        save = torch.save
+        atomic_path = checkpoint.atomic_path
 
-        def half(state: Any, path: Path) -> None:
-            save(state, path)
-            with open(path, "r+b") as file:
-                file.truncate(1000)
-            then(lambda: None)()
-            save(state, path)
+        @contextmanager
+        def half(path: Path) -> Iterator[Path]:
+            with atomic_path(path) as temporary:
+                yield temporary
+                contents = temporary.read_bytes()
+                temporary.write_bytes(contents[:1000])
+                then(lambda: None)()
+                temporary.write_bytes(contents)
 
-        torch.save = half  # type: ignore[assignment]
+        checkpoint.atomic_path = half
     elif place == "saved":
         checkpoint.Progress.save = then(checkpoint.Progress.save)  # type: ignore[method-assign]
     elif place == "judged":

@@ -92,6 +92,11 @@ def made_up_run(
     return folder
 
 
+def rewrite_report(run: RunDir, **changes: Any) -> None:
+    """Write a run's report again, with the checksums that its files have now."""
+    run.write_json("report.json", run.read_json("report.json") | changes)
+
+
 CONREG: dict[str, Any] = {"reg": "conreg", "features": ("musicnn",), "alpha": 0.3}
 
 

@@ -3,7 +3,8 @@
 What a block is, its first line says::
 
     ```sh                         commands, a line each
-    ```text                       what the commands above print, numbers aside
+    ```text                       what the commands or statements above print, numbers aside
+    ```python                     statements; those of a page run in one session
     ```python title="a/file.py"   a file to write
     ```csv title="clips.csv"      likewise
     ```diff title="a/file.py"     a change of a file that is there
@@ -14,12 +15,15 @@ that can be typed.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from command_lines import logical_lines
 
@@ -31,7 +35,7 @@ _BLOCK = re.compile(
     r"```(?P<kind>\w+)(?: title=\"(?P<title>.+?)\")?\n(?P<body>.*?)^ *```$",
     re.MULTILINE | re.DOTALL,
 )
-_FAILURE = re.compile(r"^error: |clips failed;", re.MULTILINE)
+_FAILURE = re.compile(r"^error: |^failed clips: ", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ Type = Callable[[str], tuple[int, str]]
 
 
 def follow(page: Path, folder: Path, type_in: Type) -> int:
-    """Do what a page says, in `folder`; return how many commands that were.
+    """Do what a page says, in `folder`; return how many commands and blocks of statements it has.
 
     The last command before an output that tells of a failure must fail, all others must not.
 
@@ -87,6 +91,7 @@ def follow(page: Path, folder: Path, type_in: Type) -> int:
         Runs one command line there; its status and all its output.
     """
     output, typed = "", 0
+    session: dict[str, Any] = {}
     steps = [block for block in blocks(page) if block.followed]
     for block, after in zip(steps, [*steps[1:], None], strict=True):
         where = f"{page.name}:{block.line}"
@@ -105,6 +110,9 @@ def follow(page: Path, folder: Path, type_in: Type) -> int:
             for line in filter(str.strip, block.body.splitlines()):
                 if line.strip() != "...":
                     assert shape(line) in there, f"{where}: not printed: {line}\n{output}"
+        elif block.kind == "python" and not block.title:
+            output = execute(block.body, session, where)
+            typed += 1
         elif block.title:
             path = folder / block.title
             if block.kind == "diff":
@@ -113,6 +121,13 @@ def follow(page: Path, folder: Path, type_in: Type) -> int:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(block.body)
     return typed
+
+
+def execute(statements: str, session: dict[str, Any], where: str) -> str:
+    """Run statements in a session, as a notebook does; return what they print."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(compile(statements, where, "exec"), session)
+    return printed.getvalue()
 
 
 def in_shell(line: str, folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:

@@ -10,8 +10,7 @@ import torch
 from synthetic import write_toy
 from toy_runs import CONCAT, CONREG
 
-from featreg.train import load
-from featreg.train.deploy.classifier import Classifier
+from featreg.train.deploy.classifier import Classifier, load_model
 from featreg.train.training.run import run
 from featreg.train.training.run_dir import RunDir
 
@@ -38,7 +37,7 @@ def trained(work: Path, one_thread: None) -> RunDir:
 
 @pytest.fixture(scope="module")
 def model(trained: RunDir) -> Classifier:
-    return load(trained.path)  # type: ignore[no-any-return]
+    return load_model(trained.path)
 
 
 @pytest.fixture(scope="module")

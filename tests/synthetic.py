@@ -10,7 +10,7 @@ import numpy as np
 
 from featreg.datasets.base import Clip, Dataset, Split
 from featreg.datasets.shards.aligned import AlignedHeader, aligned_writer
-from featreg.datasets.shards.workdir import DatasetDir, shard_name
+from featreg.datasets.shards.workdir import DatasetDir
 
 RATE = 16000
 TONES_HZ = {"low": 220.0, "middle": 880.0, "high": 3520.0}
@@ -84,7 +84,7 @@ def write_toy(
     folder, clips = DatasetDir(work / about.dataset), []
     for split, counts in (shards or {"train": (10, 6), "valid": (8,), "test": (9,)}).items():
         for number, count in enumerate(counts):
-            path = folder.aligned(aligned) / shard_name(split, number)
+            path = folder.aligned(aligned) / f"{split}-{number:05d}.h5"
             clips += write_shard(path, split, [seconds] * count, about)
     dataset = Dataset(about.dataset, about.classes, tuple(clips), about.task)
     folder.write_dataset(dataset, list(about.features))

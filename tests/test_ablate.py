@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import CLASSES, CONREG, made_up_run
+from made_up import CLASSES, CONREG, made_up_run, rewrite_report
 
 from featreg.datasets.base import UsageError
 from featreg.train.evaluation.bootstrap import bootstrap
@@ -74,6 +74,7 @@ def test_the_band_of_one_run_is_the_interval_of_its_report(tmp_path: Path) -> No
     run = made_up_run(tmp_path, 0, measured["pr_auc"])
     table = pd.DataFrame(guesses, columns=CLASSES, index=arrays["clip_id"])
     table.to_csv(run.path / "predictions.csv", index_label="clip_id")
+    rewrite_report(run)
     low, high, _ = ablate.band(group([Result(run)])[0])
     reported = bootstrap(*known, "multi-label", measured)["pr_auc"]
     assert (low, high) == pytest.approx(reported, abs=1e-9)

@@ -57,5 +57,5 @@ def test_a_network_cannot_refuse_a_clip(monkeypatch: pytest.MonkeyPatch) -> None
         raise ClipError("extract", "too loud")
 
     monkeypatch.setattr(Loudness, "network", refuse)
-    with pytest.raises(RuntimeError, match=r"loudness: .* rows of several clips; .*too loud"):
+    with pytest.raises(RuntimeError, match=r"loudness: .* frames of several clips; .*too loud"):
         Loudness(LoudnessConfig(), {}).extract(tone(1.0, 8000)[:, 0])

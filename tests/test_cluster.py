@@ -123,7 +123,7 @@ def test_each_gpu_has_one_worker_and_numpy_one_thread(monkeypatch: pytest.Monkey
 def build(job: ShardJob) -> tuple[int, int, int, set[int]]:
     """Do a shard; say where, how many shards were done there, and which objects did it."""
     extract_shard(job)
-    _done.append(job.index)
+    _done.append(job.numbers["audio"])
     extractor = job.request.features[1].extractor()
     assert isinstance(extractor, Musicnn)
     _networks.add(id(extractor._network))
@@ -146,23 +146,23 @@ def test_the_network_is_built_once_in_each_worker(tmp_path: Path) -> None:
     assert {len(networks) for _, _, _, networks in outcomes} == {1}
 
 
-def fail_unless_careful(job: ShardJob) -> bool:
-    if not job.careful:
+def fail_unless_isolated(job: ShardJob) -> bool:
+    if not job.isolate:
         raise ValueError("not this way")
-    return job.careful
+    return job.isolate
 
 
 def test_a_job_that_fails_is_done_once_more_in_another_way(tmp_path: Path) -> None:
     request = Request((FeatureSpec("loudness", LoudnessConfig(), source="loudness:Loudness"),))
-    jobs = [ShardJob(DatasetDir(tmp_path), "train", k, (), request) for k in range(3)]
+    jobs = [ShardJob(DatasetDir(tmp_path), (), request, {"loudness": k}) for k in range(3)]
 
     def again(job: ShardJob, error: Exception) -> ShardJob | None:
         assert str(error) == "not this way"
-        return replace(job, careful=True) if job.index else None
+        return replace(job, isolate=True) if job.numbers["loudness"] else None
 
     outcomes = {
-        job.index: outcome
-        for job, outcome in run_jobs(fail_unless_careful, jobs, Workers(0, 1), again)
+        job.numbers["loudness"]: outcome
+        for job, outcome in run_jobs(fail_unless_isolated, jobs, Workers(0, 1), again)
     }
     assert isinstance(outcomes[0], ValueError)
     assert (outcomes[1], outcomes[2]) == (True, True)

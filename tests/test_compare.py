@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_up import CONREG, made_up_run, make_up_runs, on_other_data, page_of
+from made_up import CONREG, made_up_run, make_up_runs, on_other_data, page_of, rewrite_report
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.train.config.presets import ALPHAS, PRESETS
@@ -32,7 +32,7 @@ def work(tmp_path: Path) -> Path:
 
 
 def test_seeds_are_one_row_and_the_baseline_comes_first(work: Path) -> None:
-    rows = table(load(work, [], None))
+    rows = table(load(work, [], None).groups)
     assert rows["method"].tolist() == ["baseline", "Con-Reg (musicnn, alpha 0.3)"]
     assert rows["seeds"].tolist() == [2, 2]
     assert rows["parameters without extractors"].tolist() == ["1,000", "1,000"]
@@ -44,6 +44,7 @@ def test_clips_may_be_called_as_nothing_is(work: Path) -> None:
     run = RunDir(work / "runs" / "demo-baseline-s0")
     path = run.path / "predictions.csv"
     path.write_text(path.read_text().replace("\nc0,", "\nNA,").replace("\nc1,", "\nnull,"))
+    rewrite_report(run)
     found = Result(run).predictions()
     assert found.index.tolist()[:3] == ["NA", "null", "c2"]
     assert set(found.dtypes) == {np.dtype(float)}
@@ -54,7 +55,7 @@ def test_one_seed_has_no_spread() -> None:
 
 
 def test_gains_are_counted_seed_by_seed(work: Path) -> None:
-    [sentence] = differences(load(work, [], None))
+    [sentence] = differences(load(work, [], None).groups)
     assert sentence == (
         "Con-Reg (musicnn, alpha 0.3) is 0.110 better than baseline in macro PR-AUC, and better "
         "on each of 2 seeds."
@@ -63,7 +64,7 @@ def test_gains_are_counted_seed_by_seed(work: Path) -> None:
 
 def test_harm_is_said(work: Path) -> None:
     made_up_run(work, 0, 0.3, **{**CONREG, "alpha": 5.0})
-    [sentence] = [each for each in differences(load(work, [], None)) if "alpha 5" in each]
+    [sentence] = [each for each in differences(load(work, [], None).groups) if "alpha 5" in each]
     assert sentence == (
         "Con-Reg (musicnn, alpha 5) is 0.200 worse than baseline in macro PR-AUC, on one seed: "
         "that is no evidence yet."
@@ -74,7 +75,7 @@ def test_a_difference_that_seeds_do_not_agree_on_is_none(tmp_path: Path) -> None
     for seed, plain, regularized in ((0, 0.5, 0.6), (1, 0.6, 0.55)):
         made_up_run(tmp_path, seed, plain)
         made_up_run(tmp_path, seed, regularized, **CONREG)
-    [sentence] = differences(load(tmp_path, [], None))
+    [sentence] = differences(load(tmp_path, [], None).groups)
     assert "no clear difference" in sentence
 
 
@@ -82,7 +83,7 @@ def test_a_smaller_share_of_clips_has_its_own_baseline(work: Path) -> None:
     made_up_run(work, 0, 0.2, fraction=0.1)
     made_up_run(work, 0, 0.3, fraction=0.1, **CONREG)
     made_up_run(work, 0, 0.4, fraction=0.5, **CONREG)
-    sentences = differences(load(work, [], None))
+    sentences = differences(load(work, [], None).groups)
     [same] = [each for each in sentences if "0.1)" in each]
     assert same == (
         "Con-Reg (musicnn, alpha 0.3, fraction 0.1) is 0.100 better than baseline (fraction 0.1) "
@@ -96,21 +97,21 @@ def test_standardized_features_have_the_plain_baseline(tmp_path: Path) -> None:
     made_up_run(tmp_path, 0, 0.5)
     recipe = dataclasses.replace(PRESETS["demo"], standardize=True)
     made_up_run(tmp_path, 0, 0.6, recipe=recipe, **CONREG)
-    [sentence] = differences(load(tmp_path, [], None))
+    [sentence] = differences(load(tmp_path, [], None).groups)
     assert "0.100 better than baseline" in sentence
 
 
 def test_what_all_runs_share_is_said_once(tmp_path: Path) -> None:
     for changes in ({}, CONREG):
         made_up_run(tmp_path, 0, 0.5, preset="demo-small", recipe=PRESETS["demo-small"], **changes)
-    groups = load(tmp_path, [], None)
+    groups = load(tmp_path, [], None).groups
     assert [each.label for each in groups] == ["baseline", "Con-Reg (musicnn, alpha 0.3)"]
     assert common(groups) == ["preset demo-small"]
 
 
 def test_a_run_that_is_named_twice_counts_once(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(work / "runs" / "demo-baseline-s0")
-    [group] = load(work, ["demo-baseline-s0", ".", "demo-baseline-s1"], None)
+    [group] = load(work, ["demo-baseline-s0", ".", "demo-baseline-s1"], None).groups
     assert [result.folder.name for result in group.results] == [
         "demo-baseline-s0",
         "demo-baseline-s1",
@@ -121,7 +122,7 @@ def test_a_seed_counts_once(work: Path, monkeypatch: pytest.MonkeyPatch) -> None
     copied_run(work, "demo-baseline-s1", "again")
     said: list[str] = []
     monkeypatch.setattr("featreg.train.experiments.compare.warn", said.append)
-    [baseline, _] = load(work, [], None)
+    [baseline, _] = load(work, [], None).groups
     assert [result.folder.name for result in baseline.results] == [
         "demo-baseline-s0",
         "demo-baseline-s1",
@@ -132,7 +133,7 @@ def test_a_seed_counts_once(work: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_runs_on_other_data_are_another_group(work: Path) -> None:
     on_other_data(RunDir(work / "runs" / "demo-baseline-s1"), np.arange(40)[::-1])
-    groups = load(work, [], None)
+    groups = load(work, [], None).groups
     assert [each.label for each in groups] == [
         "baseline, shards 01234567",
         "baseline, shards other",
@@ -161,7 +162,7 @@ def test_equal_labels_say_what_differs_and_no_more(work: Path) -> None:
     report = RunDir(work / "runs" / "by-roc").read_json("report.json")
     report["valid"] = {"roc_auc": 0.8}
     RunDir(work / "runs" / "by-roc").write_json("report.json", report)
-    groups = load(work, [], None)
+    groups = load(work, [], None).groups
     assert [each.label for each in groups] == [
         "baseline, selected by macro PR-AUC, in auto",
         "baseline, selected by macro PR-AUC, in float32",
@@ -181,7 +182,7 @@ def test_equal_labels_say_what_differs_and_no_more(work: Path) -> None:
 def test_equal_labels_of_other_sets_name_the_sets(work: Path) -> None:
     run = copied_run(work, "demo-baseline-s0", "other-set", aligned="other-0.1s")
     on_other_data(run, np.arange(40))
-    assert [each.label for each in load(work, [], None)][:2] == [
+    assert [each.label for each in load(work, [], None).groups][:2] == [
         "baseline, aligned as musicnn-0.1s",
         "baseline, aligned as other-0.1s",
     ]
@@ -189,7 +190,7 @@ def test_equal_labels_of_other_sets_name_the_sets(work: Path) -> None:
 
 def test_unfinished_runs_are_left_out_or_named(work: Path) -> None:
     (work / "runs" / "demo-baseline-s1" / "report.json").unlink()
-    assert [len(each.results) for each in load(work, [], None)] == [1, 2]
+    assert [len(each.results) for each in load(work, [], None).groups] == [1, 2]
     with pytest.raises(FeatregError, match="not finished"):
         load(work, ["demo-baseline-s1"], None)
 
@@ -198,13 +199,13 @@ def test_runs_of_two_datasets_are_asked_about(work: Path) -> None:
     made_up_run(work, 0, 0.5, dataset="mtat", preset="mtat", recipe=PRESETS["mtat"])
     with pytest.raises(UsageError, match="demo, mtat"):
         load(work, [], None)
-    assert len(load(work, [], "mtat")) == 1
+    assert len(load(work, [], "mtat").groups) == 1
 
 
 def test_an_alpha_chosen_on_validation_is_said_to_be(tmp_path: Path) -> None:
     chosen = ALPHAS["demo"]["conreg"]
     for alpha in (chosen, chosen + 1):
         made_up_run(tmp_path, 0, 0.5, **{**CONREG, "alpha": alpha})
-    [sentence] = alphas(load(tmp_path, [], None))
+    [sentence] = alphas(load(tmp_path, [], None).groups)
     assert f"alpha {chosen:g} of Con-Reg" in sentence
     assert "chosen on the validation split" in sentence

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from kit import make_dataset
 from torch import Tensor
 
 from featreg.extract.conv import grouped_matmul as products
@@ -15,6 +17,8 @@ from featreg.extract.conv.kernels import filters_at_points
 from featreg.extract.conv.make_stack import Convolution, PlainStack, apply, make_stack
 from featreg.extract.conv.threads import in_threads
 from featreg.extract.conv.winograd import WinogradStack
+from featreg.extract.extractors import registry
+from featreg.extract.inspection.doctor import check_processor
 
 Layers = list[Convolution]
 
@@ -151,3 +155,22 @@ def test_operators_that_another_torch_lacks_or_calls_otherwise_are_done_without(
 
     monkeypatch.setattr(torch._C._nn, "mkldnn_reorder_conv2d_weight", refuse)
     assert products.pack(torch.ones(2, 3, 4), torch.float32, 5) is None
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["oneDNN", "without"])
+def test_the_slower_way_is_named_once_and_by_the_doctor(
+    packed: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if not packed:
+        monkeypatch.setattr(products, "pack", lambda *_: None)
+    elif products.why_slow():
+        pytest.skip("this torch or processor has no grouped products")
+    said: list[str] = []
+    monkeypatch.setattr(registry, "warn", said.append)
+    dataset = make_dataset(tmp_path, {"train": 1})
+    registry.make_specs(dataset, "vggish,openl3", (), (), "cpu", "float32", fetch=False)
+    assert [torch.__version__ in each for each in said] == ([] if packed else [True])
+    registry.make_specs(dataset, "musicnn", (), (), "cpu", "float32", fetch=False)
+    assert len(said) == (not packed)
+    notes = [each for each in check_processor() if "grouped products" in each.text]
+    assert [each.level for each in notes] == ["ok" if packed else "note"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from command_lines import find
-from pages import ROOT, blocks, follow, in_shell
+from pages import ROOT, blocks, execute, follow, in_shell
 
 from featreg.datasets.shards.aligned import read_index
 from featreg.datasets.shards.native import native_shard
@@ -73,12 +74,32 @@ def test_the_tutorial(desk: Path) -> None:
     assert laid_out == dict.fromkeys(CLASSES, CLIPS)
 
 
-@pytest.mark.parametrize(("page", "commands"), [("use-a-model", 7), ("troubleshooting", 15)])
+@pytest.mark.parametrize(
+    ("page", "commands"), [("use-a-model", 7), ("in-python", 9), ("troubleshooting", 15)]
+)
 def test_what_follows_the_tutorial(page: str, commands: int, desk: Path, tmp_path: Path) -> None:
     folder = tmp_path / "music"
     shutil.copytree(desk, folder)
     with seated(folder) as type_in:
         assert follow(DOCS / f"{page}.md", folder, type_in) >= commands
+
+
+def test_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = json.loads((DOCS / "notebooks" / "audio-to-conreg.ipynb").read_text())
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    session: dict[str, Any] = {}
+    with seated(tmp_path) as type_in:
+        for cell in notebook["cells"]:
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "code" and source.startswith("!"):
+                for line in source.splitlines():
+                    status, said = type_in(line.removeprefix("!"))
+                    assert status == 0, said
+            elif cell["cell_type"] == "code":
+                execute(source, session, cell["id"])
+    task, distance = session["history"].T
+    assert task[-1] < task[0]
+    assert distance[-1] < distance[0] - 0.2  # from about 1, the distance of random directions
 
 
 def test_the_five_lines_of_python(tmp_path: Path) -> None:
@@ -124,7 +145,7 @@ def test_the_reader_of_twenty_lines_reads_every_shard(desk: Path) -> None:
 
 def test_the_specification_names_all_that_shards_hold(desk: Path) -> None:
     page = (DOCS / "disk-format.md").read_text()
-    for path in (desk / "featreg-work" / "clips").rglob("train-00000.h5"):
+    for path in (desk / "featreg-work" / "clips").rglob("00000.h5"):
         with h5py.File(path) as file:
             for name in file:
                 assert f"`{name}" in page, f"{path}: dataset {name}"

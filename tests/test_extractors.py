@@ -29,6 +29,7 @@ from featreg.datasets.base import Clip
 from featreg.datasets.shards.native import native_shard
 from featreg.extract.cli.prep import prep
 from featreg.extract.extractors.base import Extractor
+from featreg.extract.extractors.efficientat_network import Network as MobileNet
 from featreg.extract.extractors.registry import FEATURES, extractor_class, make_config
 from featreg.extract.extractors.vggish import Network
 from featreg.extract.weights.cache import locate
@@ -57,7 +58,17 @@ CASES = {
     "musicnn taggram": Case(
         "musicnn", lambda n: 1 + (1 + n // 256 - 187) // 30, {"output": "taggram", "hop": "0.48"}
     ),
+    "efficientat": Case(
+        "efficientat", lambda n: ceil((1 + (n - 2) // 320) / 32), {"model": "mn04"}
+    ),
+    "efficientat pooled": Case(
+        "efficientat",
+        lambda n: 1 + ceil(((n - 2) // 320 - 999) / 512),
+        {"model": "mn04", "output": "pooled"},
+    ),
 }
+# Frames of these depend on more than their own window: see the tests of the feature.
+MEANS_OVER_ALL = ("efficientat", "efficientat pooled")
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +78,7 @@ def weights(seeded: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pat
     torch.manual_seed(0)
     save_file(Network().state_dict(), folder / "vggish.safetensors")
     np.savez(folder / "vggish_pca_params.npz", **pca(seeded))
+    torch.save(MobileNet(0.4).state_dict(), folder / "mn04_as_mAP_432.pt")
     write_keras(folder / OPENL3_FILE, openl3_layers(seeded, "mel256"))
     return folder
 
@@ -104,7 +116,7 @@ def test_rows_follow_the_formula(name: str, build: Callable[..., Extractor]) -> 
         assert extractor.frames(samples) == max(1, case.rows(samples)), samples
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if name not in MEANS_OVER_ALL])
 def test_a_click_moves_the_rows_whose_window_holds_it(
     name: str, build: Callable[..., Extractor]
 ) -> None:

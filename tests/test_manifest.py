@@ -320,7 +320,7 @@ def test_a_list_that_is_not_as_it_was_written_is_named(
     folder.write_dataset(read(write(tmp_path, BASIC)), ["vggish"])
     (folder.path / name).write_bytes(content)
     with pytest.raises(
-        FeatregError, match=rf"{name}.*not as featreg wrote it .* delete it and run"
+        FeatregError, match=rf"{name}.*not as .*featreg writes it .* delete it and run"
     ):
         folder.read_dataset()
 

@@ -21,6 +21,7 @@ from featreg.train.experiments import sweep as many
 from featreg.train.experiments.sweep import Runner, environments
 from featreg.train.training.run import run
 from featreg.train.training.run_dir import RunDir
+from featreg.train.training.versions import typed
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_runs_on_two_aligned_sets_lie_beside_each_other(work: Path) -> None:
     names = [config.run_name, f"{config.run_name}-other"]
     found = [RunDir(work / "runs" / name).config() for name in names]
     assert [each.aligned for each in found] == ["tones+noise-0.1s", "other"]
-    assert runner.group([other]).results[0].folder.name == names[1]
+    assert runner.groups([[other]])[0].results[0].folder.name == names[1]
 
 
 def test_a_failure_keeps_no_other_run_from_being_made(work: Path) -> None:
@@ -137,13 +138,13 @@ def test_processes_make_the_same_runs_and_say_why_one_fails(work: Path) -> None:
     assert f"(exit status 2; {log})" in str(raised.value)
     assert "longer crops" in str(raised.value)
     about = RunDir(work / "runs" / good.run_name).read_json("config.json")
-    assert about["command"].startswith("train run --dataset toy ")
+    assert about["command"] == typed()  # of the sweep, not of the process that it started
     assert about["machine"]["threads"] == max(1, many.cores() // 2)
 
-    [apart] = Runner(work).group([good]).results
+    [apart] = Runner(work).groups([[good]])[0].results
     value, embedding = apart.report["test"]["pr_auc"], apart.embeddings()["embedding"]
     Runner(work, jobs=1, fresh=True).run([good])
-    [here] = Runner(work).group([good]).results
+    [here] = Runner(work).groups([[good]])[0].results
     assert here.report["test"]["pr_auc"] == pytest.approx(value)
     # Another number of threads adds in another order.
     np.testing.assert_allclose(here.embeddings()["embedding"], embedding, atol=1e-3)

@@ -60,8 +60,8 @@ def results(work: Path) -> tuple[dict[str, Any], dict[str, Any], pd.DataFrame]:
     return about, report, pd.read_csv(folder / "predictions.csv", index_col="clip_id")
 
 
-def aligned(work: Path, dataset: str, split: str) -> AlignedIndex:
-    return read_index(work / dataset / "aligned" / "musicnn-0.1s" / f"{split}-00000.h5")
+def aligned(work: Path) -> AlignedIndex:
+    return read_index(work / "mine" / "aligned" / "musicnn-0.1s" / "00000.h5")
 
 
 @pytest.mark.parametrize(
@@ -84,28 +84,29 @@ def test_a_manifest_goes_all_the_way(tmp_path: Path, kind: str, method: str) -> 
         assert done.exit_code == 0, done.output
 
     about, report, predictions = results(work)
-    index = aligned(work, "mine", "test")
+    index = aligned(work)
+    tested = [k for k, split in enumerate(index.split) if split == "test"]
     assert about["data"]["task"] == index.header.task == task
     assert about["config"]["metric"] == ("accuracy" if task == "single-label" else "pr_auc")
     assert about["data"]["clips"] == CLIPS
     assert list(predictions.columns) == list(index.header.classes)
-    assert sorted(predictions.index) == sorted(index.clip_id)
+    assert sorted(predictions.index) == sorted(index.clip_id[k] for k in tested)
     assert all(0 <= value <= 1 for value in report["test"].values())
     if kind == "single-label":
-        assert index.label.tolist() == [[0, 1], [1, 0], [0, 0], [0, 1]]
-        assert index.label_mask.tolist() == [[1, 1], [1, 1], [0, 0], [1, 1]]
+        assert index.label[tested].tolist() == [[0, 1], [1, 0], [0, 0], [0, 1]]
+        assert index.label_mask[tested].tolist() == [[1, 1], [1, 1], [0, 0], [1, 1]]
         assert [each["annotated"] for each in report["classes"]] == [3, 3]
         # 1e-5: six decimals are written, of two classes
         assert np.abs(predictions.sum(axis=1) - 1).max() < 1e-5
     elif kind == "multi-label":
         assert index.header.classes == ("high", "loud", "low")
-        assert index.label.tolist() == [[0, 1, 1], [1, 0, 0], [0, 0, 1], [1, 1, 0]]
+        assert index.label[tested].tolist() == [[0, 1, 1], [1, 0, 0], [0, 0, 1], [1, 1, 0]]
         assert index.label_mask.all()
     else:
         assert index.header.classes == ("low", "high", "loud")
-        assert index.label.tolist() == [[1, 0, 0], [0, 1, 1], [1, 0, 0], [0, 1, 0]]
-        assert index.label_mask.tolist() == [[1, 1, 0], [1, 1, 1], [1, 0, 1], [1, 1, 0]]
-        assert index.duration_s.tolist() == [1.0] * 4
+        assert index.label[tested].tolist() == [[1, 0, 0], [0, 1, 1], [1, 0, 0], [0, 1, 0]]
+        assert index.label_mask[tested].tolist() == [[1, 1, 0], [1, 1, 1], [1, 0, 1], [1, 1, 0]]
+        assert index.duration_s[tested].tolist() == [1.0] * 4
         scores = {each["name"]: each for each in report["classes"]}
         assert [scores[name]["annotated"] for name in ("low", "high", "loud")] == [4, 3, 2]
 
@@ -163,8 +164,8 @@ def test_what_is_missing_is_said_wherever_results_are(tmp_path: Path) -> None:
         done = run(work, line)
         assert done.exit_code == 0, done.output
         assert note in done.output.replace("\n", ""), line
-    assert aligned(work, "mine", "train").header.notes == (note,)
-    shard = work / "mine" / "aligned" / "musicnn-0.1s" / "test-00000.h5"
+    assert aligned(work).header.notes == (note,)
+    shard = work / "mine" / "aligned" / "musicnn-0.1s" / "00000.h5"
     assert note in CliRunner().invoke(prep, ["inspect", str(shard)]).output
     assert results(work)[0]["data"]["notes"] == [note]
     assert note in (work / "reports" / "mine.html").read_text()

@@ -18,9 +18,9 @@ from loudness import Loudness, LoudnessConfig
 from featreg.datasets.audio.decode import decode, resample
 from featreg.datasets.base import Dataset, FeatregError
 from featreg.datasets.shards.native import native_shard
+from featreg.datasets.shards.native_index import read_native_index
 from featreg.datasets.shards.workdir import DatasetDir
 from featreg.extract.alignment.align_shards import plan_alignment
-from featreg.extract.pipeline.dry_run import describe
 from featreg.extract.pipeline.plan import make_plan
 from featreg.extract.pipeline.shard_job import extract_shard
 
@@ -32,30 +32,19 @@ def test_every_row_is_what_the_extractor_gives_for_that_clip_alone(
 ) -> None:
     summary = extract(dataset, tmp_path)
     assert (summary.clips, summary.failed, summary.new_clips) == (12, 0, 12)
+    audio, loudness = (
+        read_native_index(tmp_path / "tones" / "native" / name).clips()
+        for name in ("audio", "loudness")
+    )
     for clip in dataset.clips:
         signal, rate = decode(clip)
-        heard = resample(signal, rate, 16000)
-        paths = (tmp_path / "tones" / "native" / "audio").glob(f"{clip.split}-*.h5")
-        for path in paths:
-            with native_shard(path) as shard:
-                if clip.clip_id not in shard.clip_ids:
-                    continue
-                np.testing.assert_array_equal(
-                    shard.stored(clip.clip_id)[:, 0],
-                    np.rint(np.clip(heard, -1, 1) * 32767).astype(np.int16),
-                )
-                assert shard.durations[clip.clip_id] == len(signal) / rate
-                break
-        else:
-            pytest.fail(f"{clip.clip_id} is in no shard")
-        loudness = Loudness(LoudnessConfig(), {}).extract(resample(signal, rate, 8000))
-        path = next(
-            p
-            for p in (tmp_path / "tones" / "native" / "loudness").glob(f"{clip.split}-*.h5")
-            if p.name == path.name
-        )
-        with native_shard(path) as shard:
-            np.testing.assert_array_equal(shard.values(clip.clip_id), loudness)
+        heard = np.rint(np.clip(resample(signal, rate, 16000), -1, 1) * 32767).astype(np.int16)
+        with native_shard(audio[clip.clip_id].path) as shard:
+            np.testing.assert_array_equal(shard.stored(clip.clip_id)[:, 0], heard)
+            assert shard.durations[clip.clip_id] == len(signal) / rate
+        alone = Loudness(LoudnessConfig(), {}).extract(resample(signal, rate, 8000))
+        with native_shard(loudness[clip.clip_id].path) as shard:
+            np.testing.assert_array_equal(shard.values(clip.clip_id), alone)
 
 
 def test_a_second_run_does_nothing_and_changes_no_file(dataset: Dataset, tmp_path: Path) -> None:
@@ -75,21 +64,22 @@ def test_a_changed_setting_redoes_what_it_touches_and_says_why(
     louder = replace(REQUEST, features=(AUDIO, replace(LOUDNESS, config=LoudnessConfig(2.0))))
     plan = make_plan(dataset, DatasetDir(tmp_path / "tones"), louder)
     assert {spec.name for job in plan.jobs for spec in job.request.features} == {"loudness"}
-    assert {reason for job in plan.jobs for reason in job.reasons} == {"gain was 1.0, now 2.0"}
-    assert len(plan.jobs) == 5
+    assert plan.reasons == {"loudness": {"gain was 1.0, now 2.0": 12}}
+    assert len(plan.jobs) == 4
 
 
-def test_a_changed_file_redoes_its_shard_alone(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_changed_file_alone_is_computed_again(dataset: Dataset, tmp_path: Path) -> None:
     extract(dataset, tmp_path)
     write(dataset.clips[4].path, tone(2.0, 22050, seed=99), 22050)
     plan = make_plan(dataset, DatasetDir(tmp_path / "tones"), REQUEST)
-    assert [(job.split, job.index) for job in plan.jobs] == [("train", 1)]
-    assert "train-4 among them" in plan.jobs[0].reasons[0]
+    (job,) = plan.jobs
+    assert [clip.clip_id for clip in job.clips] == ["train-4"]
+    assert job.numbers == {"audio": 4, "loudness": 4}
 
 
 def test_a_trial_run_does_not_undo_a_whole_one(dataset: Dataset, tmp_path: Path) -> None:
     assert extract(dataset, tmp_path, limit=2).clips == 6
-    assert extract(dataset, tmp_path).new_clips > 0
+    assert extract(dataset, tmp_path).new_clips == 6
     assert extract(dataset, tmp_path, limit=2).new_clips == 0
     assert plan_alignment(DatasetDir(tmp_path / "tones"), (), 0.1, "repeat").clips == 12
 
@@ -185,11 +175,7 @@ def test_a_release_that_changes_numbers_redoes_what_it_touches(
     extract(dataset, tmp_path)
     monkeypatch.setattr(type(LOUDNESS.extractor()), "revision", 2)
     plan = make_plan(dataset, DatasetDir(tmp_path / "tones"), REQUEST)
-    assert {spec.name for job in plan.jobs for spec in job.request.features} == {"loudness"}
-    assert describe(plan).splitlines() == [
-        "loudness: 5 shards to do (train-00000.h5 and so on), 12 clips: revision was 1, now 2",
-        "5 shards to do, 5 done",
-    ]
+    assert plan.reasons == {"loudness": {"revision was 1, now 2": 12}}
 
 
 def test_a_folder_that_a_worker_does_not_see_ends_the_run(dataset: Dataset, tmp_path: Path) -> None:
@@ -197,3 +183,15 @@ def test_a_folder_that_a_worker_does_not_see_ends_the_run(dataset: Dataset, tmp_
     (job, *_) = make_plan(dataset, folder, REQUEST).jobs
     with pytest.raises(FeatregError, match=r"no such folder on .* under the same paths"):
         extract_shard(job)
+
+
+def test_the_summary_says_where_the_time_went(dataset: Dataset, tmp_path: Path) -> None:
+    summary = extract(dataset, tmp_path)
+    assert list(summary.stages) == ["read", "decode", "resample", "network", "write"]
+    assert all(seconds > 0 for seconds in summary.stages.values())
+    seconds = sum(1.3 + 0.1 * k for count in (7, 2, 3) for k in range(count))
+    assert summary.audio_s == pytest.approx(seconds, abs=1e-2)
+    held = [path.stat().st_size for path in (tmp_path / "tones").rglob("*.h5")]
+    assert summary.written == sum(held)
+    # No Python with numpy is smaller, and no test machine's larger.
+    assert all(3e7 < peak < 1e11 for peak in summary.peak_bytes.values())

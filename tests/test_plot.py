@@ -103,11 +103,11 @@ def test_every_native_feature_of_a_clip_is_drawn_each_on_its_clock(
     shutil.copytree(folder.path, work.path)
     # A second feature of the same clips, asked for before the first, on a slower timing.
     shutil.copytree(work.native("loudness"), work.native("musicnn"))
-    with h5py.File(work.native("musicnn") / "train-00000.h5", "r+") as file:
+    with h5py.File(work.native("musicnn") / "00000.h5", "r+") as file:
         file.attrs.update(feature="musicnn", hop_s=1.0, first_center_s=0.5)
         file.attrs["settings"] = json.dumps({"output": "taggram"})
     about = json.loads(work.dataset_json.read_text())
-    work.dataset_json.write_text(json.dumps(about | {"features": ["musicnn", "loudness"]}))
+    work.dataset_json.write_text(json.dumps(about | {"asked": {"musicnn": {}, "loudness": {}}}))
     # And the shard of other clips, and of another dataset.
     shutil.copytree(work.native("loudness"), tmp_path / "other" / "native" / "elsewhere")
 
@@ -126,7 +126,7 @@ def test_every_native_feature_of_a_clip_is_drawn_each_on_its_clock(
     bars = [axis.get_ylabel() for axis in drawn[0].axes if axis.get_label() == "<colorbar>"]
     assert bars == ["dB", "musicnn\nprobability", "loudness"]
     # One shard is one feature; of a folder with two datasets, the first that has the clip.
-    assert list(read_scene(work.native("loudness") / "train-00000.h5").tracks) == ["loudness"]
+    assert list(read_scene(work.native("loudness") / "00000.h5").tracks) == ["loudness"]
     assert list(read_scene(tmp_path, "train-1").tracks) == ["loudness"]
 
 
@@ -143,7 +143,7 @@ def test_a_native_shard_alone_is_drawn_as_far_as_it_goes(
     feature: str, folder: DatasetDir, tmp_path: Path
 ) -> None:
     lone = tmp_path / "shard.h5"
-    shutil.copy(folder.native(feature) / "train-00000.h5", lone)
+    shutil.copy(folder.native(feature) / "00000.h5", lone)
     scene = read_scene(lone)
     assert (scene.audio is not None, scene.labels) == (feature == "audio", None)
     line = ["inspect", str(lone), "--plot", str(tmp_path / "x.png")]
@@ -155,7 +155,7 @@ def test_a_shard_at_the_root_of_the_disk_has_nothing_beside_it(
     folder: DatasetDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "absolute", lambda self: Path("/") / self.name)
-    assert read_scene(folder.native("loudness") / "train-00000.h5").audio is None
+    assert read_scene(folder.native("loudness") / "00000.h5").audio is None
 
 
 @pytest.mark.parametrize("content", [b"junk", None])

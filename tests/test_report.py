@@ -10,12 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from made_up import CLASSES, CONREG, made_up_run, make_up_runs, on_other_data, page_of
+from made_up import (
+    CLASSES,
+    CONREG,
+    made_up_run,
+    make_up_runs,
+    on_other_data,
+    page_of,
+    rewrite_report,
+)
 
 from featreg.train.cli.train import train
 from featreg.train.experiments import ablate, params, table1
 from featreg.train.experiments.compare import load, table
-from featreg.train.experiments.sweep import Runner
 from featreg.train.report import plots
 from featreg.train.training.run_dir import RunDir
 
@@ -41,7 +48,7 @@ def test_other_test_sets_are_told_apart(work: Path, keep: np.ndarray, classes: l
     result = CliRunner().invoke(train, ["compare", "--work", str(work)])
     assert result.exit_code == 0, result.output
     assert "numbers compare within a test set only" in result.output
-    assert table(load(work, [], None))["test set"].tolist() == [1, 2]
+    assert table(load(work, [], None).groups)["test set"].tolist() == [1, 2]
     page = (work / "reports" / "demo.html").read_text()
     assert page.count("Groups with another test set are not drawn.") == 3
     assert left_out(page) == ["Con-Reg (musicnn, alpha 0.3): another test set"]
@@ -61,8 +68,9 @@ def left_out(page: str) -> list[str]:
 def test_maps_lay_equal_clips_on_each_other(work: Path) -> None:
     run = RunDir(work / "runs" / "demo-baseline-s1")
     shutil.copy(work / "runs" / "demo-baseline-s0" / "embeddings.npz", run.path)
+    rewrite_report(run)
     on_other_data(run, np.random.default_rng(0).permutation(40))
-    first, second, _ = load(work, [], None)
+    first, second, _ = load(work, [], None).groups
     one, other = plots.embedding_map([first, second]).axes[:2]
     for here, there in zip(one.collections, other.collections, strict=True):
         apart = np.linalg.norm(here.get_offsets() - there.get_offsets(), axis=1)
@@ -82,7 +90,6 @@ def test_the_report_needs_nothing_else(work: Path) -> None:
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "better on each of 2 seeds" in page
     assert "train run --reg none" in page
-    assert "train run --dataset demo --aligned musicnn-0.1s --reg conreg" in page
     assert "0123456789abcdef" in page
     assert "have the class: banjo" in page
     assert "Notes are &lt;b&gt;escaped" in page
@@ -122,7 +129,7 @@ def test_a_long_table_of_classes_is_folded(work: Path, monkeypatch: pytest.Monke
 
 def test_tables_say_what_made_them(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["/any/bin/train", "ablate", "--seeds", "2"])
-    reports, groups = work / "reports", load(work, [], None)
+    reports, groups = work / "reports", load(work, [], None).groups
     chosen = "alpha 0.3 of Con-Reg was chosen on the validation split."
     ablate.write(ablate.points(groups, chosen), reports)
     params.write(params.table_two(50, "mel_cnn"), reports)
@@ -141,9 +148,9 @@ def write_table(work: Path) -> None:
     """`train table1` of the runs that are there."""
     cells = [
         table1.Cell(each.config.method_title, [[result.config for result in each.results]])
-        for each in load(work, [], None)
+        for each in load(work, [], None).groups
     ]
-    table1.write(table1.rows(cells, Runner(work), {}), [], work / "reports")
+    table1.record(work, cells, {})
 
 
 def test_a_seed_more_than_the_table_has_leaves_its_method_drawn(work: Path) -> None:
@@ -157,35 +164,11 @@ def test_a_seed_more_than_the_table_has_leaves_its_method_drawn(work: Path) -> N
     assert "is 0.110 better than baseline" in page
 
 
-def test_a_row_whose_runs_are_gone_says_so(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["/any/bin/train", "table1", "--seeds", "2"])
+def test_a_table_names_runs_that_are_gone(work: Path) -> None:
     write_table(work)
-    assert "run removed" not in page_of(work)
-    names = [f"demo-conreg-musicnn-a0.3-s{seed}" for seed in (0, 1)]
-    for gone in ([1], [0, 1]):  # some of them, and all
-        shutil.rmtree(work / "runs" / names[gone[0]])
-        origin = page_of(work).split("<dt>Con-Reg (musicnn)</dt>")[1]
-        assert "<code>train table1 --seeds 2</code>" in origin
-        said = re.findall("<li>run removed: runs/(.*?)</li>", origin)
-        assert said == [names[seed] for seed in gone]
-
-
-def test_a_row_whose_runs_were_made_again_says_so(work: Path) -> None:
-    write_table(work)
-    assert "made again" not in page_of(work)
-    run = RunDir(work / "runs" / "demo-baseline-s1")
-    report = run.read_json("report.json")
-    report["test"]["pr_auc"] = 0.8
-    run.write_json("report.json", report)
-    rows, groups = table1.read(work / "reports"), load(work, [], None)
-    [note] = table1.replaced_notes(rows, groups)
-    assert note == (
-        "baseline on demo: 0.550 is kept, but its runs were made again since, and now have 0.650; "
-        "run `train table1` again."
-    )
-    assert "now have 0.650; run <code>train table1</code> again." in page_of(work)
-    shutil.rmtree(run.path)  # of which the page says more below
-    assert "made again" not in page_of(work)
+    assert "not there" not in page_of(work)
+    shutil.rmtree(work / "runs" / "demo-conreg-musicnn-a0.3-s1")
+    assert "Left out, since it is not there: runs/demo-conreg-musicnn-a0.3-s1" in page_of(work)
 
 
 def test_names_of_combined_features_break_on_narrow_screens(work: Path) -> None:

@@ -1,4 +1,4 @@
-"""A shard on a worker: refused if it was planned otherwise, done with care after a loss."""
+"""A job on a worker: refused if it was planned otherwise, clip by clip after a crash."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_worker_with_other_weights_than_planned_does_nothing(tmp_path: Path) -
     dataset = make_dataset(tmp_path / "source", {"train": 1})
     job = make_job(dataset, tmp_path / "work", LOUDNESS)
     other = replace(job.headers["loudness"], weights_sha256="of a file that came since")
-    with pytest.raises(FeatregError, match=r"loudness: worker .* weights .*\(other weights\)"):
+    with pytest.raises(FeatregError, match=r"loudness: worker .*the weights have changed"):
         extract_shard(replace(job, headers={**job.headers, "loudness": other}))
     assert not list(tmp_path.rglob("*.h5"))
 
@@ -52,11 +52,11 @@ def test_a_worker_without_a_gpu_blames_no_clip(
         extract_shard(job)
 
 
-def careful_job(dataset: Dataset, work: Path, arrays: Path) -> ShardJob:
-    """The same with a feature of .npy files, after two workers were lost."""
+def isolating_job(dataset: Dataset, work: Path, arrays: Path) -> ShardJob:
+    """The same with a feature of .npy files, after a worker crashed."""
     config = complete("made", FolderConfig(arrays, 0.1))
     return replace(
-        make_job(dataset, work, FeatureSpec("made", config, source=FOLDER)), careful=True
+        make_job(dataset, work, FeatureSpec("made", config, source=FOLDER)), isolate=True
     )
 
 
@@ -64,7 +64,7 @@ def test_clips_tried_alone_lack_the_features_they_would_lack_anyway(tmp_path: Pa
     dataset = make_dataset(tmp_path / "source", {"train": 3}, seconds=1.0)
     for clip in dataset.clips[:2]:
         np.save(tmp_path / f"{clip.clip_id}.npy", np.ones((10, 5)))
-    job = careful_job(dataset, tmp_path / "work", tmp_path)
+    job = isolating_job(dataset, tmp_path / "work", tmp_path)
     account = extract_shard(job)
     assert [(each.clip_id, each.stage) for each in account.failures] == [("train-2", "extract")]
     assert "no file" in account.failures[0].reason
@@ -78,7 +78,7 @@ def test_clips_are_not_blamed_where_they_cannot_be_tried_alone(
 ) -> None:
     dataset = make_dataset(tmp_path / "source", {"train": 1})
     np.save(tmp_path / "train-0.npy", np.ones((13, 5)))
-    job = careful_job(dataset, tmp_path / "work", tmp_path)
+    job = isolating_job(dataset, tmp_path / "work", tmp_path)
 
     def refuse(self: ChildProcess[..., object]) -> None:
         raise OSError("no process")

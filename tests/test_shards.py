@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,13 @@ from kit import make_clip
 
 from featreg.datasets.base import FeatregError
 from featreg.datasets.shards.aligned import AlignedHeader, aligned_writer, read_index
-from featreg.datasets.shards.hdf5 import create_shard, read_json, read_text, write_attributes
+from featreg.datasets.shards.hdf5 import (
+    DiskError,
+    create_shard,
+    read_json,
+    read_text,
+    write_attributes,
+)
 from featreg.datasets.shards.native import Failure, NativeHeader, native_shard, native_writer
 from featreg.datasets.shards.timing import FrameTiming
 
@@ -129,7 +136,7 @@ def test_what_is_no_shard_is_refused_by_name(tmp_path: Path) -> None:
     ):
         pass
     write_native(tmp_path / "native.h5")
-    with pytest.raises(FeatregError, match="expected a 'featreg-aligned' shard"):
+    with pytest.raises(FeatregError, match="'featreg-aligned', found 'featreg-native'"):
         read_index(tmp_path / "native.h5")
     with h5py.File(tmp_path / "native.h5", "r+") as file:
         file.attrs["version"] = 99
@@ -161,6 +168,7 @@ def test_an_aligned_shard_gives_back_what_it_was_given(tmp_path: Path) -> None:
     assert index.sources == "made-of"
     assert index.clip_id == ("x", "y")
     assert index.split == ("train", "train")
+    np.testing.assert_array_equal(index.fold, [-1, -1])
     np.testing.assert_array_equal(index.label, [[1, 0], [1, 0]])
     np.testing.assert_array_equal(index.label_mask, [[1, 1], [1, 1]])
     np.testing.assert_array_equal(index.offset, [0, 1, 3])
@@ -178,6 +186,54 @@ def test_shards_of_before_the_resampler_was_kept_are_read(tmp_path: Path) -> Non
     with h5py.File(tmp_path / "s.h5", "r+") as file:
         del file.attrs["audio_settings"]
     assert read_index(tmp_path / "s.h5").header == replace(ALIGNED, audio_settings={})
+
+
+def test_parts_of_any_length_are_the_whole(tmp_path: Path) -> None:
+    values, audio = rows(1000, 0), np.arange(16_000, dtype=np.int16)
+    for name, steps in (("whole", (1000, 16_000)), ("parts", (7, 999))):
+        with aligned_writer(tmp_path / f"{name}.h5", ALIGNED, "") as shard:
+            for clip_id in "xy":
+                frames = [values[k : k + steps[0]] for k in range(0, 1000, steps[0])]
+                features = {"a": frames, "b": [part[:, :2] for part in frames]}
+                samples = [audio[k : k + steps[1]] for k in range(0, 16_000, steps[1])]
+                shard.append_parts(make_clip(tmp_path / clip_id), features, samples, 100.0)
+    one, other = (read_index(tmp_path / f"{name}.h5") for name in ("whole", "parts"))
+    assert one.content_sha256 == other.content_sha256
+    with h5py.File(tmp_path / "parts.h5") as file:
+        np.testing.assert_array_equal(file["features/a"][()], np.concatenate([values, values]))
+        np.testing.assert_array_equal(file["audio"][()], np.concatenate([audio, audio]))
+    assert {entry.name for entry in tmp_path.iterdir()} == {"whole.h5", "parts.h5"}
+
+
+@pytest.mark.parametrize("limit", [50_000, 1_000_000])
+def test_a_full_disk_is_one_error_and_leaves_nothing(limit: int, tmp_path: Path) -> None:
+    """The limit on a file's size stands for the disk: for the spooled audio, or the shard."""
+    clip = make_clip(tmp_path / "x.wav")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write() -> None:
+        with aligned_writer(tmp_path / "s.h5", ALIGNED, "") as shard:
+            values = np.zeros((10_000, 3), np.float32)
+            audio = np.zeros(490_000, np.int16)
+            shard.append(clip, {"a": values, "b": values[:, :2]}, audio, 1000.0)
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(DiskError, match=r"s\.h5.*ulimit"):
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
+def test_frames_of_another_shape_are_never_written(tmp_path: Path) -> None:
+    clip, values = make_clip(tmp_path / "x.wav"), rows(1, 0)[:, :2]
+    with (
+        pytest.raises(ValueError, match=r"\(3,\).*\(1, 2\)"),
+        aligned_writer(tmp_path / "s.h5", ALIGNED, "") as shard,
+    ):
+        shard.append(clip, {"a": values, "b": values}, np.zeros(9, np.int16), 0.1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_features_of_unequal_length_are_never_written(tmp_path: Path) -> None:

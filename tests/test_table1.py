@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,22 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from click.testing import Result as Outcome
-from made_up import CONREG, made_up_run
+from made_up import CONREG, made_up_run, rewrite_report
 from synthetic import header, write_toy
 
 from featreg.datasets.base import FeatregError, UsageError
-from featreg.datasets.locks import LOCK, locked
 from featreg.train.cli.train import train
 from featreg.train.experiments import table1
 from featreg.train.experiments.choose_alpha import Choice, read_alphas
 from featreg.train.experiments.compare import Result, group
+from featreg.train.experiments.paper_numbers import read_printed
 from featreg.train.experiments.params import METHODS
 from featreg.train.experiments.sweep import Runner
 from featreg.train.experiments.table1 import Cell
 from featreg.train.report.html import write_table_one
 from featreg.train.training.run_dir import RunDir, find_runs
 
+NOTHING: dict[tuple[str, ...], str] = {}
 QUICK = "--preset default --width 2 --crop 2.1 --epochs 1 --chunks 2 --precision float32"
 
 
@@ -42,6 +43,14 @@ def made_up_cell(work: Path, method: str, values: dict[float, Any], **changes: A
     return Cell(method, candidates)
 
 
+def rows_of(
+    work: Path, cells: Sequence[Cell], printed: Mapping[tuple[str, ...], str] = NOTHING
+) -> list[table1.Row]:
+    """The table in `work`, to which cells are added."""
+    table1.record(work, cells, printed)
+    return table1.read(work).rows
+
+
 @pytest.fixture
 def cells(tmp_path: Path) -> list[Cell]:
     # Alpha 1 is better on validation, alpha 5 on the test split.
@@ -55,7 +64,7 @@ def cells(tmp_path: Path) -> list[Cell]:
 def test_alpha_is_chosen_on_validation_whatever_the_test_split_says(
     tmp_path: Path, cells: list[Cell]
 ) -> None:
-    baseline, regularized = table1.rows(cells, Runner(tmp_path), {})
+    baseline, regularized = rows_of(tmp_path, cells, {})
     assert (baseline.mean, regularized.mean) == (pytest.approx(0.5), pytest.approx(0.6))
     assert regularized.spread == pytest.approx(0.2 / math.sqrt(2))
     assert regularized.alpha == 1.0
@@ -73,12 +82,12 @@ def test_alpha_is_chosen_on_validation_whatever_the_test_split_says(
 def test_between_equal_alphas_the_first_stays(tmp_path: Path) -> None:
     cell = made_up_cell(tmp_path, "Con-Reg", {3.0: [(0.5, 0.5)], 1.0: [(0.5, 0.5)]}, **CONREG)
     runner = Runner(tmp_path)
-    assert Choice([runner.group(configs) for configs in cell.candidates]).alpha == 3.0
+    assert Choice(runner.groups(cell.candidates)).alpha == 3.0
 
 
 def test_the_table_in_words(tmp_path: Path, cells: list[Cell]) -> None:
     printed = {("demo", "Con-Reg", "musicnn"): "0.61"}
-    rows = table1.rows(cells, Runner(tmp_path), printed)
+    rows = rows_of(tmp_path, cells, printed)
     text = table1.markdown(rows, table1.notes(rows))
     assert text.splitlines()[:4] == [
         "| method | features | demo: macro PR-AUC | demo: paper |",
@@ -91,15 +100,12 @@ def test_the_table_in_words(tmp_path: Path, cells: list[Cell]) -> None:
 
 
 def test_a_method_without_a_number_on_a_dataset_has_a_dash(tmp_path: Path) -> None:
-    rows = table1.rows(
-        [
-            made_up_cell(tmp_path, "baseline", {0.0: [(0.4, 0.5)]}),
-            made_up_cell(tmp_path, "baseline", {0.0: [(0.3, 0.5)]}, dataset="mtat", preset="mtat"),
-            made_up_cell(tmp_path, "Con-Reg", {1.0: [(0.5, 0.5)]}, **CONREG),
-        ],
-        Runner(tmp_path),
-        {},
-    )
+    made = [
+        made_up_cell(tmp_path, "baseline", {0.0: [(0.4, 0.5)]}),
+        made_up_cell(tmp_path, "baseline", {0.0: [(0.3, 0.5)]}, dataset="mtat", preset="mtat"),
+        made_up_cell(tmp_path, "Con-Reg", {1.0: [(0.5, 0.5)]}, **CONREG),
+    ]
+    rows = rows_of(tmp_path, made)
     shown = table1.wide(rows)
     assert shown["mtat: macro PR-AUC"].tolist() == ["0.300", "–"]
     assert "One seed each" in table1.notes(rows)[0]
@@ -114,9 +120,9 @@ def test_a_page_of_two_datasets_says_which_is_meant(tmp_path: Path) -> None:
         for names in ({}, {"dataset": "mtat", "preset": "mtat"})
         for method, alpha, value, changes in (("baseline", 0, 0.5, {}), ("Con-Reg", 1, 0.6, CONREG))
     ]
-    rows = table1.rows(made, Runner(tmp_path), {})
+    rows = rows_of(tmp_path, made, {})
     results = [Result(run) for run in find_runs(tmp_path)]
-    write_table_one(tmp_path / "page.html", rows, group(results))
+    write_table_one(tmp_path / "page.html", rows, group(results), ["Said."])
     page = (tmp_path / "page.html").read_text()
     for dataset in ("demo", "mtat"):
         assert f"<dt>{dataset}: Con-Reg (musicnn, alpha 1" in page
@@ -124,40 +130,53 @@ def test_a_page_of_two_datasets_says_which_is_meant(tmp_path: Path) -> None:
 
 
 def test_rows_of_other_datasets_stay(tmp_path: Path) -> None:
-    def row(dataset: str, method: str, value: float) -> table1.Row:
-        changes = {"dataset": dataset, "preset": dataset}
-        cell = made_up_cell(tmp_path / f"{value}", method, {0.0: [(value, 0.5)]}, **changes)
-        return table1.rows([cell], Runner(tmp_path / f"{value}"), {})[0]
+    def cell(dataset: str, value: float, seed: int) -> Cell:
+        run = made_up_run(tmp_path, seed, value, dataset=dataset, preset=dataset)
+        return Cell("baseline", [[run.config()]])
 
-    mtat, dcase = row("mtat", "baseline", 0.3), row("dcase2017", "baseline", 0.4)
-    newer = row("mtat", "baseline", 0.35)
-    assert table1.merged([], [mtat]) == [mtat] != [newer]
-    assert table1.merged([mtat], [dcase]) == [mtat, dcase]
-    assert table1.merged([mtat, dcase], [newer]) == [newer, dcase]
+    assert [row.mean for row in rows_of(tmp_path, [cell("mtat", 0.3, 0)])] == [0.3]
+    both = rows_of(tmp_path, [cell("dcase2017", 0.4, 0)])
+    assert [(row.dataset, row.mean) for row in both] == [("dcase2017", 0.4), ("mtat", 0.3)]
+    newer = rows_of(tmp_path, [cell("mtat", 0.35, 1)])
+    assert [(row.dataset, row.mean) for row in newer] == [("dcase2017", 0.4), ("mtat", 0.35)]
+    assert [row.runs for row in table1.read(tmp_path, "mtat").rows] == [newer[1].runs]
+    assert table1.read(tmp_path / "nowhere").rows == []
 
 
-def test_what_is_written_is_read_back(tmp_path: Path, cells: list[Cell]) -> None:
-    rows = table1.rows(cells, Runner(tmp_path), {})
+def test_numbers_are_those_of_the_runs_that_are_there(tmp_path: Path, cells: list[Cell]) -> None:
+    assert rows_of(tmp_path, cells)[0].mean == pytest.approx(0.5)
+    run = RunDir(tmp_path / "runs" / "demo-baseline-s1")
+    rewrite_report(run, test={"pr_auc": 0.8})
+    assert table1.read(tmp_path).rows[0].mean == pytest.approx(0.6)
+    (run.path / "metrics.csv").write_text("")
+    table = table1.read(tmp_path)
+    assert (table.rows[0].mean, table.rows[0].seeds) == (0.4, 1)
+    assert str(run.path / "metrics.csv") in table.damaged[run.name]
+    shutil.rmtree(run.path)
+    table = table1.read(tmp_path)
+    assert (table.rows[0].mean, table.missing, table.damaged) == (0.4, [run.name], {})
+    assert run.name in table1.notes(table.rows, table.missing)[-1]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"cells": [{}], "command": ""}'])
+def test_a_damaged_record_is_named(tmp_path: Path, cells: list[Cell], content: str) -> None:
+    rows_of(tmp_path, cells)
+    (tmp_path / "reports" / "table1-demo.json").write_text(content)
+    with pytest.raises(FeatregError, match=r"table1-demo\.json.*`train table1` again"):
+        table1.read(tmp_path)
+
+
+def test_what_is_written_is_the_table(tmp_path: Path, cells: list[Cell]) -> None:
+    rows = rows_of(tmp_path, cells)
     table1.write(rows, ["Said."], tmp_path)
-    back = table1.read(tmp_path)
-    # Before its version 3, pandas reads a number to within its last digit; a NaN equals no other.
-    first, second = (
-        [
-            {
-                name: f"{value:.14g}" if isinstance(value, float) else value
-                for name, value in asdict(row).items()
-            }
-            for row in each
-        ]
-        for each in (back, rows)
-    )
-    assert first == second
+    found = pd.read_csv(tmp_path / "table1.csv", keep_default_na=False)
+    assert found["method"].tolist() == ["baseline", "Con-Reg"]
+    assert found["mean"].tolist() == pytest.approx([row.mean for row in rows])
     assert (tmp_path / "table1.md").read_text().endswith("\n- Said.\n")
-    assert table1.read(tmp_path / "nowhere") == []
 
 
 def test_the_known_printed_numbers_fit_the_table() -> None:
-    for (dataset, method, features), value in table1.read_printed().items():
+    for (dataset, method, features), value in read_printed().items():
         assert dataset in ("mtat", "dcase2017")
         assert method in ("baseline", *METHODS)
         assert set(features.split("+")) <= {"vggish", "openl3", ""}
@@ -168,7 +187,7 @@ def test_printed_numbers_of_another_form_are_named(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_text("dataset,method,number\n")
     with pytest.raises(UsageError, match=r"mine\.csv: no column features, value"):
-        table1.read_printed(path)
+        read_printed(path)
 
 
 HEAD = b"dataset,method,features,value\n"
@@ -188,13 +207,13 @@ def test_a_file_that_is_no_csv_is_named(tmp_path: Path, content: bytes, reason: 
     path = tmp_path / "mine.csv"
     path.write_bytes(content)
     with pytest.raises(UsageError, match=rf"mine\.csv: no CSV in UTF-8 \(.*{reason}"):
-        table1.read_printed(path)
+        read_printed(path)
 
 
 def test_a_number_of_another_metric_is_not_set_beside_the_papers(tmp_path: Path) -> None:
     cell = made_up_cell(tmp_path, "baseline", {0.0: [(0.4, 0.5)]})
     printed = {("demo", "baseline", ""): "0.41"}
-    assert table1.rows([cell], Runner(tmp_path), printed)[0].paper == "0.41"
+    assert rows_of(tmp_path, [cell], printed)[0].paper == "0.41"
     [run] = find_runs(tmp_path)
     about = run.read_json("config.json")
     about["config"]["metric"] = "roc_auc"
@@ -202,7 +221,7 @@ def test_a_number_of_another_metric_is_not_set_beside_the_papers(tmp_path: Path)
     report = run.read_json("report.json")
     report["valid"]["roc_auc"] = 0.9
     run.write_json("report.json", report)
-    [row] = table1.rows([cell], Runner(tmp_path), printed)
+    [row] = rows_of(tmp_path, [cell], printed)
     assert (row.metric, row.paper) == ("roc_auc", "")
     assert table1.wide([row])["demo: paper"].tolist() == ["–"]
 
@@ -267,70 +286,44 @@ def test_every_method_is_run_once_and_the_figure_shares_its_runs(tmp_path: Path)
     assert "Fewer training clips: Con-Reg, tones (Figure 2)" in page
 
 
-def test_tables_that_end_together_wait_for_each_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_toy(tmp_path)
-    seen: list[str] = []
-
-    def watch(name: str) -> None:
-        inner = getattr(table1, name)
-
-        def watched(*arguments: Any) -> Any:
-            """Another command does not get the table now."""
-            with (
-                pytest.raises(FeatregError, match="waits"),
-                locked(tmp_path / "reports" / LOCK, "", "waits"),
-            ):
-                pass
-            seen.append(name)
-            return inner(*arguments)
-
-        monkeypatch.setattr(table1, name, watched)
-
-    watch("read")
-    watch("write")
-    done = call(tmp_path, "table1", "--features", "tones")
-    assert done.exit_code == 0, done.output
-    assert seen == ["read", "write"]
-    with locked(tmp_path / "reports" / LOCK, "", "waits"):  # afterwards it does
-        pass
-
-
 def test_a_name_that_is_typed_twice_is_one(tmp_path: Path) -> None:
     write_toy(tmp_path)
     done = call(tmp_path, "table1", "--dataset", "toy,toy", "--features", "tones, tones,")
     assert done.exit_code == 0, done.output
-    rows = table1.read(tmp_path / "reports")
+    rows = table1.read(tmp_path).rows
     assert [row.method for row in rows] == ["baseline", *METHODS]
 
 
 def test_a_table_of_another_dataset_is_added_to(tmp_path: Path) -> None:
     other = made_up_cell(tmp_path, "baseline", {0.0: [(0.4, 0.5)]})
     gone = made_up_cell(tmp_path, "Con-Reg", {1.0: [(0.6, 0.5)]}, **CONREG)
-    table1.write(table1.rows([other, gone], Runner(tmp_path), {}), [], tmp_path / "reports")
+    table1.record(tmp_path, [other, gone], {})
     shutil.rmtree(tmp_path / "runs" / "demo-conreg-musicnn-a1-s0")
     write_toy(tmp_path)
-    for _ in range(2):
-        done = call(tmp_path, "table1", "--dataset", "toy", "--features", "tones")
-        assert done.exit_code == 0, done.output
-        found = table1.read(tmp_path / "reports")
-        methods = [row.method for row in found if row.dataset == "toy"]
-        assert methods == ["baseline", *METHODS]
-        assert [row.mean for row in found if row.dataset == "demo"] == [0.4, 0.6]
-        for kind in ("md", "html"):
-            text = (tmp_path / "reports" / f"table1.{kind}").read_text()
-            assert "demo: macro PR-AUC" in text
-            assert "toy: macro PR-AUC" in text
-            assert "0.600" in text
-            # The number stays, and its origin is said to be gone.
-            assert "run removed" in text
-            assert "runs/demo-conreg-musicnn-a1-s0" in text
-        assert "<dt>demo: Con-Reg (musicnn)</dt>" in text
-        assert (
-            "Con-Reg (musicnn) on demo: run removed, its number is kept: "
-            "runs/demo-conreg-musicnn-a1-s0." in done.output
-        )
+    done = call(tmp_path, "table1", "--dataset", "toy", "--features", "tones")
+    assert done.exit_code == 0, done.output
+    found = table1.read(tmp_path).rows
+    methods = [row.method for row in found if row.dataset == "toy"]
+    assert methods == ["baseline", *METHODS]
+    assert [row.mean for row in found if row.dataset == "demo"] == [0.4]
+    for kind in ("md", "html"):
+        text = (tmp_path / "reports" / f"table1.{kind}").read_text()
+        assert "demo: macro PR-AUC" in text
+        assert "toy: macro PR-AUC" in text
+        assert "runs/demo-conreg-musicnn-a1-s0" in text  # not there any more
+
+
+def test_damaged_runs_are_named_and_the_others_shown(tmp_path: Path) -> None:
+    write_toy(tmp_path)
+    asked = ("table1", "--features", "tones", "--seeds", "2")
+    assert call(tmp_path, *asked).exit_code == 0
+    broken = find_runs(tmp_path)[0]
+    (broken.path / "report.json").write_text("{}")
+    done = call(tmp_path, *asked)
+    assert done.exit_code == 1
+    assert str(broken.path / "report.json") in "".join(done.output.splitlines())
+    seeds = {row.method: row.seeds for row in table1.read(tmp_path).rows}
+    assert sorted(seeds.values()) == [1, *[2] * len(METHODS)]
 
 
 def test_one_alpha_or_several(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from featreg.datasets.shards.native import native_shard
 from featreg.extract.cli.prep import prep
 from featreg.extract.extractors.vggish import Network
 from featreg.train.cli.train import train
-from featreg.train.data.aligned_dataset import AlignedSet
+from featreg.train.data.aligned_set import AlignedSet
 from featreg.train.training.run_dir import RunDir
 
 SECONDS = 2.3
@@ -95,7 +95,7 @@ def test_the_three_lines(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = f"{THREE_LINES[0]} --workers 1"
     done = type_in(line, work, monkeypatch)
     assert done.exit_code == 0, done.output
-    paths = sorted((work / "mtat" / "native").glob("*/train-00000.h5"))
+    paths = sorted((work / "mtat" / "native").glob("*/00000.h5"))
     assert [path.parent.name for path in paths] == ["audio", "openl3", "vggish"]
     with native_shard(paths[1]) as openl3, native_shard(paths[2]) as vggish:
         assert openl3.header.settings["content_type"] == "music"
@@ -107,7 +107,7 @@ def test_the_three_lines(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     done = type_in(THREE_LINES[1], work, monkeypatch)
     assert done.exit_code == 0, done.output
-    path = work / "mtat" / "aligned" / "vggish+openl3-0.1s" / "train-00000.h5"
+    path = work / "mtat" / "aligned" / "vggish+openl3-0.1s" / "00000.h5"
     index = read_index(path)
     columns = {name: feature["columns"] for name, feature in index.header.features.items()}
     assert columns == {"vggish": [0, 128], "openl3": [128, 640]}

@@ -24,7 +24,7 @@ from featreg.extract.pipeline import decoder_pool as ahead
 from featreg.extract.pipeline.child_process import ChildDied, ChildHung, ChildProcess, StartError
 from featreg.extract.pipeline.decode import DecodedClip, DecodeOptions, decode_clip
 from featreg.extract.pipeline.decoder_pool import Decoders
-from featreg.extract.pipeline.watchdog import Watchdog
+from featreg.extract.pipeline.isolate_clips import time_limit
 
 HEARING = DecodeOptions((16000,), "soxr_hq", False)
 
@@ -39,7 +39,7 @@ def work(
     if what == "hang":
         time.sleep(1e6)
     if what == "hang in C":
-        with Watchdog(0.3, sys.stderr)():
+        with time_limit(0.3):
             re.match("(a+)+$", "a" * 60 + "b")  # for years, and no other thread of Python runs
     if what == "raise":
         raise ClipError("decode", "no audio")
@@ -112,16 +112,16 @@ def test_one_that_hangs_is_ended() -> None:
             os.kill(pid, 0)
 
 
-def test_one_that_its_watchdog_ends_is_known_to_hang(child: ChildProcess[..., object]) -> None:
+def test_one_that_its_time_limit_ends_is_known_to_hang(child: ChildProcess[..., object]) -> None:
     with pytest.raises(ChildHung):
         child("hang in C")
     assert child("work")
 
 
-def test_a_watchdog_lets_go_of_what_ends_in_time(child: ChildProcess[..., object]) -> None:
-    with Watchdog(0.2)():
+def test_a_time_limit_ends_nothing_that_ends_in_time(child: ChildProcess[..., object]) -> None:
+    with time_limit(0.2):
         pass
-    with suppress(ZeroDivisionError), Watchdog(0.2)():
+    with suppress(ZeroDivisionError), time_limit(0.2):
         1 / 0  # noqa: B018
     time.sleep(0.4)
 

@@ -1,12 +1,11 @@
-"""Crops and chunks: the same time in audio and rows, the same numbers everywhere."""
+"""Crops and chunks: the same time in audio and frames, the same numbers everywhere."""
 
 from __future__ import annotations
 
 import dataclasses
 import pickle
 import resource
-import time
-from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +15,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightning.fabric import Fabric
 from synthetic import RATE, header, write_shard, write_toy
-from torch.utils.data import DataLoader
 from toy_runs import CONREG, RECIPE
 
 from featreg.datasets.base import FeatregError, UsageError
-from featreg.datasets.shards.reader import ShardRows
-from featreg.train.data import aligned_dataset as train_data
-from featreg.train.data.aligned_dataset import AlignedSet, ClipReader
-from featreg.train.data.crops import Chunks, Crops, Cutter, EpochOrder, Scaling, crop_loader
+from featreg.datasets.shards import reader as shard_reader
+from featreg.train.data.aligned_set import AlignedSet
+from featreg.train.data.clip_reader import ClipReader
+from featreg.train.data.crops import (
+    Batch,
+    Chunks,
+    Crops,
+    Cutter,
+    EpochOrder,
+    Scaling,
+    crop_loader,
+)
 from featreg.train.training.run import _Run
 from featreg.train.training.run_dir import RunDir
 
@@ -42,20 +48,29 @@ def cutter(aligned: AlignedSet, samples: int = RATE, scaling: Scaling | None = N
     return Cutter(aligned, aligned.split("train"), ("tones",), samples, scaling)
 
 
+def keep_open(files: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bound the number of open files, all of them closed at first."""
+    monkeypatch.setattr(shard_reader, "_open", lru_cache(files)(shard_reader._File))
+
+
+def crop(crops: Crops, epoch: int, clip: int) -> Batch:
+    return Batch(*(part[0] for part in crops.batch([(epoch, clip)])))
+
+
 def audio_of(aligned: AlignedSet, clip: int) -> np.ndarray:
     return ClipReader(aligned.split("train"), {}).audio(clip, 0, 10**9)
 
 
-def test_a_crop_covers_the_same_time_in_audio_and_rows(toy: AlignedSet) -> None:
+def test_a_crop_covers_the_same_time_in_audio_and_frames(toy: AlignedSet) -> None:
     crops = Crops(cutter(toy), seed=0)
     starts = set()
     for clip in range(16):
-        batch = crops[5, clip]
-        row = int(batch.features[0, 0])  # the first column says which row it is
-        starts.add(row)
-        assert batch.features[:, 0].tolist() == list(range(row, row + 10))
+        batch = crop(crops, 5, clip)
+        frame = int(batch.features[0, 0])  # the first column says which frame it is
+        starts.add(frame)
+        assert batch.features[:, 0].tolist() == list(range(frame, frame + 10))
         np.testing.assert_array_equal(
-            batch.audio, audio_of(toy, clip)[row * 1600 : row * 1600 + RATE]
+            batch.audio, audio_of(toy, clip)[frame * 1600 : frame * 1600 + RATE]
         )
     assert len(starts) > 5
     assert min(starts) >= 0
@@ -64,30 +79,16 @@ def test_a_crop_covers_the_same_time_in_audio_and_rows(toy: AlignedSet) -> None:
 
 def test_a_crop_depends_on_seed_epoch_and_clip_alone(toy: AlignedSet) -> None:
     once, again = Crops(cutter(toy), seed=1), Crops(cutter(toy), seed=1)
-    assert torch.equal(once[3, 7].audio, again[3, 7].audio)
-    rows = {int(once[epoch, 7].features[0, 0]) for epoch in range(20)}
-    assert len(rows) > 5
+    assert torch.equal(crop(once, 3, 7).audio, crop(again, 3, 7).audio)
+    frames = {int(crop(once, epoch, 7).features[0, 0]) for epoch in range(20)}
+    assert len(frames) > 5
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_processes_give_the_same_batches(
-    toy: AlignedSet, context: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(train_data, "IN_MEMORY_BYTES", 0)  # from files, open before the fork
-    crops = Crops(cutter(toy), seed=0)
-    order = EpochOrder(16, 5, seed=0, rank=0, world=1)
-    alone = list(crop_loader(crops, order, threads=0))
-    loader = DataLoader(crops, batch_sampler=order, num_workers=4, multiprocessing_context=context)
-    for mine, theirs in zip(alone, loader, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
-
-
-@pytest.mark.parametrize("open_shards", [1, 256])
+@pytest.mark.parametrize("open_files", [1, 256])
 def test_threads_give_the_same_batches(
-    toy: AlignedSet, open_shards: int, monkeypatch: pytest.MonkeyPatch
+    toy: AlignedSet, open_files: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_data, "IN_MEMORY_BYTES", 0)
-    monkeypatch.setattr(train_data, "OPEN_SHARDS", open_shards)  # others still read what closes
+    keep_open(open_files, monkeypatch)  # a thread may still read what another closes
     crops = Crops(cutter(toy), seed=0)
     order = EpochOrder(16, 2, seed=0, rank=0, world=1)
     alone, loader = crop_loader(crops, order, threads=0), crop_loader(crops, order, threads=4)
@@ -107,44 +108,17 @@ def test_an_error_in_a_thread_is_the_readers_own(
         list(crop_loader(crops, EpochOrder(16, 2, seed=0, rank=0, world=1), threads=2))
 
 
-def test_a_shard_is_kept_in_memory_whole_and_counted_so(
-    toy: AlignedSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clips = toy.split("train")
-    everything = int(4 * 4 * clips.rows[-1, 1] + 2 * clips.audio[-1, 1])
-    last = clips.take(np.array([len(clips) - 1]))
-    monkeypatch.setattr(train_data, "IN_MEMORY_BYTES", everything - 1)
-    assert not ClipReader(last, {"tones": 4}).in_memory
-    monkeypatch.setattr(train_data, "IN_MEMORY_BYTES", everything)
-    assert ClipReader(last, {"tones": 4}).in_memory
-
-
-def test_threads_load_what_is_kept_once(toy: AlignedSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded, whole = Counter[tuple[Path, str]](), ShardRows.whole
-
-    def counted(shard: ShardRows, name: str) -> np.ndarray:
-        loaded[shard.path, name] += 1
-        time.sleep(0.01)  # long enough for other threads to want the same
-        return whole(shard, name)
-
-    monkeypatch.setattr(ShardRows, "whole", counted)
-    order = EpochOrder(16, 2, seed=0, rank=0, world=1)
-    assert len(list(crop_loader(Crops(cutter(toy), seed=0), order, threads=4))) == 8
-    assert {name for _, name in loaded} == {"audio", "features/tones"}
-    assert set(loaded.values()) == {1}
-
-
 def test_a_feature_named_twice_is_refused(toy: AlignedSet) -> None:
     with pytest.raises(UsageError, match=r"--features tones\+tones: name each feature once"):
         toy.features(["tones", "tones"])
 
 
-def test_a_piece_of_more_rows_than_audio_is_repeated_row_for_row(tmp_path: Path) -> None:
-    """44,101 samples at 44.1 kHz are 16,000 here, which ten rows cover, but eleven rows."""
+def test_a_clip_of_more_frames_than_audio_is_repeated_frame_for_frame(tmp_path: Path) -> None:
+    """44,101 samples at 44.1 kHz are 16,000 here, which ten frames cover, but eleven frames."""
     aligned = lengths(tmp_path, 1.05)
     clips = aligned.split("train")
     clips = dataclasses.replace(clips, audio=clips.audio - np.array([0, 800]))
-    batch = Crops(Cutter(aligned, clips, ("tones",), 3 * RATE), seed=0)[0, 0]
+    batch = crop(Crops(Cutter(aligned, clips, ("tones",), 3 * RATE), seed=0), 0, 0)
     assert batch.features[:, 0].tolist() == [*range(11), *range(11), *range(8)]
     period = np.pad(audio_of(aligned, 0)[:RATE], (0, 1600))
     np.testing.assert_array_equal(batch.audio, np.resize(period, 3 * RATE))
@@ -153,8 +127,7 @@ def test_a_piece_of_more_rows_than_audio_is_repeated_row_for_row(tmp_path: Path)
 def test_memory_stays_flat_over_20000_reads(
     toy: AlignedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_data, "IN_MEMORY_BYTES", 0)
-    monkeypatch.setattr(train_data, "OPEN_SHARDS", 1)  # which closes and opens files as well
+    keep_open(1, monkeypatch)  # which closes and opens files as well
     reader = ClipReader(toy.split("train"), {"tones": 4, "noise": 3})
 
     def read(times: int) -> int:
@@ -168,38 +141,25 @@ def test_memory_stays_flat_over_20000_reads(
     assert read(18_000) - settled < 1 << 20
 
 
-@pytest.mark.parametrize("in_memory", [0, 1 << 30])
-def test_reading_from_memory_changes_nothing(
-    toy: AlignedSet, in_memory: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = Crops(cutter(toy), seed=0)[0, 12]
-    monkeypatch.setattr(train_data, "IN_MEMORY_BYTES", in_memory)
-    monkeypatch.setattr(train_data, "OPEN_SHARDS", 1)
-    crops = Crops(cutter(toy), seed=0)
-    crops[0, 0]  # of another shard, whose file is closed for the next
-    assert all(torch.equal(a, b) for a, b in zip(crops[0, 12], expected, strict=True))
-
-
 def test_pickling_leaves_handles_behind(toy: AlignedSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_data, "IN_MEMORY_BYTES", 0)
     crops = Crops(cutter(toy), seed=0)
-    expected = crops[0, 3]
-    assert torch.equal(pickle.loads(pickle.dumps(crops))[0, 3].audio, expected.audio)
+    expected = crop(crops, 0, 3)
+    assert torch.equal(crop(pickle.loads(pickle.dumps(crops)), 0, 3).audio, expected.audio)
 
 
-def test_a_short_clip_is_repeated_audio_and_rows_alike(tmp_path: Path) -> None:
-    aligned = lengths(tmp_path, 0.45)  # 5 rows, the last one half audio
-    batch = Crops(cutter(aligned, 2 * RATE), seed=0)[0, 0]
+def test_a_short_clip_is_repeated_audio_and_frames_alike(tmp_path: Path) -> None:
+    aligned = lengths(tmp_path, 0.45)  # 5 frames, the last one half audio
+    batch = crop(Crops(cutter(aligned, 2 * RATE), seed=0), 0, 0)
     assert batch.features[:, 0].tolist() == [0, 1, 2, 3, 4] * 4
     period = np.pad(audio_of(aligned, 0), (0, 800))
     np.testing.assert_array_equal(batch.audio, np.tile(period, 4))
 
 
 def test_a_long_clip_is_never_padded(tmp_path: Path) -> None:
-    aligned = lengths(tmp_path, 1.05)  # 11 rows, but only the first start leaves 1 s of audio
+    aligned = lengths(tmp_path, 1.05)  # 11 frames, but only the first start leaves 1 s of audio
     crops = Crops(cutter(aligned), seed=0)
     for epoch in range(10):
-        np.testing.assert_array_equal(crops[epoch, 0].audio, audio_of(aligned, 0)[:RATE])
+        np.testing.assert_array_equal(crop(crops, epoch, 0).audio, audio_of(aligned, 0)[:RATE])
 
 
 @given(st.integers(1, 70_000), st.integers(2, 9))
@@ -208,13 +168,13 @@ def test_chunks_reach_from_start_to_end(extra: int, count: int) -> None:
     assert starts[0] == 0
     assert starts[-1] == extra
     assert all(start % 1600 == 0 for start in starts[:-1])
-    # Evenly spaced but for rounding down to a row, by less than a row on either side.
+    # Evenly spaced but for rounding down to a frame, by less than a frame on either side.
     assert np.ptp(np.diff(starts)) <= 2 * 1600
     assert starts == sorted(starts)
 
 
 class _Lengths:
-    """Stands for a cutter of pieces of 1 s and a clip of `samples` samples."""
+    """Stands for a cutter of excerpts of 1 s and a clip of `samples` samples."""
 
     frame_samples = 1600
 
@@ -227,7 +187,7 @@ class _Lengths:
 
 def test_the_last_chunk_ends_where_the_clip_ends(tmp_path: Path) -> None:
     aligned = lengths(tmp_path, 2.63)
-    batch = Chunks(cutter(aligned), 3)[0]
+    batch = Batch(*(part[0] for part in Chunks(cutter(aligned), 3).batch([0])))
     assert batch.audio.shape == (3, RATE)
     assert batch.features.shape == (3, 10, 4)
     np.testing.assert_array_equal(batch.audio[-1], audio_of(aligned, 0)[-RATE:])
@@ -298,7 +258,7 @@ def test_labels_and_masks_stay_with_their_clips(toy: AlignedSet) -> None:
     for k, clip_id in enumerate(clips.clip_id):
         at = list(everything.clip_id).index(clip_id)
         np.testing.assert_array_equal(clips.label[k], everything.label[at])
-        np.testing.assert_array_equal(clips.rows[k], everything.rows[at])
+        np.testing.assert_array_equal(clips.frames[k], everything.frames[at])
 
 
 def test_features_lie_side_by_side_in_the_order_asked_for(toy: AlignedSet) -> None:
@@ -312,17 +272,17 @@ def test_features_lie_side_by_side_in_the_order_asked_for(toy: AlignedSet) -> No
 def test_scaling_makes_mean_zero_and_deviation_one(toy: AlignedSet) -> None:
     clips = toy.split("train")
     scaling = Scaling.of(ClipReader(clips, {"tones": 4}))
-    rows = np.concatenate(list(ClipReader(clips, {"tones": 4})))
+    frames = np.concatenate(list(ClipReader(clips, {"tones": 4})))
     # float32 statistics of values up to 30: rounding of 1e-6 relative.
-    np.testing.assert_allclose(scaling.mean, rows.mean(axis=0, dtype=np.float64), rtol=1e-6)
-    np.testing.assert_allclose(scaling.std, rows.std(axis=0, dtype=np.float64), rtol=1e-6)
-    scaled = Crops(cutter(toy, scaling=scaling), seed=0)[0, 0].features.numpy()
-    plain = Crops(cutter(toy), seed=0)[0, 0].features.numpy()
+    np.testing.assert_allclose(scaling.mean, frames.mean(axis=0, dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(scaling.std, frames.std(axis=0, dtype=np.float64), rtol=1e-6)
+    scaled = crop(Crops(cutter(toy, scaling=scaling), seed=0), 0, 0).features.numpy()
+    plain = crop(Crops(cutter(toy), seed=0), 0, 0).features.numpy()
     np.testing.assert_allclose(scaled * scaling.std + scaling.mean, plain, atol=1e-5)
 
 
 def test_scaling_knows_the_training_clips_alone(tmp_path: Path) -> None:
-    """Rows count up from 0, so that longer clips of other splits would move the mean."""
+    """Frames count up from 0, so that longer clips of other splits would move the mean."""
     write_shard(tmp_path / "train-00000.h5", "train", [1.0] * 4, header())
     write_shard(tmp_path / "valid-00000.h5", "valid", [9.0] * 6, header())
     write_shard(tmp_path / "test-00000.h5", "test", [9.0] * 6, header())
@@ -331,12 +291,12 @@ def test_scaling_knows_the_training_clips_alone(tmp_path: Path) -> None:
     it = _Run(config, AlignedSet(tmp_path), RunDir(tmp_path), Fabric(), 0, 60.0, False)
     scaling = it._scaling()
     assert scaling is not None
-    assert scaling.mean[0] == pytest.approx(4.5)  # rows 0 to 9
+    assert scaling.mean[0] == pytest.approx(4.5)  # frames 0 to 9
 
 
 def test_a_constant_column_is_not_divided_by_zero(tmp_path: Path) -> None:
     reader = ClipReader(lengths(tmp_path, 0.1).split("train"), {"tones": 4})
-    assert Scaling.of(reader).std.tolist() == [1, 1, 1, 1]  # one row
+    assert Scaling.of(reader).std.tolist() == [1, 1, 1, 1]  # one frame
 
 
 def test_mixed_shards_are_named(tmp_path: Path) -> None:
@@ -346,14 +306,14 @@ def test_mixed_shards_are_named(tmp_path: Path) -> None:
         AlignedSet(tmp_path)
 
 
-def test_rows_of_no_whole_number_of_samples_are_refused(tmp_path: Path) -> None:
+def test_frames_of_no_whole_number_of_samples_are_refused(tmp_path: Path) -> None:
     write_shard(tmp_path / "train-00000.h5", "train", [1.0], header(resolution_s=0.33333))
     with pytest.raises(FeatregError, match=r"0\.33333 s is 5333\.28 samples at 16000 Hz"):
         cutter(AlignedSet(tmp_path))
 
 
-def test_a_crop_of_no_whole_number_of_rows_is_refused(toy: AlignedSet) -> None:
-    with pytest.raises(UsageError, match=r"--crop 1\.05.* 1 is one"):
+def test_a_crop_of_no_whole_number_of_frames_is_refused(toy: AlignedSet) -> None:
+    with pytest.raises(UsageError, match=r"1\.05 s \(--crop\).* 1 s"):
         cutter(toy, samples=RATE + 800)
 
 

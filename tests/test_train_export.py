@@ -15,7 +15,7 @@ from synthetic import RATE
 from toy_runs import CLASSES, call, noise
 
 from featreg.datasets.base import FeatregError, UsageError
-from featreg.train import load
+from featreg.train.deploy.classifier import load_model
 from featreg.train.deploy.export import SUFFIXES, AudioModel, export
 from featreg.train.deploy.model_file import Card, read_model, write_model
 from featreg.train.experiments.params import count
@@ -96,12 +96,12 @@ def test_an_exported_model_says_what_the_original_says(
 
 
 def test_what_is_exported_agrees_with_the_classifier(trained: RunDir) -> None:
-    model = load(trained.path)
+    model = load_model(trained.path)
     for seconds in (0.25, 1.0):  # up to one piece they hear the same, but for 16 bit
         audio = np.rint(noise(seconds) * 32767).astype(np.float32) / 32767
         with torch.no_grad():
             [expected] = original(trained)(torch.from_numpy(audio)[None]).numpy()
-        np.testing.assert_allclose(model.predict(audio), expected, atol=1e-6)
+        np.testing.assert_allclose(model.probabilities(audio, RATE), expected, atol=1e-6)
 
 
 def test_an_exported_file_holds_the_plain_model_and_no_more(

@@ -11,7 +11,7 @@ from synthetic import write_toy
 from toy_runs import CONREG, RECIPE
 
 from featreg.train.config.presets import Config
-from featreg.train.data.aligned_dataset import AlignedSet
+from featreg.train.data.aligned_set import AlignedSet
 from featreg.train.data.crops import Batch, Crops, Cutter
 from featreg.train.experiments.params import count
 from featreg.train.models.registry import ENCODERS, FUSIONS
@@ -40,7 +40,7 @@ def config(encoder: str, reg: str, fusion: str, features: tuple[str, ...]) -> Co
 def batch(asked: Config, toy: AlignedSet) -> Batch:
     cutter = Cutter(toy, toy.split("train"), asked.features, crop_samples(asked.recipe, 16000))
     crops = Crops(cutter, seed=0)
-    return Batch(*map(torch.stack, zip(*(crops[0, clip] for clip in range(4)), strict=True)))
+    return crops.batch([(0, clip) for clip in range(4)])
 
 
 @pytest.mark.parametrize("features", FEATURES, ids="+".join)

@@ -21,7 +21,7 @@ from synthetic import header, write_toy
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.train.config.presets import Config, Recipe
 from featreg.train.config.schedule import Schedule
-from featreg.train.data.aligned_dataset import AlignedSet
+from featreg.train.data.aligned_set import AlignedSet
 from featreg.train.data.crops import Batch
 from featreg.train.training.build import build_objective
 from featreg.train.training.fit import Fit
@@ -219,7 +219,7 @@ def test_a_run_of_another_version_names_both(tmp_path: Path) -> None:
     folder = RunDir(tmp_path / "runs" / "old")
     folder.path.mkdir(parents=True)
     (folder.path / "config.json").write_text('{"format": "featreg-run", "version": 9}')
-    with pytest.raises(FeatregError, match="version 1, found featreg-run version 9"):
+    with pytest.raises(FeatregError, match="version 2, found featreg-run version 9"):
         run(config(), tmp_path, name="old")
 
 

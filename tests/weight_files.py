@@ -73,6 +73,12 @@ def pca(seeded: ModuleType) -> dict[str, Array]:
     }
 
 
+def write_pca(folder: Path, arrays: dict[str, Array]) -> Path:
+    """A numpy archive, as VGGish's PCA was published."""
+    np.savez(folder / "own.npz", **arrays)
+    return folder / "own.npz"
+
+
 def write_musicnn_wheel(path: Path, folders: Mapping[str, Path]) -> Path:
     """The published wheel, as far as it is read: a folder of checkpoint files per model."""
     with zipfile.ZipFile(path, "w") as wheel:

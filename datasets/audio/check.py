@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ..base import Clip, ClipError
+from .decode import bounds, check_format, nothing_left
 from .files import open_audio
 
 # Enough for an mp3 decoder to find its frames; half a second at most rates.
@@ -16,14 +17,12 @@ BLOCK = 1 << 15
 def fault(clip: Clip) -> str:
     """Why the first block of a clip cannot be decoded; empty if it can."""
     try:
-        with open_audio(clip.path) as (file, samples):
-            start = round(clip.start_s * file.samplerate)
-            if start >= samples:
-                lasts = samples / file.samplerate
-                return f"{clip.path} lasts {lasts:.3f} s, nothing is left at {clip.start_s} s"
-            file.seek(start)
-            if not len(file.read(min(BLOCK, samples - start), dtype="float32")):
-                return f"{clip.path} holds no samples"
+        with open_audio(clip.path) as stream:
+            check_format(clip.path, stream)
+            start, stop = bounds(clip, stream.rate)
+            end = start + BLOCK if stop is None else min(stop, start + BLOCK)
+            if not any(len(block) for block in stream.blocks(start, end)):
+                return nothing_left(clip, stream).reason
     except ClipError as error:
         return error.reason
     return ""

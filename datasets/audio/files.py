@@ -1,18 +1,27 @@
-"""Audio files opened: how long they truly are, and whether their end is missing."""
+"""Audio files opened by their container, and refused where their end is missing.
+
+Of most containers libsndfile notes in its log whether the file is as long as its header says.
+PAF, PVF, IRCAM and XI headers say nothing of a length that could be checked, and neither does an
+mp3 without a Xing or VBRI frame: of these, a file that was cut off is decoded as far as it goes.
+"""
 
 from __future__ import annotations
 
-import io
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 
 import soundfile
 
 from ..base import ClipError
-from . import mp3
+from . import pyav
+from .flac import open_flac
+from .mp3 import open_mp3
+from .ogg import MultiplexedError, open_ogg
+from .stream import SndfileStream, Stream
+from .wav_header import repaired
 
 # What libsndfile says of a size in a header, and from where on that size says nothing:
 # programs that write to a pipe cannot know it, and declare the largest there is.
@@ -25,85 +34,92 @@ _SIZES = {
     "Data Size": _UNKNOWN_32,  # AU
     "Riff size": _UNKNOWN_64,  # RF64
     "riff": _UNKNOWN_64,  # W64
+    "Data length": _UNKNOWN_32,  # WVE
 }
-_SIZE = re.compile(rf"^ *({'|'.join(_SIZES)}) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_SIZE = re.compile(rf"^ *({'|'.join(_SIZES)}) *:? (\d+) \(?should be (\d+)", re.MULTILINE)
+_CUT = re.compile("eems to be a truncated file|File seems to be truncated")
 
-_LONGEST_PAGE = 27 + 255 + 255 * 255  # of Ogg: header, sizes of its pieces, the pieces
-_NO_END = re.compile(
-    "lacks an end-of-stream bit|without an End-Of-Stream flag|eems to be a truncated file"
-)
+# Samples of each channel, or bytes of all, that a header declares. (Of SDS, what the file holds.)
+_FRAMES = re.compile(r"^ *Frames *: (\d+)", re.MULTILINE)
+_MAT5_BYTES = re.compile(r"Type : \d+ +Size : (\d+)\nData type : (\d+) bit")
+_NIST_SAMPLES = re.compile(rb"sample_count -i (\d+)")
 
 
 @contextmanager
-def open_audio(path: Path) -> Iterator[tuple[soundfile.SoundFile, int]]:
-    """An audio file, and how many samples each of its channels holds.
+def open_audio(path: Path) -> Iterator[Stream]:
+    """The samples of an audio file.
 
-    What goes wrong in reading it, as long as the block lasts, is named as well.
+    What goes wrong in reading them, as long as the block lasts, is named as well.
 
     Raises
     ------
     ClipError
-        If the file is missing, empty, unreadable, or lacks its end.
+        If the file is missing, empty, unreadable, damaged, or lacks its end; or if its container
+        or encoding is one that is not supported.
     """
     try:
         if not path.is_file():
             raise ClipError("decode", f"no file {path}")
         if path.stat().st_size == 0:
             raise ClipError("decode", f"{path} is empty (0 bytes)")
-        file, samples = _open(path)
-        with file:
-            _check_end(path, file, samples)
-            yield file, samples
-            _check_end(path, file, samples)  # some decoders see it only when they come there
+        yield _open(path)
     except OSError as error:
         raise ClipError("decode", f"{path} cannot be read: {error.strerror}") from None
-    except (soundfile.LibsndfileError, RuntimeError) as error:
+    except soundfile.LibsndfileError as error:
+        raise ClipError("decode", f"{path} cannot be decoded: {error.error_string}") from None
+    except soundfile.SoundFileRuntimeError as error:
         raise ClipError("decode", f"{path} cannot be decoded: {error}") from None
 
 
-def _open(path: Path) -> tuple[soundfile.SoundFile, int]:
+def _open(path: Path) -> Stream:
+    with path.open("rb") as start:
+        head = start.read(64)
+    if head.startswith(b"OggS"):
+        try:
+            return open_ogg(path)
+        except MultiplexedError as error:
+            return pyav.open_container(path, head, error.reason)
     try:
-        file = soundfile.SoundFile(path)
+        file = soundfile.SoundFile(os.fsencode(path))  # a name need not be UTF-8
     except TypeError:  # soundfile asks for what no header says
         raise ClipError(
             "decode",
-            f"{path} has no header that says rate, channels and format (.raw); expected a file "
-            "that does, as WAV; convert it, with sox or ffmpeg",
+            f"{path} has no header that gives rate, channels and format (.raw); convert it to "
+            "WAV with sox or ffmpeg",
         ) from None
-    if file.format != "MP3":
-        return file, len(file)
-    about = path.stat()
-    found = _mp3_contents(path, about.st_size, about.st_mtime_ns)
-    if found is None or found.declared:
-        return file, len(file)
-    if found.samples <= len(file):
-        return file, found.samples
-    file.close()
-    return soundfile.SoundFile(io.BytesIO(mp3.lengthened(path.read_bytes(), found))), found.samples
+    except soundfile.LibsndfileError as error:
+        return pyav.open_container(path, head, error.error_string)
+    with file:
+        if file.format == "FLAC":
+            return open_flac(path)
+        if file.format == "MP3":
+            return open_mp3(path)
+        if contents := repaired(path):
+            return SndfileStream(path, contents)
+        _check_end(path, file)
+        return SndfileStream(path, path)
 
 
-@lru_cache(maxsize=64)  # clips that are cut from one file come one after the other
-def _mp3_contents(path: Path, size: int, changed_ns: int) -> mp3.Contents | None:
-    return mp3.contents(path.read_bytes())
-
-
-def _check_end(path: Path, file: soundfile.SoundFile, samples: int) -> None:
-    """Refuse a file of which libsndfile has noted, so far, that its end is missing."""
+def _check_end(path: Path, file: soundfile.SoundFile) -> None:
+    """Refuse a file that is shorter than its header says."""
     log = file.extra_info
-    if (
-        _NO_END.search(log)
-        or any(int(there) < int(size) < _SIZES[name] for name, size, there in _SIZE.findall(log))
-        or ("Junk after the last page" in log and _ends_in_a_page(path))
-    ):
-        lasts = samples / file.samplerate
+    short = any(int(there) < int(size) < _SIZES[name] for name, size, there in _SIZE.findall(log))
+    frames = int(file.frames)
+    if file.format == "SDS" and (there := _FRAMES.search(log)):
+        short, frames = int(there[1]) < frames, int(there[1])
+    if short or _CUT.search(log) or frames < _declared(path, file, log):
+        lasts = frames / file.samplerate
         raise ClipError("decode", f"{path} breaks off after {lasts:.2f} s: its end is missing")
 
 
-def _ends_in_a_page(path: Path) -> bool:
-    """Whether an Ogg file ends in the midst of a page; what libsndfile calls junk may be a tag."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _LONGEST_PAGE))
-        tail = file.read()
-    page = tail[max(0, tail.rfind(b"OggS")) :]
-    pieces = page[26] if len(page) > 26 else 0
-    return page.startswith(b"OggS") and len(page) < 27 + pieces + sum(page[27 : 27 + pieces])
+def _declared(path: Path, file: soundfile.SoundFile, log: str) -> int:
+    """Samples that a header declares and libsndfile does not compare with the file's size."""
+    if file.format in ("AVR", "MPC2K") and (frames := _FRAMES.search(log)):
+        return int(frames[1])
+    if file.format == "MAT5" and (size := _MAT5_BYTES.search(log)):
+        return int(size[1]) // (int(file.channels) * int(size[2]) // 8)
+    if file.format == "NIST":
+        with path.open("rb") as start:
+            if samples := _NIST_SAMPLES.search(start.read(1024)):
+                return int(samples[1])
+    return 0

@@ -1,6 +1,6 @@
-"""How many samples an mp3 holds: counted by its frames, for what it declares may be wrong.
+"""MP3 files: frames counted, because what headers declare of their number may be wrong.
 
-An mp3 is a row of frames, each with a header of four bytes (ISO/IEC 11172-3, 13818-3)::
+An mp3 is a sequence of frames, each with a header of four bytes (ISO/IEC 11172-3, 13818-3)::
 
     11111111 111VVLLP BBBBRRGx MMxxxxxx
     V  version: 11 MPEG-1, 10 MPEG-2, 00 MPEG-2.5      B  bit rate, an index
@@ -8,17 +8,26 @@ An mp3 is a row of frames, each with a header of four bytes (ISO/IEC 11172-3, 13
     P  0 where a checksum follows                      G  1 where one byte of padding does
     x  of no matter here                               M  channels: 11 is mono
 
-The bit rate is that of this frame alone, and nothing says how many frames there are, but
-for a frame of no sound that most encoders put first: in it stands ``Xing`` or ``Info``, and
-their number. Without it a decoder guesses from the first frame's bit rate and the file's
-size, and libsndfile reads no further than that guess.
+The bit rate is that of this frame alone, and only a frame without sound that most encoders write
+first gives the number of frames: it holds ``Xing`` or ``Info`` (and, of LAME and FFmpeg, the
+samples that the encoder added at the start and the end), or ``VBRI``. Without it a decoder
+estimates the length from the first frame's bit rate and the file's size, and libsndfile reads no
+further than that. Files that are appended to each other have several such frames.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import soundfile
+
+from ..base import ClipError
+from .stream import SndfileStream, Stream, chain
 
 # kbit/s by index; index 0 leaves the rate open, and 15 is none.
 _KBPS_1 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
@@ -29,11 +38,12 @@ _VERSIONS = {
     0b10: (_KBPS_2, (22050, 24000, 16000), 576),
     0b00: (_KBPS_2, (11025, 12000, 8000), 576),
 }
-# The first three bytes of every header that there can be: bytes and samples of its frame.
+# The first three bytes of every possible header: bytes, samples and rate of its frame.
 _FRAMES = {
     bytes((0xFF, 0xE2 | version << 3 | bare, b << 4 | r << 2 | low)): (
         samples // 8 * 1000 * kbps // rate + (low >> 1),
         samples,
+        rate,
     )
     for version, (rates_kbps, rates, samples) in _VERSIONS.items()
     for b, kbps in enumerate(rates_kbps, 1)
@@ -43,65 +53,186 @@ _FRAMES = {
 }
 _SYNC = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")
 
-# In the first frame, after the header and the side information of either version and number of
-# channels: which fields follow (1: the number of frames), and the first of them.
-_TAG = re.compile(rb".{4}(?:.{9}|.{17}|.{32})(?:Xing|Info)(.{4})(.{4})", re.DOTALL)
+# Where in the first frame the tag is: after the header and the side information of either version
+# and number of channels.
+_TAG_AT = (36, 21, 13)
+
+# Samples by which every decoder is late.
+_DECODER_DELAY = 529
+
+# Frames that a tag may declare and the file lack: some encoders count the tag's own.
+_SLACK = 2
+
+# Frames decoded before an excerpt: a frame may use up to 511 bytes of those before it, and the
+# smallest of 1152 samples has 87. From a multiple of 8 on, the decoder rounds as from the start.
+_LEAD = 16
+
+# Samples of a frame at 32 kHz and above.
+_LONG = 1152
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """What frames there are.
+@dataclass(slots=True)
+class Part:
+    """Frames that belong to one tag, or to none.
 
     Attributes
     ----------
-    start
-        Byte at which the first frame with sound begins.
-    frames
-        Whole frames with sound.
-    samples
-        Of these in each channel, the delays of encoder and decoder among them.
+    begin, end
+        Bytes from the first frame with sound to the last.
+    rate
+        In Hz.
+    frames, samples
+        Whole frames with sound, and the samples of these in each channel.
     first_bytes
         Size of the first.
     declared
-        Whether the file declares all of them, or more: a decoder then knows its length.
+        Frames that the tag declares; None if it does not say, or there is none.
+    delay, padding
+        Samples that the encoder added at the start and at the end; None if the tag does not say.
     """
 
-    start: int
-    frames: int
-    samples: int
-    first_bytes: int
-    declared: bool
+    begin: int
+    end: int
+    rate: int
+    frames: int = 0
+    samples: int = 0
+    first_bytes: int = 0
+    declared: int | None = None
+    delay: int | None = None
+    padding: int = 0
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """First sample of the encoded sound, and the one after its last."""
+        if self.delay is None:
+            return 0, self.samples
+        start = min(self.samples, self.delay + _DECODER_DELAY)
+        if (self.declared or self.frames) < self.frames:  # more follow than the padding is behind
+            return start, self.samples
+        end = self.samples - max(0, self.padding - _DECODER_DELAY)
+        return start, max(start, min(self.samples, end))
 
 
-def contents(data: bytes) -> Contents | None:
-    """What is in an mp3; None where it has no frames that can be counted (free format)."""
-    frames = list(_frames(data))
-    if not frames:
-        return None
-    tag = _TAG.match(data, frames[0][0])
-    sound = frames[1:] if tag else frames
-    declared = int.from_bytes(tag[2], "big") if tag and tag[1][3] & 1 else 0
-    start, first_bytes, _ = sound[0] if sound else (len(data), 0, 0)
-    samples = sum(each for _, _, each in sound)
-    return Contents(start, len(sound), samples, first_bytes, declared >= len(sound))
+def open_mp3(path: Path) -> Stream:
+    """The audio of an mp3, and of those that are appended to it.
 
-
-def lengthened(data: bytes, found: Contents) -> bytes:
-    """The frames with sound, and zeros after them: so many that no guess is too short.
-
-    Samples beyond `found.samples` must not be asked for.
+    Raises
+    ------
+    ClipError
+        If frames are missing that a tag declares, or the rate changes.
     """
-    return data[found.start :].ljust(found.frames * (found.first_bytes + 1), b"\0")
+    about = path.stat()
+    found = _parts_of(path, about.st_size, about.st_mtime_ns)
+    if not found:  # free format: the length of frames is nowhere
+        return SndfileStream(path, path)
+    before = 0
+    for part in found:
+        if (part.declared or 0) > part.frames + _SLACK:
+            raise ClipError(
+                "decode",
+                f"{path} breaks off after {(before + part.samples) / part.rate:.2f} s: its header "
+                f"declares {part.declared} frames, {part.frames} are there",
+            )
+        before += part.samples
+    if len(found) == 1 and (stream := _as_declared(path, found[0])):
+        return stream
+    data = path.read_bytes()
+    return chain(path, [_stream(path, data, part) for part in found])
 
 
-def _frames(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Position, bytes and samples of each whole frame."""
+def _as_declared(path: Path, part: Part) -> Stream | None:
+    """The file itself, if libsndfile finds the same length in it; None if it does not."""
+    start, end = part.bounds
+    with soundfile.SoundFile(os.fsencode(path)) as file:
+        if file.frames != end - start:
+            return None
+    each = part.samples // part.frames
+    return SndfileStream(path, path, end - start, slack=each, lead=_lead(each, start))
+
+
+def _stream(path: Path, data: bytes, part: Part) -> Stream:
+    """The frames of a part alone, and zeros after them: so many that no estimate is too short."""
+    start, end = part.bounds
+    frames = data[part.begin : part.end].ljust(part.frames * (part.first_bytes + 1), b"\0")
+    lead = _lead(part.samples // part.frames, 0)
+    return SndfileStream(path, frames, end - start, skip=start, limited=True, lead=lead)
+
+
+def _lead(each: int, skipped: int) -> Callable[[int], int]:
+    """Where to seek to, with frames of `each` samples, of which a decoder skips the first ones.
+
+    With frames of 576 samples libsndfile's decoder rounds in another way after it has sought;
+    such files are decoded from the start.
+    """
+
+    def position(sample: int) -> int:
+        frame = ((sample + skipped) // each - _LEAD) // 8 * 8
+        return frame * each - skipped + each // 2 if each == _LONG and frame > 0 else 0
+
+    return position
+
+
+@lru_cache(maxsize=64)  # clips that are cut from one file come one after the other
+def _parts_of(path: Path, size: int, changed_ns: int) -> list[Part]:
+    return parts(path.read_bytes())
+
+
+def parts(data: bytes) -> list[Part]:
+    """The frames of an mp3 by the tags before them; none if it has no frames that can be counted.
+
+    Frames without sound that carry a tag are left out, and so is a last frame that is cut.
+    """
+    found: list[Part] = []
+    for position, length, samples, rate in _frames(data):
+        tagged = _tagged(data, position, length)
+        if tagged or not found or (found[-1].frames and found[-1].rate != rate):
+            found.append(tagged or Part(position, position, rate))
+            if tagged:
+                tagged.rate = rate
+                continue
+        part = found[-1]
+        if not part.frames:
+            part.begin, part.first_bytes, part.rate = position, length, rate
+        part.frames += 1
+        part.samples += samples
+        part.end = position + length
+    return [part for part in found if part.frames]
+
+
+def _tagged(data: bytes, position: int, length: int) -> Part | None:
+    """A part without frames yet, if this frame carries a tag."""
+    for offset in _TAG_AT:
+        at = position + offset
+        name = data[at : at + 4]
+        if name in (b"Xing", b"Info"):
+            return _xing(data[at : position + length], position)
+        if name == b"VBRI" and offset == 36:
+            declared = int.from_bytes(data[at + 14 : at + 18], "big")
+            return Part(position, position, 0, declared=declared or None)
+    return None
+
+
+def _xing(tag: bytes, position: int) -> Part:
+    """What a tag says: flags, and the fields that these announce, and what LAME adds."""
+    part = Part(position, position, 0)
+    flags, at = tag[7] if len(tag) > 7 else 0, 8
+    if flags & 1:
+        part.declared = int.from_bytes(tag[at : at + 4], "big") or None
+    at += sum(size for bit, size in ((1, 4), (2, 4), (4, 100), (8, 4)) if flags & bit)
+    if len(tag) >= at + 24 and tag[at]:
+        added = int.from_bytes(tag[at + 21 : at + 24], "big")
+        part.delay, part.padding = added >> 12, added & 0xFFF
+    return part
+
+
+def _frames(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Position, bytes, samples and rate of each whole frame."""
     position: int | None = 0
     while position is not None:
         head = data[position : position + 3]
-        length, samples = _FRAMES.get(head, (0, 0))
+        length, samples, rate = _FRAMES.get(head, (0, 0, 0))
         if length and position + length <= len(data):
-            yield position, length, samples
+            yield position, length, samples, rate
             position += length
         elif head == b"ID3":  # ten bytes, and as many as the last four of them say
             a, b, c, d = data[position + 6 : position + 10].ljust(4, b"\0")
@@ -115,7 +246,7 @@ def _resume(data: bytes, position: int) -> int | None:
     for match in _SYNC.finditer(data, position):
         here = match.start()
         head = data[here : here + 3]
-        length, _ = _FRAMES.get(head, (0, 0))
+        length = _FRAMES.get(head, (0, 0, 0))[0]
         after = data[here + length : here + length + 3]
         if length and after in _FRAMES and after[1] | 1 == head[1] | 1:
             return here

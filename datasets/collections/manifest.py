@@ -6,6 +6,7 @@ column          meaning
 ``path``        the audio file; relative paths start at the CSV file's folder
 ``clip_id``     a unique name; the path as written, and the start, if there is none
 ``split``       ``train``, ``valid`` or ``test``; made if empty or not there
+``fold``        number of the fold in a cross-validation, 0 or more; none if empty
 ``start_s``     where the excerpt starts in the file, in seconds; 0 if empty
 ``duration_s``  how long it is, in seconds; to the file's end if empty
 ``labels``      the classes that the clip has, as ``a|b|c``
@@ -40,7 +41,7 @@ from ..base import SPLITS, Clip, Dataset, FeatregError, Split, Task, UsageError,
 from .completeness import few, names_in, say_all
 from .csv_rows import Row, damaged, read_rows
 
-COLUMNS = ("path", "clip_id", "split", "start_s", "duration_s", "labels")
+COLUMNS = ("path", "clip_id", "split", "fold", "start_s", "duration_s", "labels")
 
 # A carriage return would end a line of clips.csv, and a zero byte a name in a shard.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -57,6 +58,7 @@ class _Row:
     clip_id: str
     start_s: float
     duration_s: float | None
+    fold: int | None
 
 
 def read(
@@ -120,7 +122,9 @@ def read(
         if file.name not in listings[file.parent]:
             missing.append(f"{file} in line {row.line}")
             continue
-        clips.append(Clip(row.clip_id, file, split, label, mask, row.start_s, row.duration_s))
+        clips.append(
+            Clip(row.clip_id, file, split, label, mask, row.start_s, row.duration_s, row.fold)
+        )
 
     say_all(f"{path.stem}: not found", missing)
     problems = [f"{len(missing):,} audio files not found ({few(missing)})"] if missing else []
@@ -156,7 +160,10 @@ def _read_clips(path: Path, header: Sequence[str], lines: Iterable[Row]) -> list
                 f"'{clip_id}' again, as in line {line_of[clip_id]}",
             )
         line_of[clip_id] = line
-        rows.append(_Row(line, cells, clip_id, start or 0.0, duration))
+        if cells["fold"] and not cells["fold"].isdecimal():
+            raise damaged(path, line, "fold", "a whole number, 0 or more", repr(cells["fold"]))
+        fold = int(cells["fold"]) if cells["fold"] else None
+        rows.append(_Row(line, cells, clip_id, start or 0.0, duration, fold))
     return rows
 
 

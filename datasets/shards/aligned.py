@@ -1,28 +1,32 @@
 """The aligned shard: everything that the trainer needs, on one time grid.
 
-Layout (n clips; a clip of d seconds has ceil(d / resolution) rows)::
+Layout (n clips; a clip of d seconds has ceil(d / resolution) frames)::
 
     clip_id       (n,)           utf-8
     split         (n,)           utf-8
+    fold          (n,)           int64    -1 for a clip without a fold
     label         (n, classes)   uint8
     label_mask    (n, classes)   uint8    0 where nobody annotated the class
     duration_s    (n,)           float64
-    offset        (n+1,)         int64    clip k owns rows offset[k]:offset[k+1] of each feature
-    features/NAME (rows, dim)    float32  row j covers [j r, (j+1) r) seconds of its clip
+    offset        (n+1,)         int64    frames offset[k]:offset[k+1] of each feature are clip k's
+    features/NAME (frames, dim)  float32  frame j covers [j r, (j+1) r) seconds of its clip
     audio         (samples,)     int16    at audio_rate; value = stored / 32767
-    audio_offset  (n+1,)         int64    clip k owns audio[audio_offset[k]:audio_offset[k+1]]
+    audio_offset  (n+1,)         int64    audio[audio_offset[k]:audio_offset[k+1]] is clip k's
+    crc32/NAME    (blocks,)      uint32   for each block of bytes of the features and the audio
 
+Features and audio are contiguous and uncompressed (`contiguous.py`); `reader.py` reads them.
 The root attributes are the fields of `AlignedHeader`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import h5py
 import numpy as np
@@ -30,9 +34,9 @@ import numpy.typing as npt
 
 from ..base import Clip
 from ..version import __version__
+from .contiguous import ContiguousWriter
 from .hdf5 import (
     VERSION,
-    Appender,
     create_shard,
     open_shard,
     read_json,
@@ -49,7 +53,7 @@ FORMAT = "featreg-aligned"
 
 @dataclass(frozen=True, slots=True)
 class AlignedHeader:
-    """What an aligned shard says of itself.
+    """What all clips of an aligned shard have in common.
 
     Attributes
     ----------
@@ -60,20 +64,20 @@ class AlignedHeader:
     classes
         Names, in the order of the label columns.
     resolution_s
-        Seconds a row.
+        Seconds per frame.
     mode
         How streams were brought to one time grid: ``repeat``, ``area`` or ``linear``.
     audio_rate
-        Samples a second of `audio`.
+        Samples per second of `audio`.
     features
-        For every feature, in the order asked for, what its native shards say:
+        What the native shards of each feature say, in the order asked for:
         ``dim``, ``hop_s``, ``window_s``, ``first_center_s``, ``weights_sha256``,
         ``settings``, and its column range ``columns`` in the combined feature.
     notes
         Sentences that must stand beside every result.
     audio_settings
-        What the audio's native shards say of their ``settings``: the ``resampler``. Empty
-        in shards of before it was kept.
+        The ``settings`` of the audio's native shards: the ``resampler``. Empty in shards that
+        were written before it was kept.
     """
 
     dataset: str
@@ -125,13 +129,15 @@ class AlignedHeader:
 class AlignedWriter:
     """Writes one aligned shard; use as ``with aligned_writer(path, header, sources) as shard``."""
 
-    def __init__(self, file: h5py.File, header: AlignedHeader) -> None:
+    def __init__(
+        self, file: h5py.File, header: AlignedHeader, spool: Callable[[], IO[bytes]]
+    ) -> None:
         self._file = file
         self._features = {
-            name: Appender(file, f"features/{name}", np.float32, (int(feature["dim"]),))
+            name: ContiguousWriter(spool(), np.float32, (int(feature["dim"]),))
             for name, feature in header.features.items()
         }
-        self._audio = Appender(file, "audio", np.int16)
+        self._audio = ContiguousWriter(spool(), np.int16)
         self._clips: list[tuple[Clip, float]] = []
         self._offset, self._audio_offset = [0], [0]
         header.write(file)
@@ -143,8 +149,8 @@ class AlignedWriter:
         audio: npt.NDArray[np.int16],
         duration_s: float,
     ) -> None:
-        """Add a clip: every feature of shape (rows, dim), audio of shape (samples,)."""
-        whole = {name: (rows,) for name, rows in features.items()}
+        """Add a clip: every feature of shape (frames, dim), audio of shape (samples,)."""
+        whole = {name: (frames,) for name, frames in features.items()}
         self.append_parts(clip, whole, (audio,), duration_s)
 
     def append_parts(
@@ -156,24 +162,27 @@ class AlignedWriter:
     ) -> None:
         """Add a clip whose features and audio come in parts, one after another."""
         for name, parts in features.items():
-            for rows in parts:
-                self._features[name].append(rows)
+            for frames in parts:
+                self._features[name].append(frames)
         for samples in audio:
             self._audio.append(samples)
         self._clips.append((clip, duration_s))
-        rows_now = {appender.rows for appender in self._features.values()}
-        if len(rows_now) != 1:
-            raise ValueError(f"{clip.clip_id}: features of unequal length {sorted(rows_now)}")
-        self._offset.append(rows_now.pop())
-        self._audio_offset.append(self._audio.rows)
+        ends = {writer.frames for writer in self._features.values()}
+        if len(ends) != 1:
+            raise ValueError(f"{clip.clip_id}: features of unequal length {sorted(ends)}")
+        self._offset.append(ends.pop())
+        self._audio_offset.append(self._audio.frames)
 
     def close(self) -> None:
-        """Write what was gathered on the way."""
+        """Write everything to the shard."""
         file, clips = self._file, [clip for clip, _ in self._clips]
-        for appender in (*self._features.values(), self._audio):
-            appender.close()
+        for name, feature in self._features.items():
+            feature.close(file, f"features/{name}")
+        self._audio.close(file, "audio")
+        folds = [getattr(clip, "fold", None) for clip in clips]
         write_strings(file, "clip_id", [clip.clip_id for clip in clips])
         write_strings(file, "split", [clip.split for clip in clips])
+        write_array(file, "fold", np.array([-1 if f is None else f for f in folds], np.int64))
         write_array(file, "label", np.stack([clip.label for clip in clips]))
         write_array(file, "label_mask", np.stack([clip.label_mask for clip in clips]))
         write_array(file, "duration_s", np.array([d for _, d in self._clips], np.float64))
@@ -185,19 +194,22 @@ class AlignedWriter:
 def aligned_writer(path: Path, header: AlignedHeader, sources: str) -> Iterator[AlignedWriter]:
     """Open a writer; the shard appears under `path` only if the block succeeds.
 
-    `sources` is a fingerprint of all that the shard is made from; a rerun that would
-    write the same fingerprint has nothing to do.
+    `sources` is a fingerprint of everything that the shard is made from: a rerun that would
+    write the same fingerprint skips the shard. Until the block ends, features and audio are
+    kept in temporary files without a name, in the shard's folder.
     """
-    with create_shard(path) as file:
+    with create_shard(path) as file, ExitStack() as stack:
         write_attributes(file, sources=sources)
-        writer = AlignedWriter(file, header)
+        writer = AlignedWriter(
+            file, header, lambda: stack.enter_context(TemporaryFile(dir=path.parent))
+        )
         yield writer
         writer.close()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AlignedIndex:
-    """The small part of an aligned shard, in memory: all but features and audio.
+    """The small part of an aligned shard, in memory: everything but features and audio.
 
     `offset` and `audio_offset` have shape (n+1,), `label` and `label_mask`
     (n, classes), the others (n,).
@@ -209,6 +221,7 @@ class AlignedIndex:
     content_sha256: str
     clip_id: tuple[str, ...]
     split: tuple[str, ...]
+    fold: npt.NDArray[np.int64]
     label: npt.NDArray[np.uint8]
     label_mask: npt.NDArray[np.uint8]
     duration_s: npt.NDArray[np.float64]
@@ -232,6 +245,7 @@ def read_index(path: Path) -> AlignedIndex:
             content_sha256=read_text(file, "content_sha256"),
             clip_id=tuple(read_strings(file, "clip_id")),
             split=tuple(read_strings(file, "split")),
+            fold=file["fold"][()],
             label=file["label"][()],
             label_mask=file["label_mask"][()],
             duration_s=file["duration_s"][()],

@@ -11,18 +11,12 @@ its attribute ``sha256``, with one of the whole content in ``content_sha256``.
 
 from __future__ import annotations
 
-import errno
 import hashlib
+import io
 import json
-import os
-import re
-import sys
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
@@ -30,22 +24,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base import FeatregError
-from .disk_space import free_bytes
+from .atomic_file import DiskError as DiskError
+from .atomic_file import atomic_path as atomic_path
+from .atomic_file import remove_temporaries as remove_temporaries
+from .seal import USER_BLOCK_BYTES, seal
 
-VERSION = 1
+VERSION = 2
 
 # Of HDF5's file formats the first whose structure carries checksums; h5py reads it since 2.8.
 _LIBVER = ("v110", "v110")
-
-# What says that a place cannot be written to, whichever file it is.
-_NO_PLACE = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota is used up",
-    errno.EFBIG: "the file may not grow further (ulimit -f)",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "no permission to write",
-    errno.EPERM: "no permission to write",
-}
 
 # A 5 s crop of 16 kHz audio, or of 0.1 s rows of 512 values, then touches about three chunks.
 CHUNK_BYTES = 65536
@@ -53,72 +40,39 @@ CHUNK_BYTES = 65536
 Array = npt.NDArray[Any]
 
 
-class DiskError(FeatregError):
-    """Nothing can be written where it must be: every shard after this one would fail too."""
+class DamagedError(FeatregError):
+    """Bytes of a shard are not those that were written."""
 
 
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, which becomes `path` if the block succeeds.
+class _ShardFile(io.FileIO):
+    """The file that HDF5 writes a shard to.
 
-    The file is synced to disk before it is renamed, and its folder after, so that
-    neither a killed process nor a lost power supply leaves half a file behind.
-
-    Raises
-    ------
-    DiskError
-        If the disk is full or may not be written to.
+    HDF5 writes some of its data only when its objects are freed, where an error cannot be
+    raised: h5py prints a traceback instead. Therefore the first write that fails is kept in
+    `error`, HDF5 does not learn of it, and `create_shard` raises it.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        with suppress(OSError):  # some network file systems cannot sync a folder
-            _sync(path.parent)
-    except (OSError, RuntimeError) as error:
-        if (reason := _no_place(error)) is None:
-            raise
-        raise DiskError(
-            f"{path}: {reason} ({free_bytes(path) / 1e6:,.1f} MB free there); mend that, or work "
-            "in another folder (--work), and run the same command again: what is finished stays"
-        ) from None
-    finally:
-        # A file system that has become read-only keeps the half file; the next run tries again.
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
+    error: OSError | None = None
 
-def _no_place(error: BaseException) -> str | None:
-    """What keeps the place from being written to; None if it is something else."""
-    number = getattr(error, "errno", None)
-    if number is None:  # HDF5 has it in the text alone
-        found = re.search(r"errno = (\d+)", str(error))
-        number = int(found[1]) if found else 0
-    return _NO_PLACE.get(number)
+    def write(self, data: Any, /) -> int:
+        """Write all of `data`, unless a write has failed."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while self.error is None and len(rest):
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
+        return size
 
-
-@cache
-def hush_full_disks() -> None:
-    """Keep this process from saying on its own what `DiskError` says.
-
-    HDF5's objects, when they are freed, try once more to write what they could not, and
-    h5py prints that they could not.
-    """
-    show, ignore = sys.excepthook, sys.unraisablehook
-
-    def excepthook(
-        kind: type[BaseException], value: BaseException, trace: TracebackType | None
-    ) -> None:
-        if _no_place(value) is None:
-            show(kind, value, trace)
-
-    def unraisablehook(what: sys.UnraisableHookArgs) -> None:
-        if what.exc_value is None or _no_place(what.exc_value) is None:
-            ignore(what)
-
-    sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
+    def truncate(self, size: int | None = None, /) -> int:
+        """Set the file's size, unless a write has failed."""
+        try:
+            if self.error is None:
+                super().truncate(size)
+        except OSError as error:
+            self.error = error
+        return size or 0
 
 
 def find_shards(path: Path) -> list[Path]:
@@ -135,31 +89,21 @@ def find_shards(path: Path) -> list[Path]:
     return shards
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Remove what killed processes left half written in a folder and below."""
-    for path in folder.rglob(".*.tmp"):
-        with suppress(OSError):
-            path.unlink()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
 def create_shard(path: Path) -> Iterator[h5py.File]:
     """A new shard, which appears under `path` complete and sealed if the block succeeds."""
-    with (
-        atomic_path(path) as temporary,
-        # Nobody else knows the temporary name: no lock, which some mounts refuse.
-        h5py.File(temporary, "w", libver=_LIBVER, locking=False) as file,
-    ):
-        yield file
-        write_attributes(file, content_sha256=content_sha256(file))
+    with atomic_path(path) as temporary:
+        with _ShardFile(temporary, "w+") as disk:
+            # Without times, equal contents give equal bytes.
+            options = {"libver": _LIBVER, "track_times": False, "userblock_size": USER_BLOCK_BYTES}
+            try:
+                with h5py.File(disk, "w", **options) as file:
+                    yield file
+                    write_attributes(file, content_sha256=content_sha256(file))
+            finally:
+                if disk.error is not None:
+                    raise disk.error
+        seal(temporary)
 
 
 def dataset_options(dtype: npt.DTypeLike, row_shape: Sequence[int] = ()) -> dict[str, Any]:
@@ -222,7 +166,8 @@ def read_text(item: h5py.Group | h5py.Dataset, name: str, default: str | None = 
 
 def write_strings(group: h5py.Group, name: str, values: Sequence[str]) -> None:
     """Store strings as fixed-length utf-8, which a checksum covers (variable-length is not)."""
-    encoded = [value.encode() for value in values]
+    # A file name need not be UTF-8; Python holds its other bytes as surrogates.
+    encoded = [value.encode(errors="surrogateescape") for value in values]
     width = max(map(len, encoded), default=1) or 1
     data = np.array(encoded, dtype=h5py.string_dtype("utf-8", width))
     dataset = group.create_dataset(
@@ -238,18 +183,19 @@ def write_strings(group: h5py.Group, name: str, values: Sequence[str]) -> None:
 
 @contextmanager
 def reading(file: h5py.File) -> Iterator[None]:
-    """Name the file in what h5py raises where bytes of it are not what was written.
+    """Turn what h5py raises for damaged bytes into one line that names the file.
 
     Raises
     ------
-    FeatregError
+    DamagedError
         If the block cannot read what it wants.
     """
     try:
         yield
     except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise FeatregError(
-            f"{file.filename}: damaged ({error}); delete it and run the command again that wrote it"
+        raise DamagedError(
+            f"{file.filename}: damaged ({error}); delete this file and run the command that wrote "
+            "it again"
         ) from None
 
 
@@ -258,7 +204,7 @@ def read_array(group: h5py.Group, name: str, rows: slice = slice(None)) -> Array
 
     Raises
     ------
-    FeatregError
+    DamagedError
         If they are damaged.
     """
     with reading(group.file):
@@ -274,7 +220,8 @@ def read_strings(group: h5py.Group, name: str) -> list[str]:
         If they are damaged.
     """
     with reading(group.file):
-        return [value.decode() for value in read_array(group, name).tolist()]
+        values = read_array(group, name).tolist()
+        return [value.decode(errors="surrogateescape") for value in values]
 
 
 class Appender:
@@ -362,24 +309,31 @@ def open_shard(path: Path, layout: str) -> Iterator[h5py.File]:
 
     Raises
     ------
+    DamagedError
+        If the file cannot be read.
     FeatregError
-        If the file cannot be read, or is of another layout or version.
+        If it is of another layout or version.
     """
     try:
         # A shard that has its name is never written to again: no lock, which some mounts refuse.
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
-        raise FeatregError(
-            f"{path}: not a readable HDF5 file ({error}); delete it and run again"
+        raise DamagedError(
+            f"{path}: not a readable HDF5 file ({error}); delete it and run the command that wrote "
+            "it again"
         ) from None
     with file:
         with reading(file):
-            found = (read_text(file, "format", "none"), file.attrs.get("version"))
-        if found != (layout, VERSION):
+            found, version = read_text(file, "format", "none"), file.attrs.get("version")
+            writer = read_text(file, "featreg_version", "unknown")
+        if found != layout:
+            raise FeatregError(f"{path}: expected a shard of format {layout!r}, found {found!r}")
+        if version != VERSION:
+            command = "prep extract" if "native" in layout else "prep align"
             raise FeatregError(
-                f"{path}: expected a {layout!r} shard of version {VERSION}, found {found[0]!r} of "
-                f"version {found[1]}; write it again with this featreg, or read it with the one "
-                f"that wrote it ({read_text(file, 'featreg_version', 'unknown')})"
+                f"{path}: its format is version {version} (written by featreg {writer}), and this "
+                f"featreg reads version {VERSION}; delete the folder {path.parent} and run "
+                f"`{command}` again"
             )
         yield file
 

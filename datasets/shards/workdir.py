@@ -1,51 +1,39 @@
-"""Where things lie in the working folder, and which of them is meant.
+"""The working folder: where files are, and how the clip list is written and read.
 
 ::
 
-    WORK/DATASET/dataset.json                      task, classes, notes
-    WORK/DATASET/clips.csv                         clip_id, path, split, duration_s, labels...
-    WORK/DATASET/native/FEATURE/SPLIT-00000.h5     one stream on its own time grid
-    WORK/DATASET/aligned/NAME/SPLIT-00000.h5       everything the trainer needs
-    WORK/DATASET/failures.csv                      clip_id, stage, reason
-    WORK/runs/RUN/                                 config, metrics, checkpoint, predictions
+    WORK/DATASET/dataset.json              task, classes, notes, and what was asked for
+    WORK/DATASET/clips.csv                 clip_id, path, split, (fold,) start_s, duration_s,
+                                           labels...
+    WORK/DATASET/native/FEATURE/00000.h5   one feature on its own time grid
+    WORK/DATASET/aligned/NAME/00000.h5     everything the trainer needs, on one time grid
+    WORK/DATASET/failures.csv              clip_id, stage, reason
+    WORK/runs/RUN/                         config, metrics, checkpoint, predictions
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from ..base import SPLITS, Clip, Dataset, FeatregError, UsageError
 from ..locks import exclusive
-from .hdf5 import atomic_path, remove_temporaries
+from .atomic_file import atomic_path, remove_temporaries
+from .csv_table import read_csv, write_csv
 
-_FIXED = ("clip_id", "path", "split", "start_s", "duration_s")
+_FIXED = ("clip_id", "path", "split", "fold", "start_s", "duration_s")
 
-# Lines of the clip list that are read together: of 527 classes, some 30 MB.
-_BLOCK = 4096
-
-
-def shard_name(split: str, index: int) -> str:
-    """File name of a split's `index`-th shard."""
-    return f"{split}-{index:05d}.h5"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ClipBlock:
-    """Some lines of the clip list: n clips, with `label` and `label_mask` (n, classes), uint8."""
-
-    clip_id: tuple[str, ...]
-    split: tuple[str, ...]
-    label: npt.NDArray[np.uint8]
-    label_mask: npt.NDArray[np.uint8]
+Limits = Mapping[str, int | None]
+"""For each split that was asked for, the number of its first clips; None for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +45,7 @@ class DatasetDir:
     @property
     def name(self) -> str:
         """Name of the dataset."""
-        return self.path.name
+        return self.path.absolute().name
 
     @property
     def clips_csv(self) -> Path:
@@ -71,7 +59,7 @@ class DatasetDir:
 
     @property
     def failures_csv(self) -> Path:
-        """Every clip that gave no rows, and why."""
+        """Every clip that has no frames, and why."""
         return self.path / "failures.csv"
 
     def native(self, feature: str) -> Path:
@@ -82,12 +70,16 @@ class DatasetDir:
         """Folder of the aligned shards called `name`."""
         return self.path / "aligned" / name
 
+    def asked(self) -> dict[str, dict[str, int | None]]:
+        """What `prep extract` was asked for: features in order, each with its `Limits`."""
+        if not self.dataset_json.is_file():
+            return {}
+        with _undamaged(self.dataset_json):
+            return dict(json.loads(self.dataset_json.read_text())["asked"])
+
     def feature_order(self) -> list[str]:
         """Features in the order in which they were first asked for."""
-        if not self.dataset_json.is_file():
-            return []
-        with _undamaged(self.dataset_json):
-            return list(json.loads(self.dataset_json.read_text())["features"])
+        return list(self.asked())
 
     def native_features(self) -> list[str]:
         """Features that have native shards, in the order in which they were asked for."""
@@ -109,10 +101,9 @@ class DatasetDir:
         judged
             Clips of which this run knows the outcome; of others, earlier lines stay.
         """
-        rows = {*failures, *(row for row in self.read_failures() if row[0] not in judged)}
-        with atomic_path(self.failures_csv) as temporary:
-            table = pd.DataFrame(sorted(rows), columns=["clip_id", "stage", "reason"])
-            table.to_csv(temporary, index=False)
+        lines = {*failures, *(line for line in self.read_failures() if line[0] not in judged)}
+        columns = ["clip_id", "stage", "reason"]
+        write_csv(pd.DataFrame(sorted(lines), columns=columns, dtype=object), self.failures_csv)
 
     def read_failures(self) -> set[tuple[str, str, str]]:
         """Clip id, stage and reason of every failure; none if there is no ``failures.csv``.
@@ -125,7 +116,7 @@ class DatasetDir:
         if not self.failures_csv.is_file():
             return set()
         with _undamaged(self.failures_csv):
-            table = pd.read_csv(self.failures_csv, dtype=str, keep_default_na=False)
+            table = read_csv(self.failures_csv).fillna("")
             columns = [table[name] for name in ("clip_id", "stage", "reason")]
             return set(zip(*columns, strict=True))
 
@@ -134,22 +125,18 @@ class DatasetDir:
         if not self.clips_csv.is_file():
             return {}
         with _undamaged(self.clips_csv):
-            table = pd.read_csv(
-                self.clips_csv,
-                usecols=["clip_id", "duration_s"],
-                dtype={"clip_id": str},
-                keep_default_na=False,
-                na_values={"duration_s": [""]},
-            ).dropna()
-            return dict(zip(table["clip_id"], table["duration_s"].astype(float), strict=True))
+            table = read_csv(self.clips_csv, usecols=["clip_id", "duration_s"])
+            table = table[table["duration_s"].notna()]
+            return dict(zip(table["clip_id"].fillna(""), table["duration_s"], strict=True))
 
     def write_dataset(
         self,
         dataset: Dataset,
         features: Sequence[str],
         durations: Mapping[str, float] | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        """Write the clip list and what its labels mean, each atomically.
+        """Write the clip list, what its labels mean and what was asked for, each atomically.
 
         Parameters
         ----------
@@ -159,22 +146,31 @@ class DatasetDir:
             Features in the order asked for; those of earlier runs keep their places.
         durations
             Decoded lengths; where one is known it replaces what the dataset says.
+        limits
+            Clips that the features were asked of, all if None; what earlier runs were asked
+            for is kept.
         """
         known = durations or {}
         labels = np.stack([clip.label for clip in dataset.clips]).astype(object)
-        labels[np.stack([clip.label_mask for clip in dataset.clips]) == 0] = ""
-        table = pd.DataFrame(
-            {
-                "clip_id": [clip.clip_id for clip in dataset.clips],
-                "path": [str(clip.path) for clip in dataset.clips],
-                "split": [clip.split for clip in dataset.clips],
-                "start_s": [clip.start_s for clip in dataset.clips],
-                "duration_s": [known.get(clip.clip_id, clip.duration_s) for clip in dataset.clips],
-            }
-        )
+        labels[np.stack([clip.label_mask for clip in dataset.clips]) == 0] = None
+        columns: dict[str, list[Any]] = {
+            "clip_id": [clip.clip_id for clip in dataset.clips],
+            "path": [str(clip.path) for clip in dataset.clips],
+            "split": [clip.split for clip in dataset.clips],
+            "fold": [clip.fold for clip in dataset.clips],
+            "start_s": [clip.start_s for clip in dataset.clips],
+            "duration_s": [known.get(clip.clip_id, clip.duration_s) for clip in dataset.clips],
+        }
+        if all(fold is None for fold in columns["fold"]):
+            del columns["fold"]
+        table = pd.DataFrame(columns, dtype=object)
         table = pd.concat([table, pd.DataFrame(labels, columns=list(dataset.classes))], axis=1)
-        with atomic_path(self.clips_csv) as temporary:
-            table.to_csv(temporary, index=False)
+        asked = self.asked()
+        for name in features:
+            for split, count in (limits or dict.fromkeys(SPLITS)).items():
+                before = asked.setdefault(name, {}).get(split, 0)
+                asked[name][split] = None if None in (count, before) else max(count, before)  # type: ignore[type-var]
+        write_csv(table, self.clips_csv)
         about = {
             "name": dataset.name,
             "task": dataset.task,
@@ -182,7 +178,7 @@ class DatasetDir:
             "classes": dataset.classes,
             "known_bad": dataset.known_bad,
             "notes": dataset.notes,
-            "features": list(dict.fromkeys([*self.feature_order(), *features])),
+            "asked": asked,
         }
         with atomic_path(self.dataset_json) as temporary:
             temporary.write_text(json.dumps(about, indent=2) + "\n")
@@ -228,51 +224,14 @@ class DatasetDir:
         with _undamaged(self.clips_csv, self.dataset_json):
             return self._read_dataset()
 
-    def read_classes(self) -> tuple[str, ...]:
-        """Class names in the order of the clip list's label columns.
-
-        Raises
-        ------
-        FeatregError
-            If ``dataset.json`` is not as it was written, or not there.
-        """
-        with _undamaged(self.dataset_json):
-            return tuple(json.loads(self.dataset_json.read_text())["classes"])
-
-    def clip_blocks(self) -> Iterator[ClipBlock]:
-        """The clip list in order, a few thousand clips at a time.
-
-        Millions of clips with hundreds of classes are not in memory together.
-
-        Raises
-        ------
-        FeatregError
-            If a file is not as it was written, or not there.
-        """
-        classes = self.read_classes()
-        with _undamaged(self.clips_csv):
-            for table in pd.read_csv(
-                self.clips_csv,
-                usecols=["clip_id", "split", *classes],
-                dtype={"clip_id": str, "split": str},
-                keep_default_na=False,
-                na_values={name: [""] for name in classes},
-                chunksize=_BLOCK,
-            ):
-                yield ClipBlock(
-                    tuple(table["clip_id"]), tuple(table["split"]), *_labels(table, classes)
-                )
-
     def _read_dataset(self) -> Dataset:
         about = json.loads(self.dataset_json.read_text())
         classes = tuple(about["classes"])
-        table = pd.read_csv(
-            self.clips_csv,
-            dtype={"clip_id": str, "path": str, "split": str},
-            keep_default_na=False,
-            na_values={"duration_s": [""], **{name: [""] for name in classes}},
-        )
-        labels, masks = _labels(table, classes)
+        table = read_csv(self.clips_csv)
+        fixed, values = table.iloc[:, : -len(classes)], table.iloc[:, -len(classes) :]
+        if {*fixed} | {"fold"} != {*_FIXED}:
+            raise ValueError(f"expected the classes {', '.join(classes)} as the last columns")
+        values = values.to_numpy(dtype=float)
         clips = tuple(
             Clip(
                 clip_id,
@@ -280,11 +239,17 @@ class DatasetDir:
                 split,
                 label,
                 mask,
-                start_s=start_s,
-                duration_s=None if math.isnan(duration_s) else duration_s,
+                start_s=float(start_s),
+                duration_s=None if math.isnan(duration_s) else float(duration_s),
+                fold=None if math.isnan(fold) else int(fold),
             )
-            for clip_id, path, split, start_s, duration_s, label, mask in zip(
-                *(table[name].tolist() for name in _FIXED), labels, masks, strict=True
+            for clip_id, path, split, fold, start_s, duration_s, label, mask in zip(
+                *(fixed[name].fillna("").tolist() for name in ("clip_id", "path", "split")),
+                fixed["fold"].tolist() if "fold" in fixed else [math.nan] * len(table),
+                *(fixed[name].tolist() for name in ("start_s", "duration_s")),
+                np.nan_to_num(values).astype(np.uint8),
+                (~np.isnan(values)).astype(np.uint8),
+                strict=True,
             )
         )
         return Dataset(
@@ -298,14 +263,6 @@ class DatasetDir:
         )
 
 
-def _labels(
-    table: pd.DataFrame, classes: Sequence[str]
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Labels and their mask, each (n, classes), from lines of the clip list."""
-    values = table[list(classes)].to_numpy(dtype=float)
-    return np.nan_to_num(values).astype(np.uint8), (~np.isnan(values)).astype(np.uint8)
-
-
 @contextmanager
 def _undamaged(*paths: Path) -> Iterator[None]:
     """Name the files that cannot be read as they were written."""
@@ -315,9 +272,21 @@ def _undamaged(*paths: Path) -> Iterator[None]:
         names = " or ".join(str(path) for path in paths)
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise FeatregError(
-            f"{names}: not as featreg wrote it ({reason}); delete it and run `prep extract` again, "
-            "which writes it anew and keeps the shards"
+            f"{names}: not as this version of featreg writes it ({reason}); delete it and run "
+            "`prep extract` again, which writes the file and keeps the shards"
         ) from error
+
+
+def first_clips(clips: Iterable[Clip], limits: Limits) -> list[Clip]:
+    """The clips within `limits`, in their order."""
+    seen: Counter[str] = Counter()
+    chosen = []
+    for clip in clips:
+        seen[clip.split] += 1
+        limit = limits.get(clip.split, 0)
+        if limit is None or seen[clip.split] <= limit:
+            chosen.append(clip)
+    return chosen
 
 
 def splits_of(clips: Iterable[Clip]) -> dict[str, list[Clip]]:

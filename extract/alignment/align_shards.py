@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +18,14 @@ import numpy.typing as npt
 from featreg.datasets.base import Clip, Dataset, FeatregError, UsageError
 from featreg.datasets.shards.aligned import AlignedHeader, aligned_writer, read_index
 from featreg.datasets.shards.native import NativeHeader, NativeShard, native_shard
-from featreg.datasets.shards.workdir import DatasetDir, shard_name, splits_of
+from featreg.datasets.shards.native_index import HeldClip, by_number, read_native_index, shard_paths
+from featreg.datasets.shards.workdir import DatasetDir
 
 from ..extractors.registry import AUDIO
 from .resample_frames import REVISION, Mode, align_span, target_frames
 
-# Target rows, and samples of audio, that are held at a time: a few MB of each feature.
-_ROWS = 2048
+# Target frames, and samples of audio, that are in memory at a time: a few MB of each feature.
+_FRAMES = 2048
 _SAMPLES = 1 << 20
 
 
@@ -36,13 +36,14 @@ class AlignJob:
     Attributes
     ----------
     target
-        The shard.
+        The shard, named as the native shard of the audio is.
     header
-        What it says of itself.
+        Its attributes.
     clips
         Its clips, in order, with labels.
     sources
-        For every feature and the audio, the native shards that hold those clips.
+        For every feature and the audio, the native shards that hold those clips, in the order
+        of their numbers: of two that hold a clip, the last counts.
     fingerprint
         Of all that the shard is made from.
     """
@@ -58,9 +59,9 @@ class AlignJob:
 class AlignPlan:
     """Shards to write, and what is not in them.
 
-    `target` is their folder, `done` counts the shards that are finished, `stale`
-    names those that belong to no clip any more, `clips` counts the clips that have
-    every feature, `absent` those that lack one.
+    `target` is their folder, `done` counts the shards that are finished, `stale` names those
+    to which no clip belongs any more, `clips` counts the clips that have every feature,
+    `absent` those that lack one.
     """
 
     target: Path
@@ -73,68 +74,62 @@ class AlignPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Store:
-    """A feature's native shards: what they agree on, which holds a clip, and of what file."""
+    """A feature's native shards: their common header, the clips with frames, and their hashes."""
 
     header: NativeHeader
-    where: Mapping[str, Path]
-    files: Mapping[str, str]
+    clips: Mapping[str, HeldClip]
     contents: Mapping[Path, str]
 
 
 def _open_store(folder: DatasetDir, feature: str) -> _Store:
-    header: NativeHeader | None = None
-    where: dict[str, Path] = {}
-    files: dict[str, str] = {}
-    contents: dict[Path, str] = {}
-    for path in sorted(folder.native(feature).glob("*.h5")):
-        with native_shard(path) as shard:
-            if header is not None and shard.header != header:
-                raise FeatregError(
-                    f"{path}: made with other settings than the shards before it "
-                    f"({_in_words(header, shard.header)}); run `prep extract --dataset "
-                    f"{folder.name} --features {feature} ...` again, it redoes what differs"
-                )
-            header = shard.header
-            for clip_id in shard.clip_ids:
-                if (other := where.setdefault(clip_id, path)) != path:
-                    raise FeatregError(
-                        f"{clip_id} is in two shards, {other} and {path}, and only one can be "
-                        f"up to date; run `prep extract --dataset {folder.name} --features "
-                        f"{feature} ...` again, without --split and --limit: it tidies them up"
-                    )
-            files |= shard.fingerprints
-            contents[path] = shard.content_sha256
-    if header is None:
+    index = read_native_index(folder.native(feature))
+    again = f"run `prep extract --dataset {folder.name} --features {feature} ...`"
+    for message in index.damaged.values():
+        raise FeatregError(message)
+    if not index.shards:
         there = ", ".join(folder.native_features()) or "none yet"
         raise FeatregError(
-            f"{folder.path}: no native shards of {feature!r} (there is {there}); "
-            f"run `prep extract --dataset {folder.name} --features {feature}` first"
+            f"{folder.path}: no native shards of {feature!r} (extracted features: {there}); "
+            f"{again} first"
         )
-    return _Store(header, where, files, contents)
+    header, first = None, None
+    for path, shard in index.shards.items():
+        if header is not None and shard.header != header:
+            raise FeatregError(
+                f"{path}: made with other settings than {first} "
+                f"({_in_words(header, shard.header)}); {again} again without --split and --limit, "
+                "which computes every clip with the same settings"
+            )
+        header, first = shard.header, path
+    assert header is not None
+    clips = {key: held for key, held in index.clips().items() if held.failure is None}
+    contents = {path: shard.content_sha256 for path, shard in index.shards.items()}
+    return _Store(header, clips, contents)
 
 
 def _check_files(folder: DatasetDir, stores: Mapping[str, _Store]) -> None:
-    """Refuse to set rows beside the audio of another file than they were computed from."""
+    """Refuse to put frames beside the audio of another file than they were computed from."""
+    sounds = stores[AUDIO].clips
     for name, store in stores.items():
         # A feature's fingerprint begins with the audio's; what follows is its own.
         others = [
             clip_id
-            for clip_id in store.where.keys() & stores[AUDIO].where.keys()
-            if not store.files[clip_id].startswith(stores[AUDIO].files[clip_id])
+            for clip_id, held in store.clips.items()
+            if clip_id in sounds and not held.fingerprint.startswith(sounds[clip_id].fingerprint)
         ]
         if others:
             raise FeatregError(
-                f"{folder.path}: of {len(others)} clips, {min(others)} among them, the file has "
-                f"changed between the extraction of {AUDIO} and that of {name}; run `prep extract "
-                f"--dataset {folder.name} --features {name} ...` again, it redoes those"
+                f"{folder.path}: the files of {len(others)} clips ({min(others)} is one) changed "
+                f"between the extraction of {AUDIO} and that of {name}; run `prep extract "
+                f"--dataset {folder.name} --features {name} ...` again, which computes those clips"
             )
 
 
 def _in_words(one: NativeHeader, other: NativeHeader) -> str:
     key = one.differing_setting(other)
     if key is None:
-        return "weights or layout differ"
-    return f"{key} is {one.settings.get(key)} and {other.settings.get(key)}"
+        return "the weights, the dimensions or the timing differ"
+    return f"{key} is {other.settings.get(key)}, not {one.settings.get(key)}"
 
 
 def aligned_name(features: Sequence[str], resolution_s: float, mode: Mode) -> str:
@@ -155,7 +150,7 @@ def plan_alignment(
     features
         In the order in which they stand side by side; all but the audio if empty.
     resolution_s
-        Seconds a row, above 0.
+        Seconds per frame, above 0.
     mode
         ``repeat``, ``area`` or ``linear``.
 
@@ -164,8 +159,8 @@ def plan_alignment(
     UsageError
         If the resolution is not above 0, or no whole number of audio samples.
     FeatregError
-        If a feature was not extracted, or its shards disagree about settings, or two of
-        them hold a clip, or a clip's file changed between the extraction of two features.
+        If a feature was not extracted, or its shards were made with different settings, or a
+        shard is damaged, or a clip's file changed between the extraction of two features.
     """
     dataset = folder.read_dataset()
     names = list(features) or [name for name in folder.native_features() if name != AUDIO]
@@ -184,27 +179,22 @@ def plan_alignment(
         )
     header = _header(dataset, stores, names, resolution_s, mode)
     target = folder.aligned(aligned_name(names, resolution_s, mode))
-    jobs: list[AlignJob] = []
-    paths: set[Path] = set()
-    clips = 0
-    for split, members in splits_of(dataset.clips).items():
-        whole = [clip for clip in members if all(clip.clip_id in s.where for s in stores.values())]
-        clips += len(whole)
-        shards = groupby(whole, key=lambda clip: stores[AUDIO].where[clip.clip_id])
-        for index, (_, group) in enumerate(shards):
-            path = target / shard_name(split, index)
-            paths.add(path)
-            job = _make_job(path, header, tuple(group), stores)
-            if not _is_done(job):
-                jobs.append(job)
-    if not paths:
+    groups: dict[Path, list[Clip]] = {}
+    for clip in dataset.clips:
+        if all(clip.clip_id in store.clips for store in stores.values()):
+            source = stores[AUDIO].clips[clip.clip_id].path
+            groups.setdefault(target / source.name, []).append(clip)
+    if not groups:
         raise FeatregError(
-            f"{folder.path}: no clip has rows of {', '.join(names)}; see {folder.failures_csv}"
+            f"{folder.path}: no clip has frames of {', '.join(names)}; see {folder.failures_csv}"
         )
-    stale = tuple(sorted(set(target.glob("*.h5")) - paths))
-    return AlignPlan(
-        target, tuple(jobs), len(paths) - len(jobs), clips, len(dataset.clips) - clips, stale
-    )
+    jobs = [
+        _make_job(path, header, tuple(members), stores) for path, members in sorted(groups.items())
+    ]
+    todo = tuple(job for job in jobs if not _is_done(job))
+    stale = tuple(path for path in shard_paths(target) if path not in groups)
+    clips = sum(map(len, groups.values()))
+    return AlignPlan(target, todo, len(jobs) - len(todo), clips, len(dataset.clips) - clips, stale)
 
 
 def _header(
@@ -243,16 +233,16 @@ def _header(
 def _make_job(
     path: Path, header: AlignedHeader, clips: tuple[Clip, ...], stores: Mapping[str, _Store]
 ) -> AlignJob:
-    sources = {
-        name: tuple(sorted({store.where[clip.clip_id] for clip in clips}))
-        for name, store in stores.items()
-    }
+    sources = {}
+    for name, store in stores.items():
+        taken = {store.clips[clip.clip_id].path for clip in clips}
+        sources[name] = tuple(sorted(taken, key=by_number))
     about = {"align_revision": REVISION, **dataclasses.asdict(header)}
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, paths in sources.items():
         digest.update(f"{name} {[stores[name].contents[source] for source in paths]}".encode())
     for clip in clips:
-        digest.update(f"{clip.clip_id} {clip.split}".encode())
+        digest.update(f"{clip.clip_id!r} {clip.split} {clip.fold}".encode())
         digest.update(clip.label.tobytes() + clip.label_mask.tobytes())
     return AlignJob(path, header, clips, sources, digest.hexdigest())
 
@@ -269,7 +259,7 @@ def _is_done(job: AlignJob) -> bool:
 def align_shard(job: AlignJob) -> int:
     """Write one aligned shard; return its bytes on disk.
 
-    However long a clip is, only so many of its rows are in memory at a time.
+    However long a clip is, only so many of its frames are in memory at a time.
     """
     header = job.header
     with ExitStack() as stack:
@@ -279,23 +269,23 @@ def align_shard(job: AlignJob) -> int:
             shards[name] = {key: shard for shard in opened for key in shard.clip_ids}
         writer = stack.enter_context(aligned_writer(job.target, header, job.fingerprint))
         for clip in job.clips:
-            heard = shards[AUDIO][clip.clip_id]
-            duration_s = heard.durations[clip.clip_id]
+            audio = shards[AUDIO][clip.clip_id]
+            duration_s = audio.durations[clip.clip_id]
             features = {
                 name: _aligned_parts(shards[name][clip.clip_id], clip.clip_id, header, duration_s)
                 for name in header.features
             }
-            writer.append_parts(clip, features, _audio_parts(heard, clip.clip_id), duration_s)
+            writer.append_parts(clip, features, _audio_parts(audio, clip.clip_id), duration_s)
     return job.target.stat().st_size
 
 
 def _aligned_parts(
     shard: NativeShard, clip_id: str, header: AlignedHeader, duration_s: float
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """A clip's rows on the target time grid."""
+    """A clip's frames on the target time grid."""
     mode: Mode = header.mode  # type: ignore[assignment]  # checked when the header was made
     wanted = target_frames(duration_s, header.resolution_s)
-    for start in range(0, wanted, _ROWS):
+    for start in range(0, wanted, _FRAMES):
         yield align_span(
             partial(shard.values, clip_id),
             shard.frames(clip_id),
@@ -303,7 +293,7 @@ def _aligned_parts(
             header.resolution_s,
             duration_s,
             mode,
-            range(start, min(wanted, start + _ROWS)),
+            range(start, min(wanted, start + _FRAMES)),
         )
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from featreg.datasets.completion import completion
 from featreg.datasets.console import (
     Commands,
     Finite,
@@ -128,8 +127,8 @@ def extract(
 ) -> None:
     """Compute features of every clip, into native shards.
 
-    What is done is not done again; what a changed setting touches is. A run that was
-    stopped, by whatever, goes on with the same command.
+    Finished shards are skipped; changing a setting recomputes only what it affects. Run the
+    same command again to resume a run that was stopped.
 
     A feature of your own is a class in a module of yours, a subclass of
     featreg.extract.extractors.custom.WholeClip, or a folder of CLIP_ID.npy files, arrays of shape
@@ -146,8 +145,7 @@ def extract(
 
     from ..extractors.registry import make_specs
     from ..pipeline.dask_pool import count_gpus, plan_workers
-    from ..pipeline.dry_run import describe, describe_missing
-    from ..pipeline.estimate import estimate
+    from ..pipeline.dry_run import describe, describe_space, extraction_bytes, warn_of_space
     from ..pipeline.plan import Request, make_plan
     from ..pipeline.run import run_extraction
 
@@ -173,19 +171,18 @@ def extract(
     with nullcontext() if dry_run else folder.exclusive():
         plan = make_plan(found, folder, request, splits, limit, retry_failed)
         team = plan_workers(len(plan.jobs), workers, scheduler, gpus)
-        needed = estimate(found, folder, plan)
-        space = needed.space(folder, team)
+        needed = extraction_bytes(folder, plan)
         if dry_run:
-            for line in (describe(plan), *describe_missing(request), needed.describe(team), space):
+            for line in (*describe(plan, request), describe_space(folder.path, needed)):
                 click.echo(line)
             return
-        space.check()
+        warn_of_space(folder.path, needed)
         names = [spec.name for spec in specs]
         summary = run_extraction(found, folder, names, plan, team, clip_timeout)
     say(str(summary))
     if summary.failed:
         warn(
-            f"{summary.failed} clips failed; {folder.failures_csv} says which and why, and "
+            f"failed clips: {summary.failed}, listed with the reason in {folder.failures_csv}; "
             "--retry-failed tries them again"
         )
     if summary.failed > max_failures:
@@ -224,20 +221,24 @@ def align(
     from ..alignment.align_shards import align_shard, plan_alignment
     from ..extractors.registry import parse_names
     from ..pipeline.dask_pool import plan_workers, run_jobs
-    from ..pipeline.dry_run import describe_alignment
-    from ..pipeline.estimate import alignment_space
+    from ..pipeline.dry_run import (
+        alignment_bytes,
+        describe_alignment,
+        describe_space,
+        warn_of_space,
+    )
 
     folder = DatasetDir(choose_dataset(work, dataset).path.absolute())
     names = parse_names(features) if features else []
     with nullcontext() if dry_run else folder.exclusive():
         plan = plan_alignment(folder, names, resolution, mode)  # type: ignore[arg-type]
         team = plan_workers(len(plan.jobs), workers, scheduler, alone=False)
-        space = alignment_space(folder, plan, team)
+        needed = alignment_bytes(plan)
         if dry_run:
-            click.echo(describe_alignment(plan))
-            click.echo(space)
+            for line in (*describe_alignment(plan), describe_space(folder.path, needed)):
+                click.echo(line)
             return
-        space.check()
+        warn_of_space(folder.path, needed)
         for path in plan.stale:
             path.unlink()
         failures = []
@@ -249,13 +250,13 @@ def align(
                     failures.append(f"{job.target}: {outcome}")
                 advance()
     if failures:
-        raise FeatregError(f"{len(failures)} shards failed, the first is {failures[0]}")
+        raise FeatregError(f"shards that could not be written: {len(failures)}; {failures[0]}")
     if plan.absent:
-        warn(f"{plan.absent} clips have no rows of every feature and are left out")
+        warn(f"clips left out because they lack a feature: {plan.absent}")
     for note in folder.read_dataset().notes:
         warn(note)
     written = len(plan.jobs)
-    say(f"{plan.clips} clips in {plan.target}: {written} shards written, {plan.done} as they were")
+    say(f"{plan.clips} clips in {plan.target}: {written} shards written, {plan.done} up to date")
 
 
 @prep.command()
@@ -298,11 +299,10 @@ def inspect(path: Path, plot: Path | None, clip: str | None) -> None:
 def verify(path: Path, workers: int | None) -> None:
     """Read every byte of a shard, or of every shard in a folder, and check it.
 
-    Checksums, content, offsets, counts, timing, labels and values that are not finite.
+    Checks checksums, offsets, counts, timing, labels, and that all values are finite.
 
-    The shards of a dataset's folder are held against its clips.csv and failures.csv as well:
-    no shard and no clip may have gone, and labels must be those of the list. The last clips
-    of a split may lack rows, as --limit leaves them; how many do, a line for each feature says.
+    For a dataset's folder it also checks that every clip that was asked for is present or has
+    failed, and that aligned shards have the labels and splits of clips.csv.
 
     \b
     Example:
@@ -311,40 +311,36 @@ def verify(path: Path, workers: int | None) -> None:
     from featreg.datasets.base import FeatregError
     from featreg.datasets.shards.hdf5 import find_shards
 
-    from ..inspection.verify_folder import Checked, check_shard, folder_of, open_folders
+    from ..inspection.verify import faults
+    from ..inspection.verify_folder import dataset_folders, folder_faults
     from ..pipeline.dask_pool import plan_workers, run_jobs
 
     shards = find_shards(path)
-    folders, astray = open_folders(path, shards)
-    damage: list[str] = []
+    damage: dict[Path, list[str]] = {}
     with progress("verify", len(shards)) as advance:
         team = plan_workers(len(shards), workers, None, alone=False)
-        for shard, outcome in run_jobs(check_shard, shards, team):
-            if isinstance(outcome, Exception):
-                outcome = Checked([f"{shard}: {outcome}"], None)
-            damage += outcome.faults
-            if folder := folder_of(shard, folders):
-                folder.add(shard, outcome.contents)
+        for shard, outcome in run_jobs(faults, shards, team):
+            found = [f"{shard}: {outcome}"] if isinstance(outcome, Exception) else outcome
+            if found:
+                damage[shard] = found
             advance()
-    for folder in folders.values():
-        astray += folder.faults()
-        for line in folder.lines():
-            say(line)
-    for fault in sorted([*damage, *astray]):
-        click.echo(fault)
-    if damage or astray:
-        count = f"{len(damage) + len(astray)} faults in {len(shards)} shards"
-        if not damage:
-            raise FeatregError(f"{count}; the lines above say what to do")
-        also = "; of the others the lines above say what to do" if astray else ""
-        raise FeatregError(
-            f"{count}; delete the shards named and run the command again that wrote them{also}"
-        )
-    say(f"{len(shards)} shards are whole")
+    lines = sorted(fault for found in damage.values() for fault in found)
+    for folder in dataset_folders(path, shards):
+        wrong, counts = folder_faults(folder, damage.keys())
+        lines += wrong
+        for count in counts:
+            say(count)
+    for line in lines:
+        click.echo(line)
+    if lines:
+        remedy = "the lines above say what to do"
+        if damage:
+            remedy = "delete each damaged shard, and run the command that wrote it again"
+        raise FeatregError(f"faults found: {len(lines)}, in {len(shards)} shards; {remedy}")
+    say(f"no faults in {len(shards)} shards")
 
 
 prep.add_command(cli_datasets.datasets)
 prep.add_command(cli_datasets.download)
 prep.add_command(cli_weights.weights)
 prep.add_command(cli_doctor.doctor)
-prep.add_command(completion(prep))

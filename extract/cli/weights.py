@@ -40,7 +40,8 @@ def list_() -> None:
         click.echo(f"{known.name:20} {whereabouts(known) or 'missing'}; licence {known.licence}")
         for item in known.published:
             click.echo(f"    {item.source}")
-            click.echo(f"        about {item.megabytes:g} MB, {item.checksum}")
+            checksum = item.checksum or "no published hash: recorded at the first fetch"
+            click.echo(f"        about {item.megabytes:g} MB, {checksum}")
 
 
 @weights.command()
@@ -77,7 +78,7 @@ def convert(name: str, file: Path, output: Path | None) -> None:
     """Convert a published FILE to the safetensors file that extraction reads.
 
     FILE is a TensorFlow checkpoint of VGGish, a .pth of torchvggish, the .npz of VGGish's
-    PCA, a Keras .h5 or .h5.gz of OpenL3, or the wheel of musicnn.
+    PCA, a Keras .h5 or .h5.gz of OpenL3, the wheel of musicnn, or a .pt of EfficientAT.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""What an extractor is: audio in, one row of values per hop out."""
+"""What an extractor is: audio in, one frame of values per hop out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pooch
 
-from featreg.datasets.base import Clip, ClipError
+from featreg.datasets.base import Clip, ClipError, FeatregError
 from featreg.datasets.shards.timing import FrameTiming
 
 Signal = npt.NDArray[np.float32]
@@ -30,6 +30,13 @@ class Quantization:
 
     scale: float = 1.0
     offset: float = 0.0
+
+    def values(self, stored: Array) -> Signal:
+        """The values that stored integers or floats stand for, float32."""
+        values: Signal = stored.astype(np.float32, copy=False)
+        if self != Quantization():
+            values = values * np.float32(self.scale) + np.float32(self.offset)
+        return values
 
 
 class Extractor(ABC):
@@ -175,107 +182,169 @@ class Extractor(ABC):
 
     @abstractmethod
     def network(self, inputs: Array) -> Array:
-        """Rows of shape (n, dim) and type `dtype`, from inputs of shape (n, ...).
+        """Frames of shape (n, dim), from inputs of shape (n, ...); `quantize` stores them.
 
-        The rows of a batch belong to several clips: no `ClipError` can be raised here.
+        The frames of a batch belong to several clips: no `ClipError` can be raised here.
         """
 
+    def quantize(self, values: Array) -> Array:
+        """Frames as they are stored: what `network` returned, as `dtype`.
+
+        An extractor that stores integers scales and clips here, so that NaN in what `network`
+        returned is still found.
+        """
+        return values.astype(self.dtype, copy=False)
+
     def extract(self, signal: Signal, clip_id: str = "") -> Array:
-        """All rows of one signal, shape (rows, dim); `clip_id` is what `prepare` may need.
+        """All frames of one signal, shape (frames, dim); `clip_id` is what `prepare` may need.
 
         Raises
         ------
         ClipError
-            If the clip can have no rows.
+            If the clip has no frames, or one that is not finite.
         """
-        rows: list[Array] = []
-        batcher = Batcher(self, lambda _, values: rows.append(values))
+        found: list[Array | ClipError] = []
+        batcher = Batcher(self, lambda _, outcome: found.append(outcome))
         batcher.push(clip_id, signal)
         batcher.flush()
-        return rows[0]
+        (outcome,) = found
+        if isinstance(outcome, ClipError):
+            raise outcome
+        return outcome
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A clip whose frames are being computed."""
+
+    key: str
+    frames: Array
+    filled: int = 0
+    bad: int | None = None  # its first frame that cannot be stored
 
 
 class Batcher:
-    """Lets the rows of successive clips share batches.
+    """Lets the frames of successive clips share batches.
 
     Clips are pushed in order and delivered in order, each as one array of shape
-    (rows, dim); memory is bounded by a batch of inputs and the rows not yet delivered.
+    (frames, dim); memory is bounded by a batch of inputs and the frames not yet delivered.
+    Nothing that is not finite is delivered: a clip with such a frame is delivered as a
+    `ClipError`, and the clips that share its batches are not affected.
 
     Parameters
     ----------
     extractor
-        Computes the rows.
+        Computes the frames.
     deliver
-        Called with the key of a clip and its rows once they are complete.
+        Called with the key of a clip and its frames once they are complete, or with the
+        `ClipError` that says which of them is not finite.
     watched
-        Called for the context in which each call of the extractor runs: see ``watchdog.py``.
+        Called for the context in which each call of the extractor runs: see
+        `isolate_clips.time_limit`.
     """
 
     def __init__(
         self,
         extractor: Extractor,
-        deliver: Callable[[str, Array], None],
+        deliver: Callable[[str, Array | ClipError], None],
         watched: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._extractor = extractor
         self._deliver = deliver
         self._watched = watched
         self._inputs: list[Array] = []
-        self._waiting = 0  # rows in self._inputs
-        self._open: list[tuple[str, Array]] = []  # clips not yet delivered, oldest first
-        self._filled = 0  # rows of the oldest open clip that are computed
+        self._waiting = 0  # frames in self._inputs
+        self._pending: list[_Pending] = []  # clips not yet delivered, oldest first
 
     def push(self, key: str, signal: Signal) -> None:
-        """Add a clip; deliver every clip that its rows complete.
+        """Add a clip; deliver every clip that its frames complete.
 
         Raises
         ------
         ClipError
-            If this clip can have no rows; the batcher goes on without it.
+            If this clip has no frames, or the network's input for one is not finite; the
+            batcher goes on without it.
         """
+        extractor = self._extractor
         with self._watched():
-            signal = self._extractor.prepare(key, signal)
-        total = self._extractor.frames(len(signal))
-        self._open.append((key, np.empty((total, self._extractor.dim), self._extractor.dtype)))
+            signal = extractor.prepare(key, signal)
+        total = extractor.frames(len(signal))
+        if total < 1:
+            raise ClipError("extract", f"{extractor.name}: expected a frame or more, found {total}")
+        self._pending.append(_Pending(key, np.empty((total, extractor.dim), extractor.dtype)))
         start = 0
         while start < total:
-            stop = min(total, start + self._extractor.batch_frames - self._waiting)
+            stop = min(total, start + extractor.batch_frames - self._waiting)
             try:
                 with self._watched():
-                    self._inputs.append(self._extractor.inputs(signal, start, stop))
+                    inputs = extractor.inputs(signal, start, stop)
+                # A maximum or a ReLU in the network could turn NaN into a plausible number.
+                if not (finite := _finite(inputs)).all():
+                    raise self._not_finite(start + int(np.argmin(finite)))
             except ClipError:
-                # Its rows before `start` filled a batch each, so that none of them waits; and
-                # where there are any, all older clips are delivered.
-                self._open.pop()
-                self._filled = self._filled if self._open else 0
+                # Its frames before `start` filled a batch each, so that none of them waits;
+                # and where there are any, all older clips are delivered.
+                self._pending.pop()
                 raise
+            self._inputs.append(inputs)
             self._waiting += stop - start
             start = stop
-            if self._waiting == self._extractor.batch_frames:
+            if self._waiting == extractor.batch_frames:
                 self.flush()
 
     def flush(self) -> None:
-        """Run the rows that wait for a full batch, and deliver their clips."""
+        """Run the frames that wait for a full batch, and deliver their clips."""
         if not self._waiting:
             return
+        extractor, shape = self._extractor, (self._waiting, self._extractor.dim)
         batch = self._inputs[0] if len(self._inputs) == 1 else np.concatenate(self._inputs)
         self._inputs, self._waiting = [], 0
-        self._extractor.load()
+        extractor.load()
         try:
             with self._watched():
-                values = self._extractor.network(batch)
+                values = np.asarray(extractor.network(batch))
         except ClipError as error:
             raise RuntimeError(
-                f"{self._extractor.name}: `network` raised a ClipError, but a batch holds rows of "
+                f"{extractor.name}: `network` raised a ClipError, but a batch holds frames of "
                 f"several clips; `prepare` and `inputs` may raise it ({error})"
             ) from error
-        while len(values):
-            key, rows = self._open[0]
-            taken = min(len(values), len(rows) - self._filled)
-            rows[self._filled : self._filled + taken] = values[:taken]
-            self._filled += taken
-            values = values[taken:]
-            if self._filled == len(rows):
-                self._open.pop(0)
-                self._filled = 0
-                self._deliver(key, rows)
+        if values.shape != shape:
+            raise FeatregError(
+                f"{extractor.name}: expected an array of shape {shape} from `network`, one line "
+                f"for each frame that `frames` counted, found {values.shape}"
+            )
+        with np.errstate(over="ignore", invalid="ignore"):  # found below
+            stored = extractor.quantize(values)
+        finite = _finite(values)
+        if stored.dtype != values.dtype:
+            finite &= _finite(stored)
+        done = 0
+        while done < len(values):
+            clip = self._pending[0]
+            stop = min(len(values), done + len(clip.frames) - clip.filled)
+            clip.frames[clip.filled : clip.filled + stop - done] = stored[done:stop]
+            if clip.bad is None and not finite[done:stop].all():
+                clip.bad = clip.filled + int(np.argmin(finite[done:stop]))
+            clip.filled += stop - done
+            done = stop
+            if clip.filled == len(clip.frames):
+                self._pending.pop(0)
+                failed = None if clip.bad is None else self._not_finite(clip.bad)
+                self._deliver(clip.key, failed or clip.frames)
+
+    def _not_finite(self, frame: int) -> ClipError:
+        timing, dtype = self._extractor.timing, np.dtype(self._extractor.dtype)
+        center_s = timing.first_center_s + frame * timing.hop_s
+        return ClipError(
+            "extract",
+            f"{self._extractor.name}: frame {frame} (at {center_s:.3f} s) holds a value that is "
+            f"not finite{f' as {dtype}' if dtype.kind == 'f' else ''}",
+        )
+
+
+def _finite(values: Array) -> npt.NDArray[np.bool_]:
+    """Which frames of an array of shape (frames, ...) are finite; shape (frames,)."""
+    everything = np.ones(len(values), np.bool_)
+    if values.dtype.kind not in "fc" or np.isfinite(values).all():
+        return everything
+    return np.isfinite(values).reshape(len(values), -1).all(axis=1, out=everything)

@@ -19,7 +19,7 @@ Python finds modules. It is a `WholeClip` where one function makes all rows of a
             return librosa.feature.chroma_stft(y=signal, sr=self.sample_rate, hop_length=512).T
 
 or any other `Extractor`, where a network takes rows in batches. Arrays that were made
-elsewhere need no code: see ``folder.py``.
+elsewhere need no code: see ``npy_folder.py``.
 """
 
 from __future__ import annotations
@@ -27,11 +27,16 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import json
 import math
+import os
 import re
 import sys
+import sysconfig
+import traceback
 from abc import abstractmethod
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,10 +44,17 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from featreg.datasets.base import ClipError, UsageError
+from featreg.datasets.base import ClipError, FeatregError, UsageError
 from featreg.datasets.shards.timing import FrameTiming
 
 from .base import Array, Extractor, Signal
+
+DTYPES = ("float32", "float16", "uint8", "int16")
+"""Types in which a feature can be stored."""
+
+# What is not the user's code begins like this: featreg, Python, and installed packages.
+_INSTALLED = (sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
+_FOREIGN = ("<", *(f"{folder}{os.sep}" for folder in (Path(__file__).parents[2], *_INSTALLED)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +107,19 @@ class WholeClip(Extractor):
         """
         try:
             rows = np.asarray(self.compute(signal))
-        except Exception as error:
-            reason = f"{self.name}: {type(error).__name__}: {error}"
-            raise ClipError("extract", reason) from error
+        except (Exception, SystemExit) as error:
+            raise ClipError("extract", f"{self.name}: {fault(error)}") from error
         return self.checked(rows, f"{self.name} gave", len(signal) / self.sample_rate)
 
     def checked(self, rows: Array, what: str, duration_s: float) -> Array:
-        """`rows` as they are stored.
+        """`rows` in the type in which they are stored.
+
+        Whether they are finite is checked where they are delivered: see `Batcher`.
 
         Parameters
         ----------
         rows
-            Should have shape (rows, dim), at least one row, and finite numbers.
+            Should have shape (rows, dim), at least one row, and numbers within `dtype`.
         what
             Begins the sentence of an error: "chroma gave".
         duration_s
@@ -134,12 +147,15 @@ class WholeClip(Extractor):
                 f"{max(1, math.ceil(expected))} at a hop of {self.timing.hop_s:g} s; "
                 "is the hop right?",
             )
-        with np.errstate(over="ignore"):  # what overflows is infinite, and said to be
-            stored = rows.astype(self.dtype)
-        if not np.isfinite(stored).all():
-            row = int(np.flatnonzero(~np.isfinite(stored).all(axis=1))[0])
-            raise ClipError("extract", f"{what} a value that is not finite in row {row}")
-        return stored
+        dtype = np.dtype(self.dtype)
+        if dtype.kind in "iu":
+            lowest, highest = np.iinfo(dtype).min, np.iinfo(dtype).max
+            if not ((rows >= lowest) & (rows <= highest)).all():
+                raise ClipError(
+                    "extract", f"{what} values that are not from {lowest} to {highest} ({dtype})"
+                )
+        with np.errstate(over="ignore"):  # what overflows is infinite, and found later
+            return rows.astype(dtype)
 
     # What goes through batches are rows that are computed already.
 
@@ -190,9 +206,10 @@ def load_class(source: str) -> type[Extractor]:
             "of a cluster need it too); expected MODULE:CLASS, such as mine:Chroma for the class "
             "Chroma in mine.py"
         ) from None
-    except Exception as error:
-        raise UsageError(f"{option}: {type(error).__name__} on import: {error}") from error
-    found = getattr(module, attribute, None)
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{option}: the import fails: {fault(error)}") from error
+    with named_faults(source):
+        found = getattr(module, attribute, None)
     if not (inspect.isclass(found) and issubclass(found, Extractor)):
         classes = [item for item in vars(module).values() if inspect.isclass(item)]
         names = [each.__name__ for each in classes if each.__module__ == module.__name__]
@@ -208,6 +225,40 @@ def load_class(source: str) -> type[Extractor]:
             f"{option}: {attribute} has no name; expected one, such as name = 'chroma'"
         )
     return found
+
+
+@contextmanager
+def named_faults(source: str) -> Iterator[None]:
+    """Turn whatever the user's class `source` raises into one line that says where it did.
+
+    Raises
+    ------
+    UsageError
+        In its place. Featreg's own errors stay as they are.
+    """
+    try:
+        yield
+    except FeatregError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"--features {source}: {fault(error)}") from error
+
+
+def fault(error: BaseException) -> str:
+    """An exception of the user's code on one line: its class, its message, file and line.
+
+    The line is the last one outside of installed packages that led to the exception.
+    """
+    calls = traceback.extract_tb(error.__traceback__)
+    places = [(call.filename, call.lineno) for call in calls]
+    own = [place for place in places if not place[0].startswith(_FOREIGN)]
+    if isinstance(error, SyntaxError) and error.filename:
+        own = [(error.filename, error.lineno)]
+        message = error.msg
+    else:
+        message = " ".join(str(error).split())
+    where = f" ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else ""
+    return f"{type(error).__name__}: {message}{where}"
 
 
 def check_name(option: str, name: str, taken: Container[str]) -> None:
@@ -228,13 +279,27 @@ def check_name(option: str, name: str, taken: Container[str]) -> None:
 
 
 def check_complete(option: str, extractor: Extractor) -> None:
-    """Refuse an extractor that does not say what its rows are.
+    """Refuse an extractor that does not say what its frames are.
 
     Raises
     ------
     UsageError
         If an attribute is missing or of another kind.
     """
+    dtype = np.dtype(extractor.dtype).name
+    if dtype not in DTYPES:
+        raise UsageError(
+            f"{option}: expected one of {', '.join(DTYPES)} as {type(extractor).__name__}.dtype, "
+            f"found {dtype}"
+        )
+    settings = extractor.settings
+    try:
+        json.dumps(settings, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"{option}: expected settings of text, finite numbers, lists and mappings, which are "
+            f"stored as JSON; {type(extractor).__name__}.settings: {error}"
+        ) from None
     kinds = {"sample_rate": int, "dim": int, "timing": FrameTiming, "batch_frames": int}
     for name, kind in kinds.items():
         value = getattr(extractor, name, None)

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
-from safetensors.torch import load_file
 from torch import Tensor
 
 from featreg.datasets.base import UsageError
@@ -26,6 +25,7 @@ from featreg.datasets.shards.timing import FrameTiming
 
 from ..conv.make_stack import exact
 from ..conv.threads import in_threads
+from ..weights.load import load_weights
 from .base import Array, Extractor, Precision, Signal
 from .mel import mel_filterbank
 from .musicnn_network import PATCH, Network, Output, from_tensorflow
@@ -207,7 +207,7 @@ class Musicnn(Extractor):
         with torch.device("meta"):  # the weights come from the file: draw none
             network = Network()
         (name,) = self.weight_names(self.config)
-        network.load_state_dict(load_file(self.weights[name]), assign=True)
+        network.load_state_dict(load_weights(self.weights[name]), assign=True)
         return network.to(self.device).eval()
 
     def load(self) -> None:

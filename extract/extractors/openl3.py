@@ -19,7 +19,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from featreg.datasets.base import Content, UsageError
@@ -27,6 +26,7 @@ from featreg.datasets.shards.timing import FrameTiming
 
 from ..conv.make_stack import Convolution, Stack, make_stack
 from ..conv.threads import in_threads
+from ..weights.load import load_weights
 from .base import Array, Extractor, Precision, Signal
 from .openl3_frontend import SAMPLE_RATE, WINDOW, FrontEndName, InputRepr, make_front_end
 
@@ -240,7 +240,7 @@ class OpenL3(Extractor):
     @cached_property
     def _network(self) -> tuple[float, float, Stack]:
         (name,) = self.weight_names(self.config)
-        state = load_file(self.weights[name])
+        state = load_weights(self.weights[name])
         gain, offset = (value.item() for value in norm(state, 0))
         size = self._front_end.bands, self._front_end.frames
         return gain, offset, make_stack(folded(state), *size, self.device, self.precision)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from featreg.datasets.base import Content, Dataset, UsageError
+from featreg.datasets.console import warn
 
 from .base import Extractor, Precision
 
@@ -21,7 +23,11 @@ FEATURES: dict[str, tuple[str, str]] = {
     "vggish": (".vggish", "Vggish"),
     "openl3": (".openl3", "OpenL3"),
     "musicnn": (".musicnn", "Musicnn"),
+    "efficientat": (".efficientat", "EfficientAT"),
 }
+
+# Features whose networks run on the convolutions of `conv.winograd`.
+WINOGRAD = ("vggish", "openl3")
 
 # The signal that the model hears is kept beside whatever else is asked for.
 AUDIO = "audio"
@@ -111,9 +117,19 @@ def build_extractors(specs: Sequence[FeatureSpec], threads: int = 1) -> list[Ext
 @cache
 def _build(spec: FeatureSpec) -> Extractor:
     found, config = extractor_class(spec.name, spec.source), spec.config
-    if isinstance(config, tuple):
-        config = found.Config(**dict(config))
-    return found(config, dict(spec.weights), spec.device, spec.precision)
+    with _named_faults(spec.source):
+        if isinstance(config, tuple):
+            config = found.Config(**dict(config))
+        return found(config, dict(spec.weights), spec.device, spec.precision)
+
+
+def _named_faults(source: str) -> AbstractContextManager[None]:
+    """Errors of a user's class on one line each; see `custom.named_faults`."""
+    if ":" not in source:
+        return nullcontext()
+    from .custom import named_faults
+
+    return named_faults(source)
 
 
 def make_specs(
@@ -147,10 +163,10 @@ def make_specs(
         If a feature, a setting or a value is unknown, or the weights were trained on
         this very dataset: its test clips would not be unseen.
     """
-    from ..weights.cache import is_here, locate, parse_overrides
+    from ..weights.cache import parse_overrides
 
     settings = parse_settings(assignments)
-    sources = {AUDIO: "", **_find_sources(parse_names(features), settings)}
+    sources = {AUDIO: "", **find_sources(parse_names(features), settings)}
     if BACKENDS[backend]:
         if "openl3" not in sources:
             raise UsageError(f"--backend {backend}: openl3 is not among --features {features}")
@@ -161,32 +177,70 @@ def make_specs(
     files = parse_overrides(overrides)
     specs = []
     for name, source in sources.items():
-        extractor = extractor_class(name, source)
-        config = make_config(name, settings.get(name, {}), dataset.content, source)
-        if extractor.trained_on(config) == dataset.name:
-            raise UsageError(
-                f"{name} with these settings was trained on {dataset.name} itself, so its "
-                "features know the test clips; choose other weights with --set"
-            )
-        weights = tuple(
-            (key, locate(key, files))
-            for key in extractor.weight_names(config)
-            if fetch or is_here(key, files)
-        )
-        if ":" in source:
-            config = tuple((each.name, getattr(config, each.name)) for each in fields(config))
-        specs.append(FeatureSpec(name, config, weights, device, precision, source))
-        if source:
-            from .custom import check_complete
+        with _named_faults(source):
+            config = make_config(name, settings.get(name, {}), dataset.content, source)
+            if extractor_class(name, source).trained_on(config) == dataset.name:
+                raise UsageError(
+                    f"{name} with these settings was trained on {dataset.name} itself, so its "
+                    "features know the test clips; choose other weights with --set"
+                )
+            specs.append(make_spec(name, source, config, files, device, precision, fetch))
+            if source:
+                from .custom import check_complete
 
-            check_complete(f"--features {features}", specs[-1].extractor())
+                check_complete(f"--features {features}", specs[-1].extractor())
+    if device == "cpu" and any(sources.get(name) == "" for name in WINOGRAD):
+        import torch
+
+        from ..conv.grouped_matmul import why_slow
+
+        if why := why_slow(getattr(torch, precision)):
+            warn(why)
     return tuple(specs)
 
 
-def _find_sources(
-    asked: Sequence[str], settings: Mapping[str, Mapping[str, str]]
-) -> dict[str, str]:
-    """Name and source of each feature that was asked for, in order."""
+def make_spec(
+    name: str,
+    source: str,
+    config: Any,
+    files: Mapping[str, Path],
+    device: str,
+    precision: Precision,
+    fetch: bool = True,
+) -> FeatureSpec:
+    """A feature with its weights located.
+
+    Parameters
+    ----------
+    name, source, config
+        See `FeatureSpec`.
+    files
+        Weights to use in place of the published ones, by name or family.
+    device, precision
+        See `Extractor`.
+    fetch
+        Whether weights that are not on this machine are fetched, else left out.
+    """
+    from ..weights.cache import is_here, locate
+
+    weights = tuple(
+        (key, locate(key, files))
+        for key in extractor_class(name, source).weight_names(config)
+        if fetch or is_here(key, files)
+    )
+    if ":" in source:
+        config = tuple((each.name, getattr(config, each.name)) for each in fields(config))
+    return FeatureSpec(name, config, weights, device, precision, source)
+
+
+def find_sources(asked: Sequence[str], settings: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Name and source of each feature in `asked`, in order.
+
+    Raises
+    ------
+    UsageError
+        If a feature is unknown, or a name is taken or cannot be a folder's.
+    """
     sources: dict[str, str] = {}
     for word in asked:
         name, source = word, ""

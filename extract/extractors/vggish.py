@@ -20,13 +20,13 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from numpy.lib.stride_tricks import sliding_window_view
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from featreg.datasets.shards.timing import FrameTiming
 
 from ..conv.make_stack import Convolution, make_stack
 from ..conv.threads import in_threads
+from ..weights.load import load_weights
 from .base import Array, Extractor, Precision, Quantization, Signal
 from .mel import hz_to_mel
 
@@ -258,7 +258,7 @@ class Vggish(Extractor):
         self._embedding  # noqa: B018
 
     def network(self, inputs: Array) -> Array:
-        """Rows of shape (n, 128) from examples of shape (n, 96, 64)."""
+        """Frames of shape (n, 128), float32, from examples of shape (n, 96, 64)."""
         blocks = -(-len(inputs) // self._block)
         examples = np.zeros((blocks * self._block, FRAMES, BANDS), np.float32)
         examples[: len(inputs)] = inputs
@@ -276,16 +276,19 @@ class Vggish(Extractor):
             return embeddings
         if self.config.output == "relu":
             return embeddings.relu()
-        whitened = (embeddings - self._pca["means"]) @ self._pca["eigen_vectors"].T
-        if self.config.output == "pca":
-            return whitened
-        steps = (whitened.clamp(-CLIP, CLIP) + CLIP) * (STEPS / (2 * CLIP))
-        return steps.to(torch.uint8)  # cuts the fraction off, as the published code does
+        return (embeddings - self._pca["means"]) @ self._pca["eigen_vectors"].T
+
+    def quantize(self, values: Array) -> Array:
+        """Embeddings as they are stored: for ``pca8``, in 255 steps from -2 to 2."""
+        if self.config.output != "pca8":
+            return super().quantize(values)
+        steps = (values.clip(-CLIP, CLIP) + CLIP) * (STEPS / (2 * CLIP))
+        return steps.astype(np.uint8)  # cuts the fraction off, as the published code does
 
     @cached_property
     def _embedding(self) -> Embedding:
-        return Embedding(load_file(self.weights["vggish"]), self.device, self.precision)
+        return Embedding(load_weights(self.weights["vggish"]), self.device, self.precision)
 
     @cached_property
     def _pca(self) -> dict[str, Tensor]:
-        return load_file(self.weights["vggish_pca"], device=self.device)
+        return load_weights(self.weights["vggish_pca"], self.device)

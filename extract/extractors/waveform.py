@@ -1,4 +1,4 @@
-"""The signal that the model hears, kept as one more feature."""
+"""The signal that the classifier receives, stored as one more feature."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from featreg.datasets.audio.pcm16 import SCALE, to_pcm16
 from featreg.datasets.shards.timing import FrameTiming
 
 from .base import Array, Extractor, Quantization, Signal
@@ -13,7 +14,7 @@ from .base import Array, Extractor, Quantization, Signal
 
 @dataclass(frozen=True, slots=True)
 class WaveformConfig:
-    """Nothing to choose: 16 kHz is what every model here hears."""
+    """Nothing to choose: every classifier here takes audio at 16 kHz."""
 
 
 class Waveform(Extractor):
@@ -24,12 +25,12 @@ class Waveform(Extractor):
     sample_rate = 16000
     dim = 1
     dtype = np.int16
-    quantization = Quantization(scale=1 / 32767)
+    quantization = Quantization(scale=1 / SCALE)
     timing = FrameTiming(hop_s=1 / 16000, window_s=1 / 16000, first_center_s=0.0)
     batch_frames = 1 << 20
 
     def frames(self, samples: int) -> int:
-        """One row a sample."""
+        """One frame for each sample."""
         return samples
 
     def inputs(self, signal: Signal, start: int, stop: int) -> Array:
@@ -37,6 +38,9 @@ class Waveform(Extractor):
         return signal[start:stop, None]
 
     def network(self, inputs: Array) -> Array:
+        """The same samples."""
+        return inputs
+
+    def quantize(self, values: Array) -> Array:
         """Samples to integers, rounded to the nearest."""
-        stored: Array = np.rint(np.clip(inputs, -1.0, 1.0) * 32767).astype(np.int16)
-        return stored
+        return to_pcm16(values)

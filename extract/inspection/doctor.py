@@ -1,18 +1,20 @@
-"""What this machine brings for featreg's work: what is there, what is missing, what mends it."""
+"""Whether this machine can extract and train: what is there, what is missing, what to do."""
 
 from __future__ import annotations
 
-import math
+import io
 import os
 import platform
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from featreg.datasets.base import FeatregError
 from featreg.datasets.shards.disk_space import existing, free_bytes
@@ -26,23 +28,26 @@ _EXTRAS = {
     "tensorboard": "train run --tensorboard",
     "tensorflow": "prep weights convert, from TensorFlow checkpoints",
 }
-_OPENL3 = "0.4"  # the release that featreg's own follows
-_LITTLE_ROOM = 5e9  # bytes; a night's shards take more
+_LITTLE_ROOM = 5e9  # bytes
+
+# Formats of the datasets and of what people have, and how a second of each is encoded.
+_CODECS = {"WAV": "PCM_16", "FLAC": "PCM_16", "OGG": "VORBIS", "MP3": "MPEG_LAYER_III"}
+_RATE = 16000
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was checked.
 
     Attributes
     ----------
     level
-        ``ok``; ``note`` where something is missing that not everybody needs; ``broken``
-        where `prep` or `train` cannot do its work.
+        ``ok``; ``note`` if something is missing that not everybody needs; ``broken`` if
+        `prep` or `train` cannot work.
     text
         What was found.
     remedy
-        The line that mends it; empty where nothing needs mending.
+        The command or option that helps; empty if none is needed.
     """
 
     level: Level
@@ -51,22 +56,18 @@ class Finding:
 
 
 def examine(work: Path) -> Iterator[tuple[str, list[Finding]]]:
-    """Titles and findings, part by part; what keeps a part from being looked at is a finding.
+    """Titles and findings, part by part; an error within a part is a finding.
 
     Parameters
     ----------
     work
         The working folder.
     """
-    from .doctor_disk import check_audio, check_compiled, check_shards
-
     checks: dict[str, Callable[[], Iterator[Finding]]] = {
         "packages": check_packages,
         "processor": check_processor,
         "GPU": check_gpu,
-        "compiled code": check_compiled,
         "audio": check_audio,
-        "shards": lambda: check_shards(work),
         "weights": check_weights,
         "folders": lambda: check_folders(work),
         "datasets": lambda: check_datasets(work),
@@ -75,53 +76,41 @@ def examine(work: Path) -> Iterator[tuple[str, list[Finding]]]:
         findings: list[Finding] = []
         try:
             findings.extend(check())
-        except Exception as error:  # whatever it is, the other parts are still worth knowing
+        except Exception as error:  # the other parts are still worth checking
             findings.append(Finding("broken", f"{type(error).__name__}: {error}"))
         yield title, findings
 
 
 def check_packages() -> Iterator[Finding]:
-    """Python, featreg and every package that it declares, by the versions it declares."""
+    """Python, featreg, and each package that it declares, in the declared versions."""
     about = metadata.metadata("featreg")
-    bounds = re.findall(r"([<>]=?)([\d.]+)", about["Requires-Python"])
-    python = platform.python_version()
+    python, needed = platform.python_version(), about["Requires-Python"]
+    bounds = re.findall(r"([<>]=?)([\d.]+)", needed)
     fits = all((_numbers(python) >= _numbers(b)) == (sign == ">=") for sign, b in bounds)
-    yield Finding(
-        "ok" if fits else "broken",
-        f"Python {python} (needs {about['Requires-Python']})",
-        "" if fits else "make a virtual environment with such a Python",
-    )
+    remedy = "" if fits else "make a virtual environment with such a Python"
+    yield Finding("ok" if fits else "broken", f"Python {python} (needs {needed})", remedy)
     yield Finding("ok", f"featreg {metadata.version('featreg')}: {Path(__file__).parents[2]}")
     fine = []
     for line in about.get_all("Requires-Dist") or ():
         parts = re.fullmatch(r"([\w.-]+)>=([\d.]+)(?:; extra == [\"'](\w+)[\"'])?", line)
-        if parts is None:
+        name, bound, extra = parts.groups() if parts else ("", "", "other")
+        if extra and extra not in _EXTRAS:
             continue
-        name, bound, extra = parts.groups()
-        if not extra:
-            found = _package(name, bound, "broken", f"pip install '{name}>={bound}'")
-            if found.level == "ok":
-                fine.append(found.text)
-            else:
-                yield found
-        elif extra in _EXTRAS:
+        try:
+            version = metadata.version(name)
+            text = f"{name} {version}"
+            if fits := _numbers(version) >= _numbers(bound):
+                fine.append(text)
+                continue
+            text += f" is too old (needs {bound})"
+        except metadata.PackageNotFoundError:
+            text = f"{name} is not installed (needs {bound})"
+        if extra:
             remedy = f"pip install '.[{extra}]' in featreg's repository"
-            found = _package(name, bound, "note", remedy)
-            yield Finding(found.level, f"{found.text}, for {_EXTRAS[extra]}", found.remedy)
-    # No extra: featreg computes the same itself.
-    found = _package("openl3", _OPENL3, "note", f"pip install 'openl3>={_OPENL3}'")
-    yield Finding(found.level, f"{found.text}, for prep extract --backend openl3", found.remedy)
+            yield Finding("note", f"{text}, for {_EXTRAS[extra]}", remedy)
+        else:
+            yield Finding("broken", text, f"pip install '{name}>={bound}'")
     yield Finding("ok", ", ".join(fine))
-
-
-def _package(name: str, bound: str, otherwise: Level, remedy: str) -> Finding:
-    try:
-        version = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return Finding(otherwise, f"{name} is not installed (needs {bound})", remedy)
-    if _numbers(version) < _numbers(bound):
-        return Finding(otherwise, f"{name} {version} is too old (needs {bound})", remedy)
-    return Finding("ok", f"{name} {version}")
 
 
 def _numbers(version: str) -> list[int]:
@@ -130,52 +119,28 @@ def _numbers(version: str) -> list[int]:
 
 
 def check_processor() -> Iterator[Finding]:
-    """Cores, memory, and what torch makes of them."""
+    """Cores, memory, torch's threads, and whether numba can keep its compiled code."""
     import torch
     from dask.system import CPU_COUNT
 
+    from ..conv.grouped_matmul import why_slow
+
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    text = f"{CPU_COUNT} cores for this process, {memory / 1e9:.1f} GB of memory"
-    if (limit := memory_limit()) < memory:
-        text += f", of which its container or job may use {limit / 1e9:.1f} GB"
-    yield Finding("ok", text)
-    known: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    fast = [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if known.get(name)]
-    yield Finding("ok", f"instructions: {', '.join(fast) or platform.machine()}")
-    threads = torch.get_num_threads()
-    given = os.environ.get("OMP_NUM_THREADS")
+    yield Finding("ok", f"{CPU_COUNT} cores for this process, {memory / 1e9:.1f} GB of memory")
+    if why := why_slow():
+        yield Finding("note", why, "install the release of torch in constraints.txt")
+    else:
+        yield Finding("ok", "oneDNN's grouped products, for the convolutions of VGGish and OpenL3")
+    threads, given = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
     text = f"torch uses {threads} threads" + (f" (OMP_NUM_THREADS={given})" if given else "")
     if threads < CPU_COUNT:
         yield Finding("note", f"{text}, fewer than there are cores", "unset OMP_NUM_THREADS")
     else:
         yield Finding("ok", text)
-
-
-def memory_limit(root: Path = Path("/")) -> float:
-    """Bytes that this process's control groups allow together; infinite where none says.
-
-    Parameters
-    ----------
-    root
-        Where ``proc`` and ``sys`` lie.
-    """
-    limits = [math.inf]
-    groups = root / "proc" / "self" / "cgroup"
-    for line in groups.read_text().splitlines() if groups.is_file() else ():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:  # version 2
-            top, name = root / "sys/fs/cgroup", "memory.max"
-        elif "memory" in controllers.split(","):
-            top, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
-        else:
-            continue
-        # A group is held to its parents' limits too. From within a container its own path may
-        # not be there: its group is then at the top.
-        group = top / path.lstrip("/")
-        for folder in (group, *group.parents):
-            with suppress(OSError, ValueError):  # no such file; "max"
-                limits.append(int((folder / name).read_text()))
-    return min(limits)
+    try:
+        from ..conv import kernels  # noqa: F401  # compiled when it is imported
+    except RuntimeError as error:  # numba found no folder for its compiled code
+        yield Finding("broken", f"numba: {error}", "set NUMBA_CACHE_DIR to a folder of your own")
 
 
 def check_gpu() -> Iterator[Finding]:
@@ -185,10 +150,9 @@ def check_gpu() -> Iterator[Finding]:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(index)
-            memory = device.total_memory / 1e9
             total = (torch.ones(8, device=f"cuda:{index}") * 2).sum().item()
-            level: Level = "ok" if total == 16 else "broken"
-            yield Finding(level, f"cuda:{index}: {device.name}, {memory:.0f} GB")
+            text = f"cuda:{index}: {device.name}, {device.total_memory / 1e9:.0f} GB"
+            yield Finding("ok" if total == 16 else "broken", text)
     elif shutil.which("nvidia-smi"):
         yield Finding(
             "note",
@@ -199,8 +163,29 @@ def check_gpu() -> Iterator[Finding]:
         yield Finding("ok", "none; extraction and training run on the processor")
 
 
+def check_audio() -> Iterator[Finding]:
+    """A second of sound in each format, encoded and decoded."""
+    import soundfile
+
+    yield Finding("ok", f"libsndfile {soundfile.__libsndfile_version__}")
+    sine = 0.5 * np.sin(2 * np.pi * 440 * np.arange(_RATE) / _RATE)
+    for name, subtype in _CODECS.items():
+        file = io.BytesIO()
+        try:
+            soundfile.write(file, sine, _RATE, format=name, subtype=subtype)
+            file.seek(0)
+            decoded, _ = soundfile.read(file)
+        except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
+            remedy = "pip install --force-reinstall soundfile (its wheel brings libsndfile)"
+            yield Finding("broken", f"{name} files cannot be read: {error}", remedy)
+            continue
+        # Lossy codecs keep the loudness and, give or take their padding, the length.
+        alike = abs(decoded.std() - sine.std()) < 0.05 and abs(len(decoded) - _RATE) < 0.2 * _RATE
+        yield Finding("ok" if alike else "broken", f"{name} is read")
+
+
 def check_weights() -> Iterator[Finding]:
-    """Which trained weights are here; the others come on first use."""
+    """Which trained weights are here; the others are fetched on first use."""
     from ..weights.cache import cache, whereabouts
     from ..weights.registry import WEIGHTS
 
@@ -218,14 +203,23 @@ def check_weights() -> Iterator[Finding]:
 
 
 def check_folders(work: Path) -> Iterator[Finding]:
-    """Whether results can be written, and how many."""
-    yield _folder("working folder", work, "--work DIR or FEATREG_WORK=DIR names another")
-    free = free_bytes(work)
-    yield Finding(
-        "ok" if free > _LITTLE_ROOM else "note",
-        f"{free / 1e9:.1f} GB free there",
-        "" if free > _LITTLE_ROOM else "make room, or work elsewhere with --work DIR",
-    )
+    """Whether shards can be written where they will be, and how many."""
+    from featreg.datasets.shards.hdf5 import create_shard, write_array
+
+    remedy = "--work DIR or FEATREG_WORK=DIR names another"
+    yield _folder("working folder", work, remedy)
+    try:
+        with (
+            tempfile.TemporaryDirectory(dir=existing(work), prefix=".featreg-doctor-") as scratch,
+            create_shard(Path(scratch) / "shard.h5") as file,
+        ):
+            write_array(file, "frames", np.arange(1000))
+    except (OSError, FeatregError) as error:
+        yield Finding("broken", f"no HDF5 file can be written in {existing(work)}: {error}", remedy)
+    room = free_bytes(work)
+    few = room <= _LITTLE_ROOM
+    remedy = "make room, or work elsewhere with --work DIR" if few else ""
+    yield Finding("note" if few else "ok", f"{room / 1e9:.1f} GB free there", remedy)
     for variable in ("FEATREG_DATA", "FEATREG_WEIGHTS"):
         if (value := os.environ.get(variable)) and not Path(value).is_dir():
             yield Finding("broken", f"{variable}={value}: no such folder", f"unset {variable}")
@@ -240,7 +234,7 @@ def _folder(what: str, path: Path, remedy: str) -> Finding:
 
 
 def check_datasets(work: Path) -> Iterator[Finding]:
-    """Which of the known datasets are where they are looked for."""
+    """Which of the known datasets are in their folders."""
     from featreg.datasets.collections import registry
 
     for name in registry.names():

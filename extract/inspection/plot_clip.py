@@ -14,6 +14,7 @@ import numpy.typing as npt
 from featreg.datasets.base import FeatregError
 from featreg.datasets.shards import aligned, native
 from featreg.datasets.shards.hdf5 import atomic_path, find_shards, reading
+from featreg.datasets.shards.native_index import read_native_index
 from featreg.datasets.shards.workdir import DatasetDir
 
 from ..extractors.registry import AUDIO
@@ -155,25 +156,19 @@ def _read_native(path: Path, clip_id: str | None, paths: Sequence[Path]) -> Scen
             return None
         found = clip_id or shard.clip_ids[0]
         feature, duration_s = shard.header.feature, shard.durations[found]
-    # In WORK/DATASET/native/FEATURE lie the audio of the same clips, and their labels, beside it;
-    # a shard of the same name there holds the same clips.
-    beside = path.absolute().parent.parent
-    folder = DatasetDir(beside.parent)
-    alike = [
-        each
-        for each in paths
-        if each.name == path.name
-        and each.absolute().parent.parent == beside
-        and layout_of(each) == native.FORMAT
-    ]
-    tracks = _native_tracks(alike, found, folder.feature_order())
+    # In WORK/DATASET/native/FEATURE, the audio of the same clip and its other features are in
+    # the folders beside this one.
+    here = path.absolute().parent
+    folder = DatasetDir(here.parent.parent)
+    shown = {each.absolute().parent for each in paths} - {here}
+    others = [_shard_with(each, found) for each in shown if each.parent == here.parent]
+    tracks = _native_tracks([path, *filter(None, others)], found, folder.feature_order())
     audio, rate = None, 1
-    heard = path if feature == AUDIO else beside / AUDIO / path.name
-    if heard.is_file():
-        with native.native_shard(heard) as shard:
-            if found in shard.clip_ids:
-                audio = shard.stored(found)[:, 0]
-                rate = shard.header.sample_rate
+    source = path if feature == AUDIO else _shard_with(here.parent / AUDIO, found)
+    if source is not None:
+        with native.native_shard(source) as shard:
+            audio = shard.stored(found)[:, 0]
+            rate = shard.header.sample_rate
     labels = None
     if folder.clips_csv.is_file():
         dataset = folder.read_dataset()
@@ -181,6 +176,12 @@ def _read_native(path: Path, clip_id: str | None, paths: Sequence[Path]) -> Scen
             annotated = zip(dataset.classes, clip.label, clip.label_mask, strict=True)
             labels = {name: int(label) if mask else None for name, label, mask in annotated}
     return Scene(found, duration_s, audio, rate, tracks, labels)
+
+
+def _shard_with(folder: Path, clip_id: str) -> Path | None:
+    """The shard in a feature's folder that has frames of a clip."""
+    held = read_native_index(folder).clips().get(clip_id)
+    return None if held is None or held.failure is not None else held.path
 
 
 def _native_tracks(paths: Sequence[Path], clip_id: str, order: Sequence[str]) -> dict[str, Track]:

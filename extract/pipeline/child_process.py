@@ -32,8 +32,6 @@ from typing import IO, Any, Generic, ParamSpec, TypeVar
 from featreg.datasets.allocator import keep_memory
 from featreg.datasets.base import FeatregError
 
-from .watchdog import is_last_word
-
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -52,7 +50,7 @@ class ChildDied(Exception):
 
 
 class ChildHung(ChildDied):
-    """The child took longer than it may, and was ended; or its watchdog ended it."""
+    """The child took longer than it may, and was ended; or its own timer ended it."""
 
 
 class StartError(FeatregError):
@@ -103,7 +101,8 @@ class ChildProcess(Generic[Arguments, Result]):
             succeeded, result, self.peak_bytes = self._receive(self._timeout_s)
         except (EOFError, BrokenPipeError):
             how = self._how_it_died()
-            raise ChildHung(how) if is_last_word(self._last_words()) else ChildDied(how) from None
+            # SIGALRM comes from `isolate_clips.time_limit`.
+            raise (ChildHung if signal.SIGALRM.name in how else ChildDied)(how) from None
         except TimeoutError:
             self.close()
             raise ChildHung(

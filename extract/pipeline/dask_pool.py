@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import pickle
-import signal
-import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,17 +16,17 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
-from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dask.system import CPU_COUNT
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.console import warn
-from featreg.datasets.shards.hdf5 import hush_full_disks
+
+from .local_cluster import local_cluster
 
 if TYPE_CHECKING:
-    from distributed import Client, SpecCluster
+    from distributed import Client
 
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
@@ -43,9 +40,6 @@ _PATIENCE_S = 60
 
 # Seconds in which a scheduler has to answer.
 _CONNECT_S = 10.0
-
-# How often the start of a local cluster is tried.
-_STARTS = 3
 
 _SETTINGS = {
     # A job whose worker died is given to one other worker, not to four: a clip that kills
@@ -235,8 +229,8 @@ def _naming_the_loss() -> Iterator[None]:
         yield
     except Exception as error:
         raise FeatregError(
-            "the Dask scheduler is gone; what is finished stays, and the same command goes on "
-            "from there once a scheduler runs"
+            "the connection to the Dask scheduler is lost; finished shards are kept: start a "
+            "scheduler, and run the same command again to resume"
         ) from error
 
 
@@ -247,7 +241,6 @@ def pack(function: Callable[[Job], Outcome], job: Job) -> bytes:
 
 def _work(packed: bytes) -> Any:
     """Do a job, on a worker."""
-    hush_full_disks()
     function, job = pickle.loads(zlib.decompress(packed))
     return function(job)
 
@@ -261,7 +254,9 @@ def _connect(workers: Workers) -> Iterator[Client]:
     _hush()
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(_SETTINGS))
-        address = workers.scheduler or stack.enter_context(_local_cluster(workers))
+        address = workers.scheduler or stack.enter_context(
+            local_cluster(workers.count, workers.gpus)
+        )
         try:
             client = stack.enter_context(Client(address, timeout=_CONNECT_S))
         except (OSError, ValueError) as error:
@@ -283,74 +278,6 @@ def _hush() -> None:
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def _local_cluster(workers: Workers) -> SpecCluster:
-    """A scheduler and workers on this machine; started again if a process dies meanwhile."""
-    for _ in range(_STARTS):
-        try:
-            return _start_cluster(workers)
-        except RuntimeError as error:
-            reason = error
-    raise FeatregError(f"no workers could be started: {reason}")
-
-
-def _start_cluster(workers: Workers) -> SpecCluster:
-    """A scheduler and workers, one job at a time each, one GPU each."""
-    from distributed import Nanny, Scheduler, SpecCluster
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    devices = visible.split(",") if visible else [str(k) for k in range(workers.gpus)]
-
-    def options(worker: int) -> dict[str, Any]:
-        env = {}
-        if workers.gpus:
-            env["CUDA_VISIBLE_DEVICES"] = devices[worker % workers.gpus]
-        # Memory is the networks', not Dask's: it has nothing that it could drop.
-        return {
-            "nthreads": 1,
-            "env": env,
-            "memory_limit": 0,
-            "silence_logs": logging.CRITICAL,
-        }
-
-    with _undisturbed():
-        return SpecCluster(
-            workers={k: {"cls": Nanny, "options": options(k)} for k in range(workers.count)},
-            scheduler={
-                "cls": Scheduler,
-                "options": {
-                    "dashboard": False,
-                    "dashboard_address": "127.0.0.1:0",
-                    "host": "127.0.0.1",
-                },
-            },
-            silence_logs=logging.CRITICAL,
-        )
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Put off SIGINT and SIGTERM, for half a cluster cannot be closed.
-
-    Ctrl-C reaches every process of the terminal. What starts in here never hears of it:
-    this process decides, and ends the others.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    # As it starts, multiprocessing's tracker would let the signal through again.
-    resource_tracker.ensure_running()
-    arrived: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: arrived.append(number))
-    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
-        if arrived:
-            signal.raise_signal(signal.SIGTERM)
 
 
 def count_gpus(device: str) -> int:

@@ -1,4 +1,4 @@
-"""A clip as the extractors hear it. Runs in a process of its own (see `throwaway.py`): no torch."""
+"""A clip as the extractors receive it. Runs in a child process (see `child_process`): no torch."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from featreg.datasets.audio.decode import Resampler, decode, resample
+from featreg.datasets.audio.decode import Resampler, check_format, decode, length, resample
 from featreg.datasets.audio.files import open_audio
 from featreg.datasets.base import Clip, ClipError
 
 # Stage at which a clip of nothing but zeros fails.
 SILENCE = "silence"
 
-# Longer files are read as the decoder goes; what it asks for first is not what lies first.
+# Longer files are read while they are decoded: a decoder need not begin at their start.
 _READ_WHOLE = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeOptions:
-    """What to hear of every clip: the rates, in Hz, and how they are reached."""
+    """Rates to which every clip is resampled, in Hz, and the resampler; whether silence is kept."""
 
     rates: tuple[int, ...]
     resampler: Resampler
@@ -31,7 +31,7 @@ class DecodeOptions:
 
 @dataclass(frozen=True, slots=True)
 class DecodedClip:
-    """A clip as every extractor hears it: one signal for each rate."""
+    """A clip as every extractor receives it: one signal in [-1, 1] for each rate."""
 
     duration_s: float
     signals: dict[int, npt.NDArray[np.float32]]
@@ -71,11 +71,18 @@ def decode_clip(clip: Clip, options: DecodeOptions) -> DecodedClip | ClipError:
 
 
 def length_s(clip: Clip) -> float | None:
-    """Seconds of the clip as its headers have it, None if it cannot be read."""
+    """Seconds of the clip, None if it cannot be read.
+
+    As the file declares them where that is plausible; else they are counted, which takes as long
+    as decoding does.
+    """
     try:
-        with open_audio(clip.path) as (file, samples):
-            whole = samples / float(file.samplerate) - clip.start_s
+        with open_audio(clip.path) as stream:
+            check_format(clip.path, stream)
+            whole = length(stream) / stream.rate - clip.start_s
     except ClipError:
+        return None
+    if whole <= 0:
         return None
     return whole if clip.duration_s is None else min(whole, clip.duration_s)
 

@@ -1,4 +1,4 @@
-"""Clips decoded ahead of the network, by processes that a broken file may take down."""
+"""Clips decoded in child processes, ahead of the network: a broken file cannot crash the run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 
+import numpy as np
+import numpy.typing as npt
+
+from featreg.datasets.audio.decode import decode
 from featreg.datasets.base import Clip, ClipError
 
 from .child_process import ChildDied, ChildHung, ChildProcess
@@ -14,6 +18,9 @@ from .decode import DecodedClip, DecodeOptions, decode_clip
 
 # Clips that are being decoded or wait for the network, for each decoder.
 _AHEAD = 3
+
+# Seconds for a clip where no option says how long it may take.
+_TIMEOUT_S = 600.0
 
 # Bytes of a clip's signals from which on only one is held for each decoder.
 _LONG = 1 << 28
@@ -75,13 +82,36 @@ def _hear(
     clip: Clip,
     options: DecodeOptions,
 ) -> DecodedClip | ClipError:
-    """Hear a clip, or say how the decoder died of it."""
+    """Decode a clip, or say how the decoder died of it."""
     try:
         return decoder.twice(clip, options)
-    except ChildHung as hung:
-        return ClipError("decode", f"{clip.path}: the decoder gave {hung}")
     except ChildDied as death:
-        return ClipError("decode", f"{clip.path}: the decoder crashed on it, twice: {death}")
+        return _died(clip, death)
+
+
+def _died(clip: Clip, death: ChildDied) -> ClipError:
+    if isinstance(death, ChildHung):
+        return ClipError("decode", f"{clip.path}: the decoder gave {death}")
+    return ClipError("decode", f"{clip.path}: the decoder crashed on it, twice: {death}")
+
+
+def decode_apart(clip: Clip) -> tuple[npt.NDArray[np.float32], int]:
+    """`decode` in a child process: a crash is an error, and what the decoder prints is not shown.
+
+    Raises
+    ------
+    ClipError
+        As `decode`, or if the decoder crashes or hangs.
+    """
+    try:
+        return _single_decoder().twice(clip)
+    except ChildDied as death:
+        raise _died(clip, death) from None
+
+
+@cache
+def _single_decoder() -> ChildProcess[[Clip], tuple[npt.NDArray[np.float32], int]]:
+    return ChildProcess(decode, _TIMEOUT_S)
 
 
 @cache

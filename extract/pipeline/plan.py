@@ -1,15 +1,15 @@
-"""What has to be done: which shards, for which features, and why.
+"""What has to be done: which clips lack which features, and the shards that will hold them.
 
-A shard is the clips of one split from one position to another, once for every
-feature. Each is planned, written and judged on its own: it is done when it holds
-the planned clips as their files are now, computed with the settings, weights and
-revision that are asked for now.
+A clip has a feature if the feature's shards hold it as its file is now, computed with the
+settings, weights and revision that are asked for now, or say that it failed. All other clips
+are put into new shards; a shard that is there never changes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,36 +18,42 @@ import numpy as np
 
 from featreg.datasets.audio import decode as audio
 from featreg.datasets.audio.decode import Resampler, fingerprint
-from featreg.datasets.base import Clip, Dataset, FeatregError
-from featreg.datasets.shards.native import Failure, NativeHeader, NativeShard, native_shard
-from featreg.datasets.shards.workdir import DatasetDir, shard_name, splits_of
+from featreg.datasets.base import SPLITS, Clip, Dataset
+from featreg.datasets.shards.native import Failure, NativeHeader
+from featreg.datasets.shards.native_index import (
+    HeldClip,
+    NativeIndex,
+    read_native_index,
+    shard_name,
+)
+from featreg.datasets.shards.workdir import DatasetDir, Limits, first_clips
 
 from ..extractors.base import Extractor
 from ..extractors.registry import FeatureSpec
 from .decode import SILENCE
 
-# Hash of weights that are not here: a shard may have been made with them.
+# Stands for the hash of weights that are not on this machine (in a dry run).
 _NOT_HERE = "not here"
 
-# Files looked at together: on a network file system each waits for an answer.
-_LOOKING = 8
+# Files fingerprinted at a time: a network file system answers slowly.
+_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a user wants extracted; equal requests give equal shards.
+    """What a user wants extracted; equal requests give equal features.
 
     Attributes
     ----------
     features
         The features, `audio` among them.
     resampler
-        Brings files to the rate that each extractor hears.
+        Brings files to the sample rate of each extractor.
     keep_silent
-        Whether a clip whose every sample is zero is kept. It carries no information,
-        and is more often a broken file than music. Clips that were kept once stay.
+        Whether a clip whose every sample is zero is kept. It carries no information, and is
+        more often a broken file than music. Clips that were kept once stay.
     shard_clips
-        Clips a shard at most.
+        Most clips in a shard.
     """
 
     features: tuple[FeatureSpec, ...]
@@ -58,89 +64,62 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class ShardJob:
-    """One shard to do: small, because it travels to its worker.
+    """Clips to decode once, and one shard to write for each feature that they lack.
+
+    A job travels to its worker, so it is small.
 
     Attributes
     ----------
     folder
         The dataset's folder in the working folder.
-    split, index
-        The shard's place.
     clips
         The clips, without labels.
-    beyond
-        Further clips that belong there, beyond the limit of this run: what the shard holds of
-        them is kept, where its other rows are.
     request
-        What is asked for, reduced to the features that this shard lacks.
-    reasons
-        For each feature, why it has to be done.
-    keep
-        Features whose shard is there and made as it would be now, each with the clips that
-        are to be computed all the same: it gives the rows of those whose files are as they were.
-    threads
-        For the network; 0 for as many as the Dask worker has.
-    clip_timeout_s
-        Seconds after which the decoding of a clip, or a call of a network, is given up.
-    careful
-        Whether a worker broke on this shard, and each clip is to be tried alone first.
-    headers
-        What the shard of each feature is to say of itself, as planned: a worker whose code
-        or weights would say other does not do it.
+        What is asked for, reduced to the features that these clips lack.
+    numbers, headers
+        For each feature, the number of the shard to write, and its header: a worker whose code
+        or weights would write another header refuses the job.
+    threads, clip_timeout_s
+        As in `Workers` and `run_extraction`; 0 threads for as many as the Dask worker has.
+    isolate
+        Whether a worker crashed on this job, and each clip is first tried in a process of its
+        own.
     """
 
     folder: DatasetDir
-    split: str
-    index: int
     clips: tuple[Clip, ...]
     request: Request
-    beyond: frozenset[str] = frozenset()
-    reasons: tuple[str, ...] = ()
-    keep: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    numbers: Mapping[str, int]
+    headers: Mapping[str, NativeHeader] = field(default_factory=dict)
     threads: int = 1
     clip_timeout_s: float = 600.0
-    careful: bool = False
-    headers: Mapping[str, NativeHeader] = field(default_factory=dict)
+    isolate: bool = False
 
     def path(self, feature: str) -> Path:
-        """Where the shard of `feature` lies."""
-        return self.folder.native(feature) / shard_name(self.split, self.index)
-
-    def computed(self, feature: str) -> list[Clip]:
-        """Clips whose rows of `feature` are to be computed; of the others there are some."""
-        lacking = self.keep.get(feature)
-        return [clip for clip in self.clips if lacking is None or clip.clip_id in lacking]
+        """Where the shard of `feature` will be."""
+        return self.folder.native(feature) / shard_name(self.numbers[feature])
 
     def __str__(self) -> str:
-        return f"{self.split} shard {self.index}"
+        names = ", ".join(f"{name} {number:05d}" for name, number in self.numbers.items())
+        return f"shard {names}"
 
 
 @dataclass(frozen=True, slots=True)
 class ShardResult:
-    """What became of a shard's clips.
+    """What became of a job's clips.
 
     Attributes
     ----------
     durations
-        Decoded seconds of each clip that could be decoded.
+        Decoded length in seconds of each clip that could be decoded.
     failures
-        Clips without rows of some feature, or of all.
-    tried, audio_s
-        Clips that this run tried, and seconds of audio that it decoded.
-    seconds
-        Time that each stage took.
-    network
-        The part of it that the network of each feature took.
-    rows
-        Rows of each feature that were computed.
-    written
-        Bytes on disk that the computed rows take, by feature.
+        Clips without frames of some feature, or of all.
+    tried, audio_s, seconds
+        Clips tried, seconds of audio decoded, and seconds that each stage took.
+    frames, written
+        Frames and bytes of the shard of each feature.
     worker, peak_bytes
-        Who did it, and the most memory that it had, its decoders included.
-    threads
-        Of its network.
-    notes
-        What its user should hear of, a line each.
+        The worker's name, and its peak memory, that of its decoders included.
     """
 
     durations: dict[str, float]
@@ -148,13 +127,10 @@ class ShardResult:
     tried: int = 0
     audio_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
-    network: dict[str, float] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)
+    frames: dict[str, int] = field(default_factory=dict)
     written: dict[str, int] = field(default_factory=dict)
     worker: str = ""
     peak_bytes: int = 0
-    threads: int = 1
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,23 +140,30 @@ class Plan:
     Attributes
     ----------
     jobs
-        Shards to do.
+        Shards to write.
     done
-        What the finished ones say of their clips.
-    stale
-        Shards of the features asked for in which no clip belongs any more.
+        Durations and failures that the shards there hold of the clips asked for.
+    reasons
+        For each feature, why clips have to be computed, and how many.
+    obsolete
+        Shards to remove once all jobs are done: each of their clips is in another shard, made
+        as is asked for now, or in the dataset no more.
+    limits
+        How many clips of each split were asked for.
     """
 
     jobs: tuple[ShardJob, ...]
-    done: tuple[ShardResult, ...]
-    stale: tuple[Path, ...] = ()
+    done: ShardResult
+    reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    obsolete: tuple[Path, ...] = ()
+    limits: Limits = field(default_factory=lambda: dict.fromkeys(SPLITS))
 
 
 def header_of(extractor: Extractor, dataset: str, request: Request) -> NativeHeader:
-    """What a shard of this extractor says of itself."""
-    heard = {"resampler": request.resampler, "audio_revision": audio.REVISION}
+    """The header of a shard of this extractor."""
+    decoding = {"resampler": request.resampler, "audio_revision": audio.REVISION}
     # As they will come back from the shard: tuples are lists in JSON.
-    settings = json.loads(json.dumps({**extractor.settings, **heard}, default=str))
+    settings = json.loads(json.dumps({**extractor.settings, **decoding}, default=str))
     return NativeHeader(
         dataset=dataset,
         feature=extractor.name,
@@ -208,143 +191,161 @@ def make_plan(
     Parameters
     ----------
     dataset
-        Its clips.
+        All its clips.
     folder
-        Where its shards lie.
+        Where its shards are.
     request
         What is wanted.
     splits
-        Only these, all if empty.
+        Only these splits, all if empty.
     limit
-        At most so many clips of each split. With `splits` or a limit no shard is stale:
-        what else there is, a whole run put there.
+        At most so many clips of each split, all if None.
     retry_failed
         Whether clips that failed are tried again, though their files have not changed.
+
+    Raises
+    ------
+    FeatregError
+        If there are shards of another version.
     """
-    headers = {
-        spec.name: header_of(spec.extractor(), dataset.name, request) for spec in request.features
-    }
-    places: list[ShardJob] = []
-    for split, clips in splits_of(dataset.clips).items():
-        if splits and split not in splits:
-            continue
-        wanted = len(clips) if limit is None else min(limit, len(clips))
-        for index, first in enumerate(range(0, wanted, request.shard_clips)):
-            there = clips[first : first + request.shard_clips]
-            asked = _without_labels(there[: wanted - first])
-            beyond = frozenset(clip.clip_id for clip in there[wanted - first :])
-            places.append(ShardJob(folder, split, index, asked, request, beyond, headers=headers))
-
-    def judge(job: ShardJob) -> tuple[ShardJob | None, list[ShardResult]]:
-        done, reasons, keep = [], {}, {}
-        there = [spec for spec in request.features if job.path(spec.name).exists()]
-        heard = {clip.clip_id: fingerprint(clip) for clip in job.clips} if there else {}
-        for spec in request.features:
-            if spec not in there:
-                reasons[spec] = "not extracted yet"
-                continue
-            read = spec.extractor().fingerprint
-            files = {clip.clip_id: read(clip, heard[clip.clip_id]) for clip in job.clips}
-            found = _read_result(
-                job.path(spec.name), headers[spec.name], files, job.beyond, request, retry_failed
-            )
-            if isinstance(found, ShardResult):
-                done.append(found)
-                continue
-            reasons[spec] = found.reason
-            if found.lacking is not None:
-                keep[spec.name] = found.lacking
-        if not reasons:
-            return None, done
-        reduced = replace(request, features=tuple(reasons))
-        return replace(job, request=reduced, reasons=tuple(reasons.values()), keep=keep), done
-
-    with ThreadPoolExecutor(_LOOKING) as pool:
-        judged = list(pool.map(judge, places))
-    stale: set[Path] = set()
-    if not splits and limit is None:
-        for spec in request.features:
-            planned = {job.path(spec.name) for job in places}
-            stale |= set(folder.native(spec.name).glob("*.h5")) - planned
-    return Plan(
-        tuple(job for job, _ in judged if job is not None),
-        tuple(account for _, accounts in judged for account in accounts),
-        tuple(sorted(stale)),
-    )
-
-
-def _without_labels(clips: Sequence[Clip]) -> tuple[Clip, ...]:
-    """Clips as they travel: paths that hold in any folder, no labels."""
+    limits = dict.fromkeys(splits or SPLITS, limit)
+    # Jobs travel to workers: paths are absolute, and labels stay here.
     nothing = np.empty(0, np.uint8)
-    return tuple(
+    clips = [
         replace(clip, path=clip.path.absolute(), label=nothing, label_mask=nothing)
-        for clip in clips
+        for clip in first_clips(dataset.clips, limits)
+    ]
+    features = [_Feature(spec, folder, dataset.name, request) for spec in request.features]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        sounds = list(pool.map(fingerprint, clips))
+
+    durations: dict[str, float] = {}
+    failures: list[Failure] = []
+    lacking: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)  # features -> clips
+    for k, (clip, sound) in enumerate(zip(clips, sounds, strict=True)):
+        lacks = []
+        for number, feature in enumerate(features):
+            held = feature.current(clip, sound, request.keep_silent, retry_failed)
+            if held is None:
+                lacks.append(number)
+            elif held.failure is not None:
+                failures.append(held.failure)
+            else:
+                durations[clip.clip_id] = held.duration_s
+        if lacks:
+            lacking[tuple(lacks)].append(k)
+
+    size = request.shard_clips
+    groups = [
+        (positions[first : first + size], lacks)
+        for lacks, positions in lacking.items()
+        for first in range(0, len(positions), size)
+    ]
+    jobs = []
+    for positions, numbers in sorted(groups):
+        members, wanted = [clips[k] for k in positions], [features[number] for number in numbers]
+        jobs.append(
+            ShardJob(
+                folder,
+                tuple(members),
+                replace(request, features=tuple(feature.spec for feature in wanted)),
+                {feature.spec.name: feature.place(members) for feature in wanted},
+                {feature.spec.name: feature.header for feature in wanted},
+            )
+        )
+    ids = {clip.clip_id for clip in dataset.clips}
+    return Plan(
+        tuple(jobs),
+        ShardResult(durations, tuple(failures)),
+        {feature.spec.name: feature.reasons for feature in features if feature.reasons},
+        tuple(path for feature in features for path in feature.obsolete(ids)),
+        limits,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Lack:
-    """Why a shard is to be done, and the clips whose rows it cannot give; None for all."""
+class _Feature:
+    """The shards of one feature: what they hold as it is asked for now, and what to add."""
 
-    reason: str
-    lacking: frozenset[str] | None = None
+    def __init__(
+        self, spec: FeatureSpec, folder: DatasetDir, dataset: str, request: Request
+    ) -> None:
+        self.spec = spec
+        self.header = header_of(spec.extractor(), dataset, request)
+        self.reasons: Counter[str] = Counter()
+        self._index: NativeIndex = read_native_index(folder.native(spec.name))
+        self._held = self._index.clips(lambda header: not difference(header, self.header))
+        self._others = self._index.clips()
+        self._taken = {int(path.stem) for path in self._index.shards}
+        self._first_free = 0
 
+    def current(
+        self, clip: Clip, sound: str, keep_silent: bool, retry_failed: bool
+    ) -> HeldClip | None:
+        """What is held of the clip; None, with the reason noted, if it has to be computed."""
+        held = self._held.get(clip.clip_id)
+        if held is None:
+            reason = self._why_absent(clip.clip_id)
+        elif held.fingerprint != self.spec.extractor().fingerprint(clip, sound):
+            reason = "the file or the excerpt has changed"
+        elif held.failure is not None and retry_failed:
+            reason = "failed before (--retry-failed)"
+        elif held.failure is not None and held.failure.stage == SILENCE and keep_silent:
+            reason = "silent (--keep-silent)"
+        else:
+            return held
+        self.reasons[reason] += 1
+        return None
 
-def _read_result(
-    path: Path,
-    header: NativeHeader,
-    files: dict[str, str],
-    beyond: frozenset[str],
-    request: Request,
-    retry_failed: bool,
-) -> ShardResult | _Lack:
-    """What the finished shard at `path` says of the clips in `files`, or why it is not done.
+    def _why_absent(self, clip_id: str) -> str:
+        if other := self._others.get(clip_id):
+            return difference(self._index.shards[other.path].header, self.header)
+        return next(iter(self._index.damaged.values()), "not extracted yet")
 
-    The clips in `beyond` belong there too.
-    """
-    try:
-        with native_shard(path) as shard:
-            if reason := difference(shard.header, header):
-                return _Lack(reason)
-            lacking = frozenset(key for key, file in files.items() if not gives(shard, key, file))
-            if reason := _other_clips(shard, files, beyond):
-                return _Lack(reason, lacking)
-            failures = tuple(each for each in shard.failures if each.clip_id in files)
-            if request.keep_silent and any(each.stage == SILENCE for each in failures):
-                return _Lack("silent clips are to be kept", lacking)
-            if retry_failed and failures:
-                return _Lack(f"{len(failures)} failed clips are to be tried again", lacking)
-            durations = {key: shard.durations[key] for key in shard.clip_ids if key in files}
-            return ShardResult(durations, failures)
-    except FeatregError as error:
-        return _Lack(str(error))
+    def place(self, clips: Sequence[Clip]) -> int:
+        """Number of a new shard for these clips, above every shard that holds them now.
 
+        Otherwise it is the lowest free number, which an interrupted run or a damaged shard has
+        left: so that its rerun writes the shards that it would have written.
+        """
+        number = self._first_free
+        for clip in clips:
+            if held := self._held.get(clip.clip_id):
+                number = max(number, int(held.path.stem) + 1)
+        filled = number == self._first_free
+        while number in self._taken:
+            number += 1
+        self._taken.add(number)
+        if filled:
+            self._first_free = number + 1
+        path = self._index.folder / shard_name(number)
+        self._index.damaged.pop(path, None)  # it is written over
+        self._held.update((clip.clip_id, HeldClip(path, "", 0.0)) for clip in clips)
+        return number
 
-def gives(shard: NativeShard, clip_id: str, file: str) -> bool:
-    """Whether a shard holds rows of the clip, of the file as it is now."""
-    return clip_id in shard.durations and shard.fingerprints[clip_id] == file
-
-
-def _other_clips(shard: NativeShard, files: dict[str, str], beyond: frozenset[str]) -> str:
-    """What differs in the clips that a shard holds; empty if nothing does."""
-    changed = [key for key, file in files.items() if shard.fingerprints.get(key) != file]
-    if changed:
-        return f"{len(changed)} clips are new or changed, {changed[0]} among them"
-    # Their rows would be there twice, and stay as they are when the clip changes.
-    if strangers := shard.fingerprints.keys() - files.keys() - beyond:
-        return f"{len(strangers)} clips belong here no more, {min(strangers)} among them"
-    return ""
+    def obsolete(self, clip_ids: Collection[str]) -> list[Path]:
+        """Shards that hold nothing of use once every planned shard is written."""
+        unused = [
+            path
+            for path, shard in self._index.shards.items()
+            if not any(
+                clip_id in clip_ids and self._held.get(clip_id, held).path == path
+                for clip_id, held in shard.clips.items()
+            )
+        ]
+        return unused + list(self._index.damaged)
 
 
 def difference(found: NativeHeader, wanted: NativeHeader) -> str:
-    """The first thing that differs between two headers; empty if nothing does.
+    """The first difference between two headers, in words; empty if there is none.
 
-    Weights that are not here are taken to be those that `found` was made with.
+    Weights that are not on this machine are taken to be those that `found` was made with.
     """
     if wanted.weights_sha256 == _NOT_HERE:
         wanted = replace(wanted, weights_sha256=found.weights_sha256)
     if key := found.differing_setting(wanted):
         return f"{key} was {found.settings.get(key)}, now {wanted.settings.get(key)}"
     if found.weights_sha256 != wanted.weights_sha256:
-        return "other weights"
-    return "another layout of rows" if found != wanted else ""
+        return "the weights have changed"
+    if found.dataset != wanted.dataset:
+        return f"the shard belongs to the dataset {found.dataset}"
+    return "the dimensions, the data type or the timing has changed" if found != wanted else ""

@@ -1,4 +1,4 @@
-"""A whole extraction: the clip list, the shards on one machine or many, the account."""
+"""A whole extraction: write the clip list, run the jobs, record failures, summarize."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from featreg.datasets.base import Dataset, FeatregError
-from featreg.datasets.console import progress, say, warn
-from featreg.datasets.shards.native import Failure, native_shard
+from featreg.datasets.console import progress, say
+from featreg.datasets.shards.native import Failure
+from featreg.datasets.shards.native_index import read_native_index
 from featreg.datasets.shards.workdir import DatasetDir
 
 from .dask_pool import Workers, run_jobs
-from .estimate import Rates
 from .isolate_clips import EveryClipFailed
 from .plan import Plan, ShardJob, ShardResult
 from .shard_job import extract_shard
@@ -22,24 +22,24 @@ from .shard_job import extract_shard
 # Stage of the clips that their dataset knows to be unusable.
 KNOWN = "published"
 
-# Workers that are named one by one at the end of a run.
+# Up to so many workers are listed one by one in the summary.
 _FEW = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What an extraction came to; `str` of it is for people.
+    """The result of an extraction; `str` of it is for people.
 
     Attributes
     ----------
     clips
-        Clips with rows of every feature, those of earlier runs included.
+        Clips with frames of every feature, those of earlier runs included.
     failed
-        Clips without rows of some feature, or of all.
+        Clips without frames of some feature, or of all.
     known_bad
         Clips that the dataset knows to be unusable, which were left out.
     new_clips, audio_s, wall_s, written
-        Of this run alone: clips, seconds of audio, seconds that passed, bytes.
+        Of this run alone: clips, seconds of audio, elapsed seconds, bytes.
     stages
         Seconds that each stage took in this run, summed over workers.
     peak_bytes
@@ -96,82 +96,77 @@ def run_extraction(
     workers: Workers,
     clip_timeout_s: float = 600.0,
 ) -> Summary:
-    """Do what a plan asks, and write the clip list and ``failures.csv``.
+    """Run a plan's jobs, and write the clip list and ``failures.csv``.
 
-    Shards that the plan calls stale are removed once all is done.
+    Shards that the plan calls obsolete are removed once all jobs are done.
 
     Parameters
     ----------
     dataset
-        All clips of it, whether or not the plan has them.
+        All its clips, whether or not the plan has them.
     folder
         The dataset's folder, held by this process.
     features
-        As they were asked for, in order; alignment keeps this order.
+        In the order asked for; alignment keeps this order.
     plan
         What to do, and what is done.
     workers
         Who does it.
     clip_timeout_s
-        Seconds after which the decoding of a clip, or a call of a network, is given up.
+        Longest time in seconds for decoding a clip, or for one call of a network.
 
     Raises
     ------
     FeatregError
-        If it cannot go on: the disk is full, the cluster is lost.
+        If the run cannot go on: the disk is full, the cluster is lost.
     """
     begin = time.perf_counter()
     known = folder.read_durations()
-    folder.write_dataset(dataset, features, known)
+    folder.write_dataset(dataset, features, known, plan.limits)
     jobs = [
         replace(job, threads=workers.threads, clip_timeout_s=clip_timeout_s) for job in plan.jobs
     ]
-    accounts: list[ShardResult] = []
+    results: list[ShardResult] = []
     try:
         with progress("extract", sum(len(job.clips) for job in jobs)) as advance:
-            for job, account in _accounts(jobs, workers):
-                accounts.append(account)
-                for note in account.notes:
-                    warn(note)
+            for job, result in _results(jobs, workers):
+                results.append(result)
                 advance(len(job.clips))
     except BaseException:
-        # What is known so far is worth a line each, if a line can still be written.
+        # Record what is known so far, if the disk still takes it.
         with suppress(FeatregError):
-            _record(dataset, folder, features, [*plan.done, *accounts], known, whole=False)
+            _record(dataset, folder, features, plan, results, known)
         raise
-    # Only now, when the rows that take their place are written.
-    for path in plan.stale:
-        path.unlink()
-    if plan.stale:
-        say(f"{len(plan.stale)} shards removed in which no clip belongs any more")
-    everything = [*plan.done, *accounts]
-    failed = _record(dataset, folder, features, everything, known, whole=True)
-    heard = {key for account in everything for key in account.durations}
-    summary = _summarize(accounts, time.perf_counter() - begin)
-    if accounts:
-        Rates.of(folder).learn(plan.jobs, accounts).write(folder)
+    # Only now, when the frames that replace them are written.
+    if all(result.worker for result in results):
+        for path in plan.obsolete:
+            path.unlink()
+        if plan.obsolete:
+            say(f"obsolete shards removed: {len(plan.obsolete)}")
+    failed = _record(dataset, folder, features, plan, results, known)
+    decoded = {key for result in (plan.done, *results) for key in result.durations}
     return replace(
-        summary,
-        clips=len(heard - failed),
+        _summarize(results, time.perf_counter() - begin),
+        clips=len(decoded - failed),
         failed=len(failed),
         known_bad=len(dataset.known_bad),
     )
 
 
-def _accounts(jobs: Sequence[ShardJob], workers: Workers) -> Iterator[tuple[ShardJob, ShardResult]]:
-    """The account of each job, also of those that broke.
+def _results(jobs: Sequence[ShardJob], workers: Workers) -> Iterator[tuple[ShardJob, ShardResult]]:
+    """The result of each job; a job that fails as a whole is one whose every clip failed.
 
     Raises
     ------
     FeatregError
-        If a job met what every other one would meet too.
+        If a job met what every other job would meet too.
     """
 
     def again(job: ShardJob, error: Exception) -> ShardJob | None:
-        if isinstance(error, FeatregError) or job.careful:
+        if isinstance(error, FeatregError) or job.isolate:
             return None
         say(f"{job}: {_in_words(error)}; its clips are tried one by one")
-        return replace(job, careful=True)
+        return replace(job, isolate=True)
 
     for job, outcome in run_jobs(extract_shard, jobs, workers, again):
         if isinstance(outcome, FeatregError):
@@ -186,7 +181,7 @@ def _accounts(jobs: Sequence[ShardJob], workers: Workers) -> Iterator[tuple[Shar
 
 def _in_words(error: Exception) -> str:
     if type(error).__name__ == "KilledWorker":
-        return "its workers died of it, or were killed"
+        return "the worker process crashed or was killed"
     if isinstance(error, EveryClipFailed):
         return str(error)
     return f"{type(error).__name__}: {error}".splitlines()[0]
@@ -196,55 +191,46 @@ def _record(
     dataset: Dataset,
     folder: DatasetDir,
     features: Sequence[str],
-    accounts: Sequence[ShardResult],
+    plan: Plan,
+    results: Sequence[ShardResult],
     known: dict[str, float],
-    whole: bool,
 ) -> set[str]:
-    """Write what became of the clips; return those that failed.
-
-    Where `accounts` are `whole`, they say of these features whatever their shards would.
-    """
-    failures = [failure for account in accounts for failure in account.failures]
-    durations = {key: s for account in accounts for key, s in account.durations.items()}
+    """Write what became of the clips; return those that failed."""
+    everything = [plan.done, *results]
+    failures = [failure for result in everything for failure in result.failures]
+    durations = {key: s for result in everything for key, s in result.durations.items()}
     failed = {failure.clip_id for failure in failures}
-    # Of a feature that this run was not asked for, the shards alone remember who failed.
-    stored = _stored_failures(dataset, folder, features if whole else ())
-    lines = [(each.clip_id, each.stage, each.reason) for each in [*failures, *stored]]
+    # Failures of features that this run was not asked for are in their shards.
+    clip_ids = {clip.clip_id for clip in dataset.clips}
+    for path in folder.path.glob("native/*"):
+        if path.name not in features:
+            held = read_native_index(path).clips().values()
+            failures += [each.failure for each in held if each.failure is not None]
+    lines = [(each.clip_id, each.stage, each.reason) for each in failures]
+    lines = [line for line in lines if line[0] in clip_ids]
     lines += [
         (clip_id, KNOWN, "known to be unusable as published") for clip_id in dataset.known_bad
     ]
     folder.write_failures(lines, judged=durations.keys() | failed)
-    folder.write_dataset(dataset, features, known | durations)
+    folder.write_dataset(dataset, features, known | durations, plan.limits)
     return failed
 
 
-def _stored_failures(dataset: Dataset, folder: DatasetDir, but: Sequence[str]) -> list[Failure]:
-    """Failures that the native shards of all features but these hold, of the dataset's clips."""
-    clips = {clip.clip_id for clip in dataset.clips}
-    found: list[Failure] = []
-    for path in folder.path.glob("native/*/*.h5"):
-        if path.parent.name in but:
-            continue
-        with suppress(FeatregError), native_shard(path) as shard:  # a damaged one is redone
-            found += [each for each in shard.failures if each.clip_id in clips]
-    return found
-
-
-def _summarize(accounts: Sequence[ShardResult], wall_s: float) -> Summary:
+def _summarize(results: Sequence[ShardResult], wall_s: float) -> Summary:
     stages: defaultdict[str, float] = defaultdict(float)
     peaks: Counter[str] = Counter()
-    for account in accounts:
-        for stage, seconds in account.seconds.items():
+    for result in results:
+        for stage, seconds in result.seconds.items():
             stages[stage] += seconds
-        if account.worker:
-            peaks[account.worker] = max(peaks[account.worker], account.peak_bytes)
+        if result.worker:
+            peaks[result.worker] = max(peaks[result.worker], result.peak_bytes)
     return Summary(
         clips=0,
         failed=0,
-        new_clips=sum(account.tried for account in accounts),
-        audio_s=sum(account.audio_s for account in accounts),
+        new_clips=sum(result.tried for result in results),
+        audio_s=sum(result.audio_s for result in results),
         wall_s=wall_s,
-        written=sum(sum(account.written.values()) for account in accounts),
+        written=sum(sum(result.written.values()) for result in results),
         stages=dict(stages),
         peak_bytes=dict(peaks),
     )

@@ -19,8 +19,8 @@ from featreg.datasets.collections.fetch import Checksum, fetch
 from featreg.datasets.console import say
 from featreg.datasets.locks import locked
 
-from .convert import check_shapes, convert, source_sha256
-from .registry import WEIGHTS, Weights, known
+from .convert import check_weights, convert, source_sha256
+from .registry import WEIGHTS, Published, Weights, known
 
 
 def cache() -> Path:
@@ -107,10 +107,12 @@ def adopt(weights: Weights, file: Path, output: Path | None = None) -> Path:
     output
         Where the conversion goes; None keeps it in the cache.
     """
+    if not (file.is_file() or file.is_dir()):
+        raise FeatregError(f"{file}: expected a file or folder with weights, found neither")
     if file.suffix == ".safetensors" and output is None:
-        check_shapes(weights.name, file)
+        check_weights(weights.name, file)
         return file
-    source = next((p.checksum for p in weights.published if _is(p.checksum, file)), None)
+    source = next((p.checksum for p in weights.published if p.checksum and _is(p, file)), None)
     if source is None:
         source = Checksum("sha256", source_sha256(file))
         say(f"{weights.name}: {file} is not a published file ({source}); using it as it is")
@@ -137,7 +139,7 @@ def _in_folder(weights: Weights) -> Path | None:
 
 def _in_place(weights: Weights) -> Path | None:
     """The shipped file, or the conversion of a published one in the cache, if there is one."""
-    candidates = (weights.shipped, *(_conversion(weights, p.checksum) for p in weights.published))
+    candidates = (weights.shipped, *(_published_conversion(weights, p) for p in weights.published))
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -145,14 +147,21 @@ def _conversion(weights: Weights, source: Checksum) -> Path:
     return cache() / f"{weights.name}-{source.value[:16]}.safetensors"
 
 
+def _published_conversion(weights: Weights, published: Published) -> Path:
+    if published.checksum:
+        return _conversion(weights, published.checksum)
+    return cache() / f"{weights.name}-{Path(published.file).stem}.safetensors"
+
+
 def _put_by_hand(weights: Weights) -> Path | None:
     """The published file in the cache, where a message told the user to put it."""
-    candidates = ((p.checksum, cache() / p.file) for p in weights.published)
-    return next((file for checksum, file in candidates if _is(checksum, file)), None)
+    candidates = ((p, cache() / p.file) for p in weights.published)
+    return next((file for published, file in candidates if _is(published, file)), None)
 
 
-def _is(checksum: Checksum, file: Path) -> bool:
-    return file.is_file() and checksum.matches(file)
+def _is(published: Published, file: Path) -> bool:
+    """Whether `file` has the published hash, if there is one."""
+    return file.is_file() and (published.checksum is None or published.checksum.matches(file))
 
 
 def _obtain(weights: Weights) -> Path:
@@ -173,6 +182,14 @@ def _obtain(weights: Weights) -> Path:
                 f"`{published.source}` and `prep weights convert {weights.name} {published.file}`"
             )
         file = fetch(published.url, folder / published.file, checksum=published.checksum)
-        path = adopt(weights, file)
+        if published.checksum:
+            path = adopt(weights, file)
+        else:
+            path = _published_conversion(weights, published)
+            convert(weights.name, file, path)
+            say(
+                f"{weights.name}: no hash of {file.name} is known that it could be compared "
+                f"with; fetched sha256 {source_sha256(file)}, recorded in {path}"
+            )
         file.unlink()
         return path

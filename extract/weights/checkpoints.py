@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import os
 import pickle
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,8 +27,11 @@ Array = npt.NDArray[Any]
 
 GZIP_MAGIC = b"\x1f\x8b"
 
+MOST_BYTES = 1 << 30
+"""Memory that the contents of a weight file may take where the caller names no other bound."""
 
-def read_keras(path: Path) -> list[tuple[str, list[Array]]]:
+
+def read_keras(path: Path, most_bytes: int = MOST_BYTES) -> list[tuple[str, list[Array]]]:
     """Layers of a Keras weight file (``.h5``, or the same in gzip), those without weights left out.
 
     Returns
@@ -39,23 +43,26 @@ def read_keras(path: Path) -> list[tuple[str, list[Array]]]:
     Raises
     ------
     FeatregError
-        If the file is not of this format, or is damaged.
+        If the file is not of this format, is damaged, or takes more than `most_bytes`.
     """
     import h5py
 
     with named_damage(path, "a Keras weight file (.h5 or .h5.gz)"):
-        content = path.read_bytes()
-        if content.startswith(GZIP_MAGIC):
-            content = gzip.decompress(content)
-        with h5py.File(io.BytesIO(content), "r") as file:
+        with path.open("rb") as packed:
+            zipped = packed.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        content: Any = path
+        if zipped:
+            with gzip.open(path) as unpacked:
+                content = io.BytesIO(unpacked.read(most_bytes + 1))
+            check_bytes(content.getbuffer().nbytes, most_bytes)
+        with h5py.File(content, "r") as file:
             layers = [
-                (
-                    layer,
-                    [np.asarray(file[layer][weight]) for weight in _names(file[layer], "weight")],
-                )
+                (layer, [file[layer][weight] for weight in _names(file[layer], "weight")])
                 for layer in _names(file, "layer")
             ]
-    return [(layer, arrays) for layer, arrays in layers if arrays]
+            # A file of a few bytes may declare arrays of any size.
+            check_bytes(sum(each.nbytes for _, sets in layers for each in sets), most_bytes)
+            return [(layer, [np.asarray(each) for each in sets]) for layer, sets in layers if sets]
 
 
 def _names(group: Any, kind: str) -> list[str]:
@@ -66,15 +73,17 @@ def _names(group: Any, kind: str) -> list[str]:
     ]
 
 
-def read_npz(path: Path) -> dict[str, Array]:
+def read_npz(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, Array]:
     """Arrays of a numpy archive, by name; pickled objects in it are refused.
 
     Raises
     ------
     FeatregError
-        If the file is not of this format, is damaged, or holds a pickle.
+        If the file is not of this format, is damaged, holds a pickle, or takes more than
+        `most_bytes`.
     """
     with named_damage(path, "a numpy archive of plain arrays (.npz)"):
+        check_bytes(_unpacked_bytes(path), most_bytes)
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it holds a single array")
@@ -82,14 +91,14 @@ def read_npz(path: Path) -> dict[str, Array]:
             return dict(archive)
 
 
-def read_torch(path: Path) -> dict[str, Array]:
+def read_torch(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, Array]:
     """Arrays of a torch state dict (``.pth``), by name, from tensors or numpy arrays.
 
     Raises
     ------
     FeatregError
-        If the file is not of this format, is damaged, or its pickle asks for anything
-        but tensors and arrays.
+        If the file is not of this format, is damaged, takes more than `most_bytes`, or its
+        pickle asks for anything but tensors and arrays.
     """
     import torch
     from numpy._core.multiarray import _reconstruct
@@ -108,16 +117,19 @@ def read_torch(path: Path) -> dict[str, Array]:
         named_damage(path, "a torch file of plain tensors (.pth)"),
         torch.serialization.safe_globals(arrays),
     ):
+        check_bytes(_unpacked_bytes(path), most_bytes)
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:  # its own text advises to load it all the same
             raise ValueError(
                 "its pickle is damaged, or asks for more than tensors and arrays, which is refused"
             ) from error
+        if not isinstance(content, Mapping):
+            raise ValueError(f"it holds a {type(content).__name__}, expected arrays by name")
         return {name: np.asarray(values) for name, values in content.items()}
 
 
-def read_tensorflow(prefix: str) -> dict[str, Array]:
+def read_tensorflow(prefix: str, most_bytes: int = MOST_BYTES) -> dict[str, Array]:
     """Variables of a TensorFlow checkpoint, by name.
 
     Parameters
@@ -129,7 +141,8 @@ def read_tensorflow(prefix: str) -> dict[str, Array]:
     Raises
     ------
     FeatregError
-        If TensorFlow is not installed, or the checkpoint is not one, or is damaged.
+        If TensorFlow is not installed, or the checkpoint is not one, is damaged, or takes
+        more than `most_bytes`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else a page of notes on devices
     try:
@@ -141,10 +154,12 @@ def read_tensorflow(prefix: str) -> dict[str, Array]:
         ) from error
     with named_damage(Path(prefix), "a TensorFlow checkpoint"):
         reader = tf.compat.v1.train.NewCheckpointReader(prefix)
-        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+        shapes = reader.get_variable_to_shape_map()
+        check_bytes(4 * sum(map(math.prod, shapes.values())), most_bytes)
+        return {name: reader.get_tensor(name) for name in shapes}
 
 
-def read_musicnn(path: Path, model: str) -> dict[str, Array]:
+def read_musicnn(path: Path, model: str, most_bytes: int = MOST_BYTES) -> dict[str, Array]:
     """Variables of a musicnn checkpoint, by name.
 
     Parameters
@@ -161,18 +176,47 @@ def read_musicnn(path: Path, model: str) -> dict[str, Array]:
         If the wheel has no such folder; otherwise as `read_tensorflow`.
     """
     if path.is_dir():
-        return read_tensorflow(f"{path}/")
+        return read_tensorflow(f"{path}/", most_bytes)
     with tempfile.TemporaryDirectory() as folder:
         with (
             named_damage(path, f"the musicnn wheel, or a folder {model}"),
             zipfile.ZipFile(path) as wheel,
         ):
-            for member in wheel.namelist():
-                if PurePosixPath(member).parent.name == model:
-                    (Path(folder) / PurePosixPath(member).name).write_bytes(wheel.read(member))
+            members = [
+                each
+                for each in wheel.infolist()
+                if PurePosixPath(each.filename).parent.name == model
+            ]
+            check_bytes(sum(each.file_size for each in members), most_bytes)
+            for each in members:
+                target = Path(folder) / PurePosixPath(each.filename).name
+                target.write_bytes(wheel.read(each))
         if not any(Path(folder).iterdir()):
             raise FeatregError(f"{path}: holds no folder {model}; expected the wheel of musicnn")
-        return read_tensorflow(f"{folder}/")
+        return read_tensorflow(f"{folder}/", most_bytes)
+
+
+def _unpacked_bytes(path: Path) -> int:
+    """Size of a file, or of everything in a zip archive once it is unpacked."""
+    if not zipfile.is_zipfile(path):
+        return path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        return sum(each.file_size for each in archive.infolist())
+
+
+def check_bytes(found: int, most: int) -> None:
+    """Refuse contents of more bytes than weights can have.
+
+    Raises
+    ------
+    ValueError
+        If they are more; `named_damage` adds the file.
+    """
+    if found > most:
+        raise ValueError(
+            f"its contents take {'more than ' if found == most + 1 else ''}{found / 1e6:,.0f} MB, "
+            f"expected at most {most / 1e6:,.0f} MB for these weights"
+        )
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from featreg.datasets.base import FeatregError
 
 from .checkpoints import (
     Array,
+    check_bytes,
     named_damage,
     read_keras,
     read_musicnn,
@@ -24,11 +26,17 @@ from .checkpoints import (
     read_tensorflow,
     read_torch,
 )
-from .layouts import layout
+from .layouts import Layout, layout
+from .load import check_file, check_finite
+from .registry import WEIGHTS
 
 # The one entry of ours in a header. One, because the library writes several in any order,
 # and the same source must give the same file, byte for byte: its hash is stored.
 METADATA_KEY = "featreg"
+
+# A published file may hold other arrays beside the network's, such as an optimizer's state of
+# twice its size, or float64; and a little of everything else.
+_TIMES, _BESIDES = 4, 1 << 24
 
 
 def convert(name: str, source: Path, target: Path) -> None:
@@ -49,13 +57,14 @@ def convert(name: str, source: Path, target: Path) -> None:
     Raises
     ------
     FeatregError
-        If `source` cannot be read, or holds something else than these weights.
+        If `source` cannot be read, takes more than four times the memory of these weights,
+        or holds anything but these weights in finite numbers.
     """
-    arrays = {
-        key: np.ascontiguousarray(values, dtype=np.float32)
-        for key, values in _read(name, source).items()
-    }
-    _check_shapes({key: values.shape for key, values in arrays.items()}, name, source)
+    expected = layout(name)
+    most_bytes = _TIMES * 4 * sum(map(math.prod, expected.values())) + _BESIDES
+    found = _read(name, source, most_bytes)
+    _check_shapes({key: values.shape for key, values in found.items()}, expected, name, source)
+    arrays = {key: _as_float32(values, f"{source}: {name}: {key}") for key, values in found.items()}
     facts = {
         "weights": name,
         "source_sha256": source_sha256(source),
@@ -74,18 +83,16 @@ def convert(name: str, source: Path, target: Path) -> None:
         raise FeatregError(f"cannot write {target}: {error}") from error
 
 
-def check_shapes(name: str, path: Path) -> None:
-    """Refuse a safetensors file that does not hold the weights `name`; only its header is read.
+def check_weights(name: str, path: Path) -> None:
+    """Refuse a safetensors file that does not hold the weights `name`.
 
     Raises
     ------
     FeatregError
-        If an array is missing, has another shape, or is not known to the network.
+        If an array is missing, has another shape or type, holds a value that is not finite,
+        or is not known to the network.
     """
-    with named_damage(path, "a safetensors file"), safe_open(path, "np") as file:
-        keys = file.keys()  # it is no mapping
-        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in keys}
-    _check_shapes(shapes, name, path)
+    _check_shapes(check_file(path), layout(name), name, path)
 
 
 def check_content(path: Path) -> str:
@@ -104,15 +111,16 @@ def check_content(path: Path) -> str:
     with named_damage(path, "a safetensors file"):
         with safe_open(path, "np") as file:
             facts = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-        found = _arrays_sha256(load_file(path))
-    if not facts:
-        return "records no hash"
-    if found != facts["arrays_sha256"]:
-        raise FeatregError(
-            f"{path}: expected arrays of sha256 {facts['arrays_sha256']}, found {found}; "
-            "delete the file to have it made again"
-        )
-    return f"intact, made from sha256 {facts['source_sha256']}"
+        check_file(path)
+        if not facts:
+            return "records no hash"
+        found, expected = _arrays_sha256(load_file(path)), facts["arrays_sha256"]
+        if found != expected:
+            raise FeatregError(
+                f"{path}: expected arrays of sha256 {expected}, found {found}; delete the file to "
+                "have it made again"
+            )
+        return f"intact, made from sha256 {facts['source_sha256']}"
 
 
 def source_sha256(source: Path) -> str:
@@ -132,36 +140,63 @@ def _arrays_sha256(arrays: Mapping[str, Array]) -> str:
     return digest.hexdigest()
 
 
-def _read(name: str, source: Path) -> dict[str, Array]:
+def _as_float32(values: Array, what: str) -> Array:
+    """An array as the network takes it; `what` names it in errors."""
+    if values.dtype.kind not in "fiu":
+        raise FeatregError(f"{what}: expected an array of numbers, found {values.dtype}")
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused
+        found = np.ascontiguousarray(values, dtype=np.float32)
+    check_finite(what, found, "use another file")
+    return found
+
+
+def _read(name: str, source: Path, most_bytes: int) -> dict[str, Array]:
     """The weights `name`, whatever the format of `source`, under the network's keys."""
     if source.suffix == ".safetensors":
         with named_damage(source, "a safetensors file"):
+            check_bytes(source.stat().st_size, most_bytes)
             return load_file(source)
     with named_damage(source, f"{name} weights"):
         if name == "vggish":
             if source.suffix in (".pth", ".pt"):
-                return read_torch(source)  # its keys became the network's
+                return read_torch(source, most_bytes)  # its keys became the network's
             from ..extractors.vggish import from_tensorflow
 
-            return from_tensorflow(read_tensorflow(str(source)))
+            return from_tensorflow(read_tensorflow(str(source), most_bytes))
         if name == "vggish_pca":
-            pca = read_torch(source) if source.suffix == ".pth" else read_npz(source)
+            read = read_torch if source.suffix == ".pth" else read_npz
+            pca = read(source, most_bytes)
             return {"eigen_vectors": pca["pca_eigen_vectors"], "means": pca["pca_means"].ravel()}
         if name.startswith("openl3-"):
             from ..extractors.openl3 import from_keras
 
-            return from_keras(read_keras(source))
+            return from_keras(read_keras(source, most_bytes))
+        if name.startswith("efficientat-"):
+            state = read_torch(source, most_bytes)
+            return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
         from ..extractors.musicnn_network import from_tensorflow
 
         model = name.removeprefix("musicnn-").upper()
-        return from_tensorflow(read_musicnn(source, f"{model}_musicnn"))
+        return from_tensorflow(read_musicnn(source, f"{model}_musicnn", most_bytes))
 
 
-def _check_shapes(found: Mapping[str, tuple[int, ...]], name: str, path: Path) -> None:
-    expected = layout(name)
+def _check_shapes(
+    found: Mapping[str, tuple[int, ...]], expected: Layout, name: str, path: Path
+) -> None:
     for key, shape in expected.items():
         if found.get(key) != shape:
             there = f"found shape {found[key]}" if key in found else "it is missing"
-            raise FeatregError(f"{path}: {name}: {key}: expected shape {shape}, {there}")
+            raise FeatregError(
+                f"{path}: {name}: {key}: expected shape {shape}, {there}{_sibling(found, name)}"
+            )
     if unknown := sorted(found.keys() - expected.keys()):
         raise FeatregError(f"{path}: {name}: no such array in the network: {', '.join(unknown)}")
+
+
+def _sibling(found: Mapping[str, tuple[int, ...]], name: str) -> str:
+    """A hint for a file that holds another model of the same family; empty if it does not."""
+    family = WEIGHTS[name].family
+    for other in (weights.name for weights in WEIGHTS.values() if weights.family == family):
+        if other != name and layout(other) == found:
+            return f"; the file has the shapes of {other}: choose that model with --set"
+    return ""

@@ -7,7 +7,12 @@ import importlib
 Layout = dict[str, tuple[int, ...]]
 
 # Where each family's network is.
-NETWORKS = {"vggish": "vggish", "openl3": "openl3", "musicnn": "musicnn_network"}
+NETWORKS = {
+    "vggish": "vggish",
+    "openl3": "openl3",
+    "musicnn": "musicnn_network",
+    "efficientat": "efficientat_network",
+}
 
 
 def layout(name: str) -> Layout:
@@ -19,9 +24,10 @@ def layout(name: str) -> Layout:
     module = importlib.import_module(
         f"..extractors.{NETWORKS[name.partition('-')[0]]}", __package__
     )
+    variant = [module.WIDTHS[name.partition("-")[2]]] if name.startswith("efficientat-") else []
     with torch.device("meta"):  # shapes alone, no memory
-        state = module.Network().state_dict()
-    # Batch norms count their batches; no published file does, and nothing uses it.
+        state = module.Network(*variant).state_dict()
+    # Batch norms count their batches, which nothing uses.
     return {
         key: tuple(values.shape)
         for key, values in state.items()

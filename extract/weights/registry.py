@@ -21,14 +21,15 @@ class Published:
     source
         Its address, or the command that brings it where there is no lasting address.
     checksum
-        Of the file.
+        Of the file; None where its authors publish none, and it is recorded at the first
+        fetch.
     megabytes
         About its size.
     """
 
     file: str
     source: str
-    checksum: Checksum
+    checksum: Checksum | None
     megabytes: float
 
     @property
@@ -82,6 +83,17 @@ _OPENL3_BLOBS = {
     "mel256-music": "15e483646fa3d4091a463f0affbb706e6bbbb098",
     "mel256-env": "34dbd7a91cdd2de6a3d6d036ac0a24d27d78e3cc",
 }
+_EFFICIENTAT = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1"
+# Mean average precision on AudioSet in thousandths, part of the file's name, and megabytes.
+_EFFICIENTAT_FILES = {
+    "mn04": (432, 4.1),
+    "mn05": (443, 5.8),
+    "mn10": (471, 20),
+    "mn20": (478, 72),
+    "mn30": (482, 157),
+    "mn40": (484, 274),
+}
+_EFFICIENTAT_SHA256 = {"mn04": "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c"}
 _MUSICNN_WHEEL = Published(
     "musicnn-0.1.0-py3-none-any.whl",
     "pip download --no-deps musicnn==0.1.0",
@@ -90,7 +102,7 @@ _MUSICNN_WHEEL = Published(
 )
 
 
-def _published(folder: str, file: str, checksum: Checksum, megabytes: float) -> Published:
+def _published(folder: str, file: str, checksum: Checksum | None, megabytes: float) -> Published:
     return Published(file, f"{folder}/{file}", checksum, megabytes)
 
 
@@ -98,6 +110,13 @@ def _openl3(variant: str, blob: str) -> Weights:
     file = f"openl3_audio_{variant.replace('-', '_')}-v0_4_0.h5"
     source = _published(_OPENL3, f"{file}.gz", Checksum("git-blob-sha1", blob), 17)
     return Weights(f"openl3-{variant}", "openl3", "CC BY 4.0", (source,), unpacked=file)
+
+
+def _efficientat(model: str, precision: int, megabytes: float) -> Weights:
+    known = _EFFICIENTAT_SHA256.get(model)
+    checksum = Checksum("sha256", known) if known else None
+    source = _published(_EFFICIENTAT, f"{model}_as_mAP_{precision}.pt", checksum, megabytes)
+    return Weights(f"efficientat-{model}", "efficientat", "MIT", (source,))
 
 
 _ALL = (
@@ -142,6 +161,7 @@ _ALL = (
         ),
     ),
     *(_openl3(variant, blob) for variant, blob in _OPENL3_BLOBS.items()),
+    *(_efficientat(model, *facts) for model, facts in _EFFICIENTAT_FILES.items()),
     Weights("musicnn-msd", "musicnn", "ISC", (_MUSICNN_WHEEL,), unpacked="MSD_musicnn"),
     Weights("musicnn-mtt", "musicnn", "ISC", (_MUSICNN_WHEEL,), unpacked="MTT_musicnn"),
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featreg.datasets.console import work_option
+from featreg.datasets.console import warn, work_option
 
 from ..config.options import alpha_option, config_options, shared_options, workers_option
 from ..models.registry import ENCODERS
@@ -37,7 +37,8 @@ _FRESH = click.option("--fresh", is_flag=True, help="Repeat the runs that are th
 
 def attach(group: click.Group) -> None:
     """Add these commands to a group."""
-    for command in (compare, table1_command, ablate_command, choose_alpha_command, params):
+    several = (compare, table1_command, ablate_command, choose_alpha_command, params)
+    for command in (*several, run_config):
         group.add_command(command)
 
 
@@ -54,22 +55,25 @@ def compare(runs: tuple[str, ...], dataset: str | None, report: Path | None, wor
     """Put finished RUNS side by side, in a table and an HTML report.
 
     Runs that differ in their seeds alone are one row: mean and spread. Without RUNS, the
-    report holds what `table1`, `ablate` and `params --save` made, too.
+    report holds what `table1`, `ablate` and `params --save` made, too. Runs with damaged
+    files are named and left out; the exit status is 1 then.
 
     \b
     Example:
         train compare demo-baseline-s0 demo-conreg-musicnn-a0.3-s0
     """
     from ..experiments.compare import alphas, differences, load, notes, table
+    from ..experiments.select_runs import refuse_damaged
     from ..report.html import write_report
 
-    groups = load(work, runs, dataset)
+    groups, damaged = load(work, runs, dataset)
     print_table(table(groups))
     for sentence in differences(groups) + alphas(groups) + notes(groups):
         click.echo(sentence)
     path = report or work / "reports" / f"{groups[0].config.dataset}.html"
     write_report(path, groups, None if runs else work / "reports")
     click.echo(f"report: {path}")
+    refuse_damaged(damaged)
 
 
 @click.command("table1")
@@ -107,7 +111,7 @@ def table1_command(
     """Train every method with every feature set on every dataset (Table I).
 
     Runs that are there are used; an interrupted table goes on. Written as CSV, Markdown
-    and HTML to WORK/reports, where the rows of other datasets stay.
+    and HTML to WORK/reports, with the rows of other datasets whose runs are there.
 
     \b
     Example:
@@ -116,33 +120,33 @@ def table1_command(
     from ..experiments import table1
     from ..experiments.choose_alpha import read_alphas
     from ..experiments.compare import notes
+    from ..experiments.paper_numbers import read_printed
+    from ..experiments.select_runs import refuse_damaged
     from ..experiments.sweep import Runner
     from ..report.html import write_table_one
     from ..training.build import resolve_device
 
     where = resolve_device(device)
-    weights, known = read_alphas(alphas), table1.read_printed(printed)
+    weights, known = read_alphas(alphas), read_printed(printed)
     names = _names(datasets) or table1.datasets_with_shards(work)
     cells = table1.plan(work, where, options, names, _names(features), seeds, weights)
     runner = Runner(work, where, jobs, workers, fresh)
     runner.run(config for cell in cells for seeded in cell.candidates for config in seeded)
     folder = work / "reports"
-    made = table1.rows(cells, runner, known)
-    with table1.held(folder):  # what another table adds meanwhile would be lost
-        rows = table1.merged(table1.read(folder), made)
-        groups = table1.groups_of(rows, work)
-        said = [
-            *table1.notes(rows),
-            *table1.removed_notes(rows, groups),
-            *table1.replaced_notes(rows, groups),
-            *notes(groups),
-        ]
-        table1.write(rows, said, folder)
-        write_table_one(folder / "table1.html", rows, groups)
+    table1.record(work, cells, known)
+    rows, groups, missing, damaged = table1.read(work)
+    for name in damaged.keys() - runner.damaged.keys():  # of other datasets
+        warn(f"{name} is left out: {damaged[name]}")
+    if not rows:
+        refuse_damaged(damaged)
+    said = [*table1.notes(rows, missing), *notes(groups)]
+    table1.write(rows, said, folder)
+    write_table_one(folder / "table1.html", rows, groups, said)
     print_table(table1.wide(rows))
     for note in said:
         click.echo(note)
     click.echo(f"table: {folder / 'table1.md'}, and .csv and .html beside it")
+    refuse_damaged(damaged)
 
 
 @click.command("ablate")
@@ -194,6 +198,7 @@ def ablate_command(
     from ..experiments import ablate
     from ..experiments.choose_alpha import read_alphas
     from ..experiments.compare import notes
+    from ..experiments.select_runs import refuse_damaged
     from ..experiments.sweep import Runner
     from ..training.build import resolve_device
 
@@ -212,13 +217,16 @@ def ablate_command(
         config, chosen = choice.chosen.config, choice.sentence()
     plans = [each for method in (baseline, config) for each in ablate.plan(method, shares, seeds)]
     runner.run(each for seeded in plans for each in seeded)
-    groups = [runner.group(seeded) for seeded in plans]
+    groups = runner.groups(plans)
+    if len({each.config.method for each in groups}) < 2:
+        refuse_damaged(runner.damaged)
     points = ablate.points(groups, chosen)
     path = ablate.write(points, work / "reports")
     print_table(ablate.in_words(points))
     for note in (ablate.caption(points), *notes(groups)):
         click.echo(note)
     click.echo(f"figure: {path.with_suffix('.png')}, and .svg and .csv beside it")
+    refuse_damaged(runner.damaged)
 
 
 @click.command("choose-alpha")
@@ -249,6 +257,7 @@ def choose_alpha_command(
 
     from ..config.options import configure
     from ..experiments.choose_alpha import read_alphas
+    from ..experiments.select_runs import refuse_damaged
     from ..experiments.sweep import Runner
     from ..training.build import resolve_device
 
@@ -256,8 +265,10 @@ def choose_alpha_command(
         raise UsageError("--reg none: no weight to choose; name a regularizer, --reg conreg")
     weights, where = read_alphas(alphas), resolve_device(device)
     config = configure(work, where, options)
-    choice = _choose(config, weights, seeds, Runner(work, where, jobs, workers, fresh))
+    runner = Runner(work, where, jobs, workers, fresh)
+    choice = _choose(config, weights, seeds, runner)
     print_table(choice.table())
+    refuse_damaged(runner.damaged)
 
 
 def _choose(config: Config, alphas: Sequence[float], seeds: int, runner: Runner) -> Choice:
@@ -268,6 +279,21 @@ def _choose(config: Config, alphas: Sequence[float], seeds: int, runner: Runner)
     click.echo(choice.sentence())
     click.echo(f"table: {choice.write(runner.work)}")
     return choice
+
+
+@click.command("run-config", hidden=True)
+@click.argument("asked")
+@work_option
+def run_config(asked: str, work: Path) -> None:
+    """Train one run of a sweep, described by ASKED in JSON; sweeps start it."""
+    import json
+
+    from ..config.presets import Config
+    from ..training.run import run
+
+    values = json.loads(asked)
+    config = Config.from_json(values.pop("config"))
+    run(config, work, **values)
 
 
 @click.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +47,8 @@ def attach(group: click.Group) -> None:
     "--format",
     type=click.Choice(["table", "csv", "json"]),
     default="table",
-    help="Output format: a table of the best classes, CSV with one column per class, or JSON.",
+    help="Output format: a table of the best classes, CSV with one column per class (class_file "
+    "for a class called file), or JSON.",
 )
 @click.option(
     "--hop",
@@ -73,7 +76,8 @@ def predict_command(
     """Classify audio FILES, or all audio files in folders, with a trained model.
 
     Files that cannot be processed are named, the remaining files are still processed, and the
-    exit status is 1.
+    exit status is 1. Silent files are named too. Output is in UTF-8; a byte of a file name that
+    is not UTF-8, such as FF, is written as \\udcff, which Python's os.fsencode converts back.
 
     \b
     Example:
@@ -82,7 +86,7 @@ def predict_command(
     """
     from featreg.datasets.base import FeatregError, UsageError
 
-    from ..deploy.classifier import load
+    from ..deploy.classifier import load_model
     from ..deploy.tag_files import Failed, csv_header, csv_row, find_audio, tag, to_json, to_table
     from ..report.print_table import print_table
 
@@ -91,12 +95,14 @@ def predict_command(
             f"--top {top} --format csv: CSV always contains all classes; omit --top, or use "
             "--format json"
         )
-    model: Classifier = load(_model_path(work, wanted), device)
+    model: Classifier = load_model(_model_path(work, wanted), device)
     if hop_s is not None:  # said once, not of every file
         model.check_hop(hop_s)
     say(f"{model.card.name}: {len(model.classes)} classes, chunks of {model.piece_s:g} s")
     for note in model.card.notes:
         say(note)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     if format == "csv":
         click.echo(csv_header(model.classes, hop_s is not None))
     found, failed, everything = [], 0, list(find_audio(files))

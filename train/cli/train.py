@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from featreg.datasets.completion import completion
+from featreg.datasets.allocator import keep_memory
 from featreg.datasets.console import Commands, Finite, group_options, say, work_option
 
 from ..config.options import alpha_option, config_options, workers_option
@@ -25,6 +25,7 @@ def train() -> None:
         train run --reg conreg
         train compare
     """
+    keep_memory()
 
 
 @train.command("run")
@@ -66,10 +67,11 @@ def run_command(
     from ..config.options import configure
     from ..training.build import resolve_device
     from ..training.run import run
+    from ..training.versions import typed
 
     where = resolve_device(device)
     config = configure(work, where, options)
-    folder = run(config, work, run_name, fresh, where, workers, save_every, tensorboard)
+    folder = run(config, work, run_name, fresh, where, workers, save_every, tensorboard, typed())
     test = folder.read_json("report.json")["test"]
     say("test: " + ", ".join(f"{name} {value:.3f}" for name, value in test.items()))
     for note in folder.read_json("config.json")["data"]["notes"]:
@@ -78,4 +80,3 @@ def run_command(
 
 attach(train)
 cli_models.attach(train)
-train.add_command(completion(train))

@@ -215,7 +215,7 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
     from featreg.datasets.collections.registry import metric
     from featreg.datasets.shards.workdir import choose, choose_dataset
 
-    from ..data.aligned_dataset import AlignedSet
+    from ..data.aligned_set import AlignedSet
     from ..evaluation.metrics import METRICS
     from ..training.build import resolve_precision
 

@@ -1,328 +1,195 @@
-"""What lies in a folder of aligned shards, and how a clip's audio and rows are read.
-
-The index of every shard (clip ids, labels, offsets) is kept in memory; audio and rows
-are read when they are asked for. `train/data/crops.py` cuts training crops and evaluation
-chunks out of them.
-"""
+"""Aligned shards as a torch dataset for anyone's training loop."""
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+import math
+import operator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
-from featreg.datasets.base import FeatregError, Task, UsageError
-from featreg.datasets.shards.aligned import AlignedHeader, AlignedIndex, read_index
-from featreg.datasets.shards.reader import ShardRows
+from featreg.datasets.base import SPLITS, FeatregError, Task, UsageError
 
-IN_MEMORY_BYTES = 256 << 20
-"""A split that takes no more is kept in memory, decompressed, from its first reading on."""
-
-OPEN_SHARDS = 256
-"""Shards that a reader keeps open: reopening costs more than reading a crop.
-
-Each is an open file, and training and validation each have a reader: two at a time stay
-below the 1,024 files that a process may usually open.
-"""
-
-Array = npt.NDArray[Any]
+from .aligned_set import AlignedSet, Clips
+from .clip_reader import ClipReader
+from .crops import Cutter, crop_start
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Clips:
-    """Clips of one split, and where their audio and rows lie.
+class AlignedDataset(Dataset[dict[str, Any]]):
+    """The clips of a folder of aligned shards, as a map-style torch dataset.
 
-    Attributes
-    ----------
-    paths
-        The shards.
-    clip_id
-        n names.
-    label, label_mask
-        Shape (n, classes), uint8.
-    shard
-        Shape (n,): index into `paths`.
-    rows, audio
-        Shape (n, 2), int64: first and last + 1 of the clip's rows, and of its samples.
-    """
+    ``dataset[i]`` is a dict of one clip or crop:
 
-    paths: tuple[Path, ...]
-    clip_id: npt.NDArray[np.str_]
-    label: npt.NDArray[np.uint8]
-    label_mask: npt.NDArray[np.uint8]
-    shard: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.int64]
-    audio: npt.NDArray[np.int64]
+    - ``audio``: shape (samples,), float32 in [-1, 1]
+    - ``features``: shape (frames, B_F), float32; all features side by side, over the same time
+    - ``label``: shape (classes,), float32; 1 where the class is present, else 0
+    - ``label_mask``: shape (classes,), float32; 0 where nobody annotated the class
+    - ``clip_id``: str
 
-    def __len__(self) -> int:
-        return len(self.clip_id)
+    It works in a ``DataLoader`` with any number of workers, started by fork or spawn. With
+    `crop_s` all crops have equal lengths, so that the default collate function applies; a
+    clip shorter than the crop is repeated from its start. Without it, items are whole clips.
 
-    def take(self, chosen: Array) -> Clips:
-        """The clips at the indices `chosen`, or where a mask is True."""
-        kept = {item.name: getattr(self, item.name)[chosen] for item in fields(self)[1:]}
-        return replace(self, **kept)
-
-    def fraction(self, p: float, seed: int) -> Clips:
-        """A random share of the clips, in their order.
-
-        Of one seed, a smaller share lies inside every larger one.
-
-        Parameters
-        ----------
-        p
-            In (0, 1]; at least one clip is kept.
-        seed
-            Decides which clips come first.
-
-        Raises
-        ------
-        UsageError
-            If `p` is not in (0, 1].
-        """
-        if not 0 < p <= 1:
-            raise UsageError(f"--fraction {p:g}: expected a share above 0 and up to 1 (0.1: 10 %)")
-        order = np.random.default_rng((seed, 0)).permutation(len(self))
-        return self.take(np.sort(order[: max(1, round(p * len(self)))]))
-
-
-class AlignedSet:
-    """The aligned shards of one folder, which must belong together.
+    Clips of the split ``train`` give random crops: the n-th access to clip i since
+    ``set_epoch(n0)`` reads the crop that is determined by (seed, n0 + n, i), whichever worker
+    reads it. Clips of other splits give the crop from their middle. All crops begin at the
+    border of a frame.
 
     Parameters
     ----------
     folder
-        Holds ``*.h5``.
-
-    Raises
-    ------
-    FeatregError
-        If there is no shard, or the shards differ in anything but their clips.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        paths = sorted(folder.glob("*.h5"))
-        if not paths:
-            raise FeatregError(f"{folder}: no aligned shards; run `prep align` first")
-        self._shards = [read_index(path) for path in paths]
-        self.header: AlignedHeader = self._shards[0].header
-        for shard in self._shards[1:]:
-            _check_same(self._shards[0], shard)
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the contents of all shards, in the order of their names."""
-        parts = [f"{shard.path.name} {shard.content_sha256}\n" for shard in self._shards]
-        return hashlib.sha256("".join(parts).encode()).hexdigest()
-
-    def features(self, wanted: Sequence[str] = ()) -> tuple[str, ...]:
-        """The features called `wanted`; all of them if none is named.
-
-        Raises
-        ------
-        UsageError
-            If a name is not in the shards.
-        """
-        there = tuple(self.header.features)
-        if len(set(wanted)) < len(wanted):
-            raise UsageError(f"--features {'+'.join(wanted)}: name each feature once")
-        for name in wanted:
-            if name not in there:
-                raise UsageError(
-                    f"--features: {self.folder} holds no {name!r}; it holds {', '.join(there)} "
-                    f"(add one with `prep extract --features {name}` and `prep align`)"
-                )
-        return tuple(wanted) or there
-
-    def dims(self, names: Sequence[str]) -> dict[str, int]:
-        """Values per row of each of the features `names`, in their order."""
-        return {name: int(self.header.features[name]["dim"]) for name in names}
-
-    def dim(self, names: Sequence[str]) -> int:
-        """B_F of the features `names` side by side."""
-        return sum(self.dims(names).values())
-
-    @property
-    def task(self) -> Task:
-        """``multi-label`` or ``single-label``."""
-        return cast(Task, self.header.task)
-
-    @property
-    def frame_samples(self) -> int:
-        """Samples of audio that one row covers.
-
-        Raises
-        ------
-        FeatregError
-            If that is no whole number.
-        """
-        exact = self.header.resolution_s * self.header.audio_rate
-        if abs(exact - round(exact)) > 1e-6 * exact:
-            raise FeatregError(
-                f"{self.folder}: a row of {self.header.resolution_s:g} s is {exact:g} samples at "
-                f"{self.header.audio_rate} Hz, no whole number, so crops of audio and rows cannot "
-                "cover the same time; align with another --resolution, 0.1 for example"
-            )
-        return round(exact)
-
-    def split(self, name: str) -> Clips:
-        """All clips of the split `name`, in the order of the shards.
-
-        Raises
-        ------
-        FeatregError
-            If it has none, or an annotated clip of a single-label task has not exactly
-            one class.
-        """
-        shards = self._shards
-        everything = Clips(
-            paths=tuple(shard.path for shard in shards),
-            clip_id=np.concatenate([np.array(shard.clip_id, dtype=np.str_) for shard in shards]),
-            label=np.concatenate([shard.label for shard in shards]),
-            label_mask=np.concatenate([shard.label_mask for shard in shards]),
-            shard=np.repeat(np.arange(len(shards)), [len(shard.clip_id) for shard in shards]),
-            rows=np.concatenate([_ranges(shard.offset) for shard in shards]),
-            audio=np.concatenate([_ranges(shard.audio_offset) for shard in shards]),
-        )
-        splits = np.concatenate([np.array(shard.split, dtype=np.str_) for shard in shards])
-        clips = everything.take(splits == name)
-        if not len(clips):
-            raise FeatregError(
-                f"{self.folder}: no clip of the split {name!r}, only of "
-                f"{', '.join(np.unique(splits))}; training needs train, valid and test"
-            )
-        wrong = clips.label_mask.any(axis=1) & (clips.label.sum(axis=1) != 1)
-        if self.task == "single-label" and wrong.any():
-            first = clips.clip_id[wrong][0]
-            raise FeatregError(
-                f"{self.folder}: clip {first} should have exactly one class in a single-label task"
-            )
-        return clips
-
-
-def _ranges(offset: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    return np.stack([offset[:-1], offset[1:]], axis=1)
-
-
-def _check_same(first: AlignedIndex, other: AlignedIndex) -> None:
-    for item in fields(AlignedHeader):
-        expected, found = (getattr(shard.header, item.name) for shard in (first, other))
-        if expected != found:
-            raise FeatregError(
-                f"{other.path}: {item.name} is {_short(found)}, but {_short(expected)} in "
-                f"{first.path.name}; keep one kind of shard in a folder (`prep align` again)"
-            )
-
-
-def _short(value: object, limit: int = 80) -> str:
-    text = str(value)
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
-
-
-class ClipReader:
-    """Reads audio and rows of clips, in any thread and any process.
-
-    Files are opened where they are read, and do not travel with a pickle.
-
-    Parameters
-    ----------
-    clips
-        What there is to read.
-    dims
-        Features and their values per row, side by side in this order; may be empty.
+        A folder of aligned shards, as `prep align` writes it, or a folder above it that
+        contains one aligned set only (a dataset's folder, or the working folder).
+    split
+        ``train``, ``valid`` or ``test``; None for all clips.
+    crop_s
+        Length of a crop in seconds, a whole number of frames; None for whole clips.
+    fold
+        A fold, or several, whose clips to keep; None for all.
+    seed
+        Determines the random crops.
+    features
+        Names of the features to read, in the order in which they lie side by side; None
+        for all features, () for audio only.
+    random_crop
+        Whether crops are random (True) or from the middle (False), whatever the split.
 
     Attributes
     ----------
-    frame_dim
-        Values per row of all features together.
-    in_memory
-        Whether shards are kept in memory, whole, from their first reading on.
+    classes : tuple of str
+        Names, in the order of the labels.
+    task : str
+        ``multi-label`` or ``single-label``.
+    resolution_s : float
+        Seconds per frame.
+    sample_rate : int
+        Samples of audio per second.
+    features : dict of str to int
+        Names and dimensions in their order. To take them apart again:
+        ``item["features"].split(list(dataset.features.values()), dim=-1)``.
+
+    Raises
+    ------
+    UsageError
+        If an argument does not fit the shards, or several aligned sets are in `folder`.
+    FeatregError
+        If there are no shards or no clips; on access, if a shard is damaged.
+
+    Examples
+    --------
+    >>> data = AlignedDataset("featreg-work/mtat", split="train", crop_s=5.0)
+    >>> for batch in DataLoader(data, batch_size=16, shuffle=True, num_workers=2):
+    ...     batch["audio"].shape, batch["features"].shape
+    (torch.Size([16, 80000]), torch.Size([16, 50, 640]))
     """
 
-    def __init__(self, clips: Clips, dims: Mapping[str, int]) -> None:
-        self.clips, self.frame_dim = clips, sum(dims.values())
-        self._dims = {f"features/{name}": dim for name, dim in dims.items()}
-        self.in_memory = self._bytes() <= IN_MEMORY_BYTES
-        self._forget()
+    def __init__(
+        self,
+        folder: str | Path,
+        split: str | None = None,
+        crop_s: float | None = None,
+        fold: int | Sequence[int] | None = None,
+        seed: int = 0,
+        *,
+        features: Sequence[str] | None = None,
+        random_crop: bool | None = None,
+    ) -> None:
+        aligned = AlignedSet(_aligned_folder(Path(folder)))
+        names = tuple(aligned.header.features) if features is None else tuple(features)
+        self.features = aligned.dims(aligned.features(names) if names else ())
+        self.classes = aligned.header.classes
+        self.task: Task = aligned.task
+        self.resolution_s, self.sample_rate = aligned.header.resolution_s, aligned.header.audio_rate
+        self._clips = clips = _choose_clips(aligned, split, fold)
+        self._reader = ClipReader(clips, self.features)
+        self._cutter: Cutter | None = None
+        if crop_s is not None:
+            if not (math.isfinite(crop_s) and crop_s > 0):
+                raise UsageError(f"crop_s={crop_s}: expected seconds above 0, or None")
+            samples = round(crop_s * self.sample_rate)
+            self._cutter = Cutter(aligned, clips, tuple(self.features), samples)
+            self._reader = self._cutter.reader
+        train = clips.split == "train"
+        self._random = train if random_crop is None else np.full(len(clips), random_crop)
+        self._seed = seed
+        # In shared memory: each worker process counts its accesses here.
+        self._accesses = torch.zeros(len(clips), dtype=torch.int64)
+        self._accesses.share_memory_()  # type: ignore[no-untyped-call]
 
-    def _bytes(self) -> int:
-        """What the shards take in memory, as far as their last chosen clips."""
-        clips, shards = self.clips, len(self.clips.paths)
-        ends = np.zeros((2, shards), np.int64)
-        np.maximum.at(ends[0], clips.shard, clips.rows[:, 1])
-        np.maximum.at(ends[1], clips.shard, clips.audio[:, 1])
-        rows, samples = ends.sum(axis=1).tolist()
-        return int(rows * self.frame_dim * 4 + samples * 2)
+    def __len__(self) -> int:
+        return len(self._clips)
 
-    def _forget(self) -> None:
-        self._shards: OrderedDict[int, ShardRows] = OrderedDict()
-        self._kept: dict[tuple[int, str], Array] = {}
-        self._lock = threading.Lock()  # of `_shards`
-        self._loading = threading.Lock()  # of `_kept`; who holds it may take the other
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        clip = range(len(self))[operator.index(index)]  # raises IndexError beyond the end
+        if self._cutter is None:
+            audio, features = self._whole(clip)
+        else:
+            audio, features = self._crop(self._cutter, clip)
+        return {
+            "audio": audio,
+            "features": features,
+            "label": torch.from_numpy(self._clips.label[clip].astype(np.float32)),
+            "label_mask": torch.from_numpy(self._clips.label_mask[clip].astype(np.float32)),
+            "clip_id": str(self._clips.clip_id[clip]),
+        }
 
-    def __getstate__(self) -> dict[str, Any]:
-        names = ("clips", "frame_dim", "_dims", "in_memory")
-        return {name: self.__dict__[name] for name in names}
+    def set_epoch(self, epoch: int) -> None:
+        """Go on as if every clip had been accessed `epoch` times: to resume, or in DDP."""
+        self._accesses.fill_(epoch)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._forget()
+    def _whole(self, clip: int) -> tuple[Tensor, Tensor]:
+        clips = self._clips
+        samples, frames = (int(np.diff(ends[clip])[0]) for ends in (clips.audio, clips.frames))
+        audio = self._reader.audio(clip, 0, samples)
+        return torch.from_numpy(audio), torch.from_numpy(self._reader.frames(clip, 0, frames))
 
-    def audio(self, clip: int, start: int, stop: int) -> npt.NDArray[np.float32]:
-        """Samples from `start` to `stop` of a clip; fewer where it ends before. In [-1, 1]."""
-        first, last = self.clips.audio[clip]
-        samples = np.empty(max(0, min(stop, int(last - first)) - start), np.float32)
-        self.audio_into(clip, start, samples)
-        return samples
+    def _crop(self, cutter: Cutter, clip: int) -> tuple[Tensor, Tensor]:
+        if self._random[clip]:
+            start = crop_start(cutter, self._seed, int(self._accesses[clip]), clip)
+            self._accesses[clip] += 1
+        else:
+            borders = cutter.spare(clip) // cutter.frame_samples
+            start = borders // 2 * cutter.frame_samples
+        audio = torch.empty(cutter.samples)
+        features = torch.empty(cutter.frames, cutter.reader.dim)
+        cutter.cut(clip, start, audio.numpy(), features.numpy())
+        return audio, features
 
-    def frames(self, clip: int, start: int, stop: int) -> npt.NDArray[np.float32]:
-        """Rows from `start` to `stop` of a clip; shape (stop - start, frame_dim)."""
-        rows = np.empty((stop - start, self.frame_dim), np.float32)
-        self.rows_into(clip, start, rows)
-        return rows
 
-    def audio_into(self, clip: int, start: int, out: npt.NDArray[np.float32]) -> None:
-        """Samples of a clip from `start` on, as many as `out` has room for. In [-1, 1]."""
-        self._read(clip, "audio", int(self.clips.audio[clip, 0]) + start, out)
-        out /= np.float32(32767)
+def _aligned_folder(folder: Path) -> Path:
+    """The only folder of aligned shards at `folder` or below it."""
+    if any(folder.glob("*.h5")):
+        return folder
+    shards = [path for pattern in ("", "*/") for path in folder.glob(f"{pattern}aligned/*/*.h5")]
+    found = sorted({path.parent for path in shards})
+    if len(found) > 1:
+        names = ", ".join(str(path.relative_to(folder)) for path in found)
+        raise UsageError(f"{folder}: holds several aligned sets ({names}); give the folder of one")
+    return found[0] if found else folder
 
-    def rows_into(self, clip: int, start: int, out: npt.NDArray[np.float32]) -> None:
-        """Rows of a clip from `start` on, as many as `out`, (rows, frame_dim), has room for."""
-        column = 0
-        for name, dim in self._dims.items():
-            columns = out[:, column : column + dim]
-            self._read(clip, name, int(self.clips.rows[clip, 0]) + start, columns)
-            column += dim
 
-    def _read(self, clip: int, name: str, start: int, out: Array) -> None:
-        shard = int(self.clips.shard[clip])
-        if not self.in_memory:
-            self._open(shard).read(name, start, start + len(out), out)
-            return
-        with self._loading:  # others that want the same wait, and do not load it again
-            if (shard, name) not in self._kept:
-                self._kept[shard, name] = self._open(shard).whole(name)
-            kept = self._kept[shard, name]
-        out[:] = kept[start : start + len(out)]
-
-    def _open(self, shard: int) -> ShardRows:
-        with self._lock:
-            if shard not in self._shards:
-                if len(self._shards) >= OPEN_SHARDS:
-                    self._shards.popitem(last=False)
-                path = self.clips.paths[shard]
-                self._shards[shard] = ShardRows(path, ("audio", *self._dims))
-            self._shards.move_to_end(shard)
-            return self._shards[shard]
-
-    def __iter__(self) -> Iterator[npt.NDArray[np.float32]]:
-        """All rows, clip after clip."""
-        for clip, (first, last) in enumerate(self.clips.rows):
-            yield self.frames(clip, 0, int(last - first))
+def _choose_clips(
+    aligned: AlignedSet, split: str | None, fold: int | Sequence[int] | None
+) -> Clips:
+    if split is not None and split not in SPLITS:
+        raise UsageError(f"split={split!r}: expected one of {', '.join(SPLITS)}, or None")
+    clips = aligned.clips if split is None else aligned.split(split)
+    if fold is not None:
+        wanted = np.atleast_1d(fold).tolist()
+        there = sorted(set(clips.fold.tolist()) - {-1})
+        clips = clips.take(np.isin(clips.fold, wanted))
+        if not len(clips):
+            raise FeatregError(
+                f"{aligned.folder}: no clip of fold {', '.join(map(str, wanted))}; "
+                + (
+                    f"folds are {', '.join(map(str, there))}"
+                    if there
+                    else "its clips have no folds"
+                )
+            )
+    return clips

@@ -1,7 +1,7 @@
-"""Training crops and evaluation chunks: audio and feature rows over the same time.
+"""Training crops and evaluation chunks: audio and feature frames over the same time.
 
-Every crop is a function of (seed, epoch, clip) alone, so that it does not matter which
-thread or process cuts it, or whether the run was resumed.
+Every crop is a function of (seed, epoch, clip) alone: it does not depend on the thread or
+process that reads it, or on whether the run was resumed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from featreg.datasets.base import UsageError
 
-from .aligned_dataset import AlignedSet, ClipReader, Clips
-from .prefetch import ReadAhead
+from .aligned_set import AlignedSet, Clips
+from .clip_reader import ClipReader
+from .prefetch import Prefetcher
 
 Array = npt.NDArray[np.float32]
 
@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     audio
         Shape (batch, samples), in [-1, 1].
     features
-        Shape (batch, rows, B_F) over the same time; B_F is 0 where none are read.
+        Shape (batch, frames, B_F) over the same time; B_F is 0 where none are read.
     label, label_mask
         Shape (batch, classes), float32, 0 or 1.
     clip
@@ -55,12 +55,12 @@ class Scaling:
 
     @classmethod
     def of(cls, reader: ClipReader) -> Scaling:
-        """Statistics of all rows that `reader` reads; a constant column keeps its scale."""
+        """Statistics of all frames that `reader` reads; a constant column keeps its scale."""
         count, total, squares = 0, np.float64(0), np.float64(0)
         shift = reader.frames(0, 0, 1)[0].astype(np.float64)  # keeps the squares small
-        for rows in reader:
-            centred = rows.astype(np.float64) - shift
-            count += len(rows)
+        for frames in reader:
+            centred = frames.astype(np.float64) - shift
+            count += len(frames)
             total = total + centred.sum(axis=0)
             squares = squares + (centred**2).sum(axis=0)
         mean = np.asarray(total) / count
@@ -70,10 +70,10 @@ class Scaling:
 
 
 class Cutter:
-    """Cuts pieces of one length out of clips, audio and rows over the same time.
+    """Reads excerpts of one length from clips, audio and frames over the same time.
 
-    A clip shorter than the piece is repeated from its start, audio and rows alike, so
-    that no row stands for silence that was not there. (The published evaluations have
+    A clip shorter than the excerpt is repeated from its start, audio and frames alike, so
+    that no frame stands for silence that was not there. (The published evaluations have
     clips of 29 s, and of 10 s of which one in five is shorter.)
 
     Parameters
@@ -81,18 +81,18 @@ class Cutter:
     aligned
         Where the clips come from.
     clips
-        Which of them.
+        The clips.
     features
         Names of the features to read; may be empty.
     samples
-        Length of a piece; a whole number of rows.
+        Length of an excerpt; a whole number of frames.
     scaling
-        Applied to the rows where it is given.
+        Applied to the frames where it is given.
 
     Raises
     ------
     UsageError
-        If `samples` is not a whole number of rows.
+        If `samples` is not a whole number of frames, 1 or more.
     """
 
     def __init__(
@@ -106,30 +106,30 @@ class Cutter:
         self.reader = ClipReader(clips, aligned.dims(features))
         self.samples = samples
         self.frame_samples = aligned.frame_samples
-        if samples % self.frame_samples:
+        self.frames = samples // self.frame_samples
+        if samples <= 0 or samples % self.frame_samples:
             rate = aligned.header.audio_rate
+            whole = max(1, self.frames) * self.frame_samples / rate
             raise UsageError(
-                f"--crop {samples / rate:g}: no whole number of the rows of "
-                f"{aligned.header.resolution_s:g} s in {aligned.folder}; "
-                f"{samples // self.frame_samples * self.frame_samples / rate:g} is one"
+                f"crop of {samples / rate:g} s (--crop): expected a whole number of the frames of "
+                f"{aligned.header.resolution_s:g} s in {aligned.folder}, such as {whole:g} s"
             )
-        self.rows = samples // self.frame_samples
         self._scaling = scaling
 
     def spare(self, clip: int) -> int:
-        """The last sample at which a piece can start without reaching beyond the clip."""
+        """The last sample at which an excerpt can start without reaching beyond the clip."""
         first, last = self.reader.clips.audio[clip]
         return max(0, int(last - first) - self.samples)
 
     def cut(self, clip: int, start: int, audio: Array, values: Array) -> None:
-        """Write a piece into `audio`, (samples,), and `values`, (rows, B_F).
+        """Write an excerpt into `audio`, (samples,), and `values`, (frames, B_F).
 
         Parameters
         ----------
         clip
             Index of the clip.
         start
-            First sample, 0 to ``spare(clip)``. The rows start at the row border nearest
+            First sample, 0 to ``spare(clip)``. The frames start at the frame border nearest
             to it: at `start` itself, if that is a border.
         audio, values
             Written.
@@ -138,34 +138,34 @@ class Cutter:
         first, last = reader.clips.audio[clip]
         if last - first >= self.samples:
             reader.audio_into(clip, start, audio)
-            reader.rows_into(clip, round(start / self.frame_samples), values)
+            reader.frames_into(clip, round(start / self.frame_samples), values)
         else:
-            first, last = reader.clips.rows[clip]
+            first, last = reader.clips.frames[clip]
             total = int(last - first)
-            heard = reader.audio(clip, 0, total * self.frame_samples)
-            audio[:] = repeated(heard, self.samples, total * self.frame_samples)
-            values[:] = reader.frames(clip, 0, total)[np.arange(self.rows) % total]
-        if self._scaling is not None and self.reader.frame_dim:
+            whole = reader.audio(clip, 0, total * self.frame_samples)
+            audio[:] = repeated(whole, self.samples, total * self.frame_samples)
+            values[:] = reader.frames(clip, 0, total)[np.arange(self.frames) % total]
+        if self._scaling is not None and reader.dim:
             values -= self._scaling.mean
             values /= self._scaling.std
 
-    def batch(self, pieces: Sequence[tuple[int, Sequence[int]]], pin: bool) -> Batch:
-        """Pieces of some clips; audio has shape (clips, pieces of each, samples).
+    def batch(self, excerpts: Sequence[tuple[int, Sequence[int]]], pin: bool) -> Batch:
+        """Excerpts of some clips; audio has shape (clips, excerpts of each, samples).
 
         Parameters
         ----------
-        pieces
-            Clips, and first samples of each one's pieces, equally many.
+        excerpts
+            Clips, and the first samples of each clip's excerpts, equally many for all.
         pin
-            Whether it goes to a GPU from here.
+            Whether to use pinned memory, from which a GPU copies.
         """
-        shape = len(pieces), len(pieces[0][1])
+        shape = len(excerpts), len(excerpts[0][1])
         audio = torch.empty(*shape, self.samples, pin_memory=pin)
-        values = torch.empty(*shape, self.rows, self.reader.frame_dim, pin_memory=pin)
-        for (clip, starts), *room in zip(pieces, audio.numpy(), values.numpy(), strict=True):
+        values = torch.empty(*shape, self.frames, self.reader.dim, pin_memory=pin)
+        for (clip, starts), *room in zip(excerpts, audio.numpy(), values.numpy(), strict=True):
             for start, *where in zip(starts, *room, strict=True):
                 self.cut(clip, start, *where)
-        clips, chosen = self.reader.clips, [clip for clip, _ in pieces]
+        clips, chosen = self.reader.clips, [clip for clip, _ in excerpts]
         return Batch(
             audio,
             values,
@@ -176,83 +176,75 @@ class Cutter:
 
 
 def repeated(audio: Array, samples: int, period: int) -> Array:
-    """A short clip as a piece: zeros up to `period`, and from its start again."""
+    """A short clip repeated to `samples`, with a period of `period`: zeros fill it up."""
     return np.resize(np.pad(audio, (0, period - len(audio))), samples)
 
 
 def chunk_starts(spare: int, frame_samples: int, chunks: int) -> list[int]:
-    """First samples of evenly spaced pieces.
+    """First samples of evenly spaced chunks.
 
     Parameters
     ----------
     spare
-        The last sample at which a piece can start: there the last one does.
+        The last sample at which a chunk can start; the last chunk starts there.
     frame_samples
         All others start at multiples of it.
     chunks
-        Number of pieces.
+        Number of chunks.
     """
-    rows = np.linspace(0, spare / frame_samples, chunks)[:-1]
-    return [*(int(row) * frame_samples for row in rows), spare]
+    frames = np.linspace(0, spare / frame_samples, chunks)[:-1]
+    return [*(int(frame) * frame_samples for frame in frames), spare]
 
 
-class Crops(Dataset[Batch]):
-    """One random crop per clip and epoch, from a row border; its key is (epoch, clip).
-
-    `crop_loader` reads whole batches; a `DataLoader` of torch can read it crop by crop.
-    """
+class Crops:
+    """One random crop per clip and epoch, from a frame border; its key is (epoch, clip)."""
 
     def __init__(self, cutter: Cutter, seed: int) -> None:
         self._cutter, self._seed = cutter, seed
 
     def batch(self, keys: Sequence[tuple[int, int]], pin: bool = False) -> Batch:
         """The crops with these keys; see `Cutter.batch`."""
-        batch = self._cutter.batch(
-            [(clip, [self._start(epoch, clip)]) for epoch, clip in keys], pin
+        cutter = self._cutter
+        batch = cutter.batch(
+            [(clip, [crop_start(cutter, self._seed, epoch, clip)]) for epoch, clip in keys], pin
         )
         return batch._replace(audio=batch.audio[:, 0], features=batch.features[:, 0])
 
-    def _start(self, epoch: int, clip: int) -> int:
-        cutter = self._cutter
-        borders = cutter.spare(clip) // cutter.frame_samples + 1
-        row = int(np.random.default_rng((self._seed, 1, epoch, clip)).integers(borders))
-        return row * cutter.frame_samples
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
-        return Batch(*(part[0] for part in self.batch([key])))
+def crop_start(cutter: Cutter, seed: int, epoch: int, clip: int) -> int:
+    """First sample of the random crop of a clip in an epoch; a frame border."""
+    borders = cutter.spare(clip) // cutter.frame_samples + 1
+    rng = np.random.default_rng((seed, 1, epoch, clip))
+    return int(rng.integers(borders)) * cutter.frame_samples
 
 
-class Chunks(Dataset[Batch]):
-    """Evenly spaced pieces of each clip; the last one ends where the clip ends.
+class Chunks:
+    """Evenly spaced chunks of each clip; the last one ends where the clip ends.
 
-    All but the last start at row borders. Audio has shape (chunks, samples), features
-    (chunks, rows, B_F). `chunk_loader` reads whole batches; a `DataLoader` of torch can
-    read it clip by clip.
+    All but the last start at frame borders. Audio has shape (clips, chunks, samples),
+    features (clips, chunks, frames, B_F).
     """
 
     def __init__(self, cutter: Cutter, chunks: int) -> None:
         self._cutter, self._chunks = cutter, chunks
 
     def starts(self, clip: int) -> list[int]:
-        """First samples of a clip's pieces."""
+        """First samples of a clip's chunks."""
         return chunk_starts(self._cutter.spare(clip), self._cutter.frame_samples, self._chunks)
 
     def batch(self, clips: Sequence[int], pin: bool = False) -> Batch:
-        """The pieces of these clips; see `Cutter.batch`."""
+        """The chunks of these clips; see `Cutter.batch`."""
         return self._cutter.batch([(clip, self.starts(clip)) for clip in clips], pin)
-
-    def __getitem__(self, clip: int) -> Batch:
-        return Batch(*(part[0] for part in self.batch([clip])))
 
     def __len__(self) -> int:
         return len(self._cutter.reader.clips)
 
 
 class EpochOrder:
-    """Every clip once an epoch, in batches of equal size (give or take one clip).
+    """Every clip once per epoch, in batches of equal size (give or take one clip).
 
-    A short last batch would weigh its clips more and, of one clip, break batch norm;
-    spreading the remainder avoids both.
+    A short last batch would give its clips more weight, and batch normalisation fails on a
+    single clip; spreading the remainder avoids both.
 
     Parameters
     ----------
@@ -268,7 +260,7 @@ class EpochOrder:
     Attributes
     ----------
     epoch
-        Whose order it is.
+        The epoch whose order it is.
     done
         Batches to leave out at the beginning: an interrupted epoch goes on after them.
 
@@ -298,14 +290,14 @@ class EpochOrder:
         return self._batches
 
 
-def crop_loader(crops: Crops, order: EpochOrder, threads: int) -> ReadAhead:
+def crop_loader(crops: Crops, order: EpochOrder, threads: int) -> Prefetcher:
     """Batches of crops in the order of `order`."""
-    return ReadAhead(crops.batch, order, threads)
+    return Prefetcher(crops.batch, order, threads)
 
 
 def chunk_loader(
     chunks: Chunks, clips: Sequence[int], clips_a_batch: int, threads: int
-) -> ReadAhead:
+) -> Prefetcher:
     """Batches of the chunks of the clips `clips`, in order."""
     starts = range(0, len(clips), clips_a_batch)
-    return ReadAhead(chunks.batch, [clips[k : k + clips_a_batch] for k in starts], threads)
+    return Prefetcher(chunks.batch, [clips[k : k + clips_a_batch] for k in starts], threads)

@@ -1,4 +1,4 @@
-"""Batches that are read while earlier ones are used."""
+"""Reading of batches in threads, while earlier batches are in use."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 import torch
 
 AHEAD = 2
-"""Batches for each thread that wait to be used."""
+"""Batches that each thread reads in advance."""
 
 
-class ReadAhead:
-    """Iterates over what `read` gives for each of `keys`, in their order.
+class Prefetcher:
+    """Iterates over the results of `read` for each of `keys`, in their order.
 
-    Threads, not processes: what takes time in reading needs no lock of Python's, and
-    sending a batch from one process to another takes longer than reading it.
+    It uses threads instead of processes: reading spends most of its time without Python's
+    global lock, and sending a batch to another process takes longer than reading it.
 
     Parameters
     ----------
     read
-        Called as ``read(key, pin)``, from several threads; `pin` says that tensors should
-        lie in pinned memory, from which a GPU takes them while the CPU goes on.
+        Called as ``read(key, pin)``, from several threads; `pin` asks for tensors in pinned
+        memory, from which a GPU copies asynchronously.
     keys
-        Iterated over anew each time.
+        Iterated over from the start each time.
     threads
-        That read; with 0, a batch is read when it is asked for.
+        Number of reading threads; with 0, each batch is read when it is asked for.
     """
 
     def __init__(self, read: Callable[..., Any], keys: Iterable[Any], threads: int) -> None:
@@ -48,6 +48,6 @@ class ReadAhead:
                         yield ahead.popleft().result()
                 while ahead:
                     yield ahead.popleft().result()
-            finally:  # after an error, or a break: nobody waits for the others
+            finally:  # after an error or a break, the other batches are not needed
                 for future in ahead:
                     future.cancel()

@@ -1,37 +1,46 @@
-"""A trained model as plain Python: audio in, probabilities of its classes out.
+"""A trained classifier in Python: audio in, class probabilities and embeddings out.
 
 ::
 
-    from featreg.train import load
+    import featreg
 
-    model = load("featreg-work/runs/demo-conreg-musicnn-a1-s0")
-    dict(zip(model.classes, model.predict("song.mp3")))
+    model = featreg.load_model("featreg-work/runs/demo-conreg-musicnn-a1-s0")
+    model.predict("song.mp3")  # {"piano": 0.91, ...}
+    embeddings, times = model.embed(samples, 44100)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from featreg.datasets.audio.decode import SHORTEST_S, decode, resample
-from featreg.datasets.base import Clip, FeatregError, Task, UsageError
+from featreg.datasets.audio.decode import resample
+from featreg.datasets.audio.file_or_array import FileOrArray, mono_signal
+from featreg.datasets.audio.pcm16 import from_pcm16, to_pcm16
+from featreg.datasets.base import FeatregError, Task, UsageError
+from featreg.datasets.console import warn
 
 from ..data.crops import chunk_starts, repeated
 from ..evaluation.predict import probabilities
-from ..models.base import Tagger
+from ..models.base import Output, Tagger
 from ..training.build import resolve_device
 from ..training.memory import enough_memory
 from .model_file import Card, read_model
 
 Array = npt.NDArray[np.float32]
+Embeddings = tuple[Array, npt.NDArray[np.float64]]
 
 TOGETHER = 16  # pieces that go through the network at once
+
+LONGEST_S = 12 * 3600.0
+"""Longest audio, in seconds. It is in memory as a whole: 12 h at 16 kHz take 2.8 GB."""
 
 
 class Timeline(NamedTuple):
@@ -40,7 +49,7 @@ class Timeline(NamedTuple):
     Attributes
     ----------
     start_s, end_s
-        Shape (n,): the stretch of audio that each prediction heard, in seconds.
+        Shape (n,): the stretch of audio of each prediction, in seconds.
     probability
         Shape (n, classes), float32 in [0, 1].
     """
@@ -50,15 +59,15 @@ class Timeline(NamedTuple):
     probability: Array
 
 
-def load(path: str | Path, device: str = "auto") -> Classifier:
-    """A model that hears audio alone, ready to use.
+def load_model(path: str | PathLike[str], device: str = "cpu") -> Classifier:
+    """Load a trained classifier that needs audio alone.
 
     Parameters
     ----------
     path
-        A run's folder, or a ``.safetensors`` file of featreg.
+        A run folder, or a ``.safetensors`` file that ``train export`` wrote.
     device
-        ``cpu``, ``cuda``, or ``auto``: the latter where there is one.
+        ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU where there is one.
 
     Raises
     ------
@@ -73,18 +82,25 @@ def load(path: str | Path, device: str = "auto") -> Classifier:
 
 
 class Classifier:
-    """A trained model; `load` makes it.
+    """A trained classifier. `load_model` makes it.
 
-    Audio is a file, of any rate and number of channels, or an array of shape (samples,)
-    or (samples, channels) in [-1, 1] with its rate in Hz (None: `sample_rate`). It is
-    heard as the shards store it: averaged over channels, at `sample_rate` by the same
-    resampler, in 16 bit.
+    Its methods take the path of an audio file, or an array of shape (samples,) or
+    (samples, channels), floats nominally in [-1, 1] or int16 or int32, with its sample rate in
+    Hz. The audio is processed as for the shards of the training data: channels are averaged, and
+    the signal is resampled to `sample_rate` and rounded to 16 bit. They raise `UsageError` where
+    an array has no sample rate or is no audio, and `ClipError` where a file cannot be decoded.
     """
 
     def __init__(self, tagger: Tagger, card: Card, device: str) -> None:
         self.card = card
         self._tagger, self._device = tagger.to(device), device
         self._row_samples = round(card.resolution_s * card.sample_rate)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Classifier {self.card.name}: {len(self.classes)} classes, {self.task}, "
+            f"{self.sample_rate} Hz, on {self._device}>"
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -98,26 +114,52 @@ class Classifier:
 
     @property
     def sample_rate(self) -> int:
-        """Rate of the audio that the network hears, in Hz."""
+        """Rate to which audio is resampled, in Hz."""
         return self.card.sample_rate
 
     @property
     def piece_s(self) -> float:
-        """Length of the pieces that it judges, in seconds."""
+        """Length of the pieces of audio that go through the network, in seconds."""
         return self.card.samples / self.card.sample_rate
 
-    def predict(self, audio: str | Path | npt.ArrayLike, rate: int | None = None) -> Array:
-        """Probability of every class in the whole of a clip; shape (classes,).
+    @overload
+    def predict(
+        self, audio: list[Any], sample_rate: int | None = None
+    ) -> list[dict[str, float]]: ...
 
-        As in evaluation: the mean over evenly spaced pieces of which the last one ends
-        where the clip ends; as many as it takes to leave nothing of a long one unheard.
+    @overload
+    def predict(self, audio: FileOrArray, sample_rate: int | None = None) -> dict[str, float]: ...
 
-        Raises
-        ------
-        FeatregError
-            If the audio cannot be decoded, or is no audio.
+    def predict(
+        self, audio: FileOrArray | list[Any], sample_rate: int | None = None
+    ) -> dict[str, float] | list[dict[str, float]]:
+        """Predict the probability of every class in a clip, or in each clip of a list.
+
+        Parameters
+        ----------
+        audio
+            A file, an array, or a list of either; see the class.
+        sample_rate
+            Rate of the arrays in Hz; not used for files.
+
+        Returns
+        -------
+        Probabilities by class, in the order of `classes`; a list of such for a list.
         """
-        signal = self._hear(audio, rate)
+        if isinstance(audio, list):
+            return [self._named(self.probabilities(each, sample_rate)) for each in audio]
+        return self._named(self.probabilities(audio, sample_rate))
+
+    def _named(self, values: Array) -> dict[str, float]:
+        return dict(zip(self.classes, values.tolist(), strict=True))
+
+    def probabilities(self, audio: FileOrArray, sample_rate: int | None = None) -> Array:
+        """Predict the probability of every class in a clip; shape (classes,), float32.
+
+        As in evaluation: the mean over evenly spaced pieces, of which the last one ends where
+        the clip ends; as many as it takes to cover a long clip.
+        """
+        signal = self._signal(audio, sample_rate)
         spare = max(0, len(signal) - self.card.samples)
         chunks = max(self.card.chunks, -(-len(signal) // self.card.samples))
         starts, counts = np.unique(
@@ -127,22 +169,72 @@ class Classifier:
         mean: Array = np.average(values, axis=0, weights=counts).astype(np.float32)
         return mean
 
+    @overload
+    def embed(self, audio: list[Any], sample_rate: int | None = None) -> list[Embeddings]: ...
+
+    @overload
+    def embed(self, audio: FileOrArray, sample_rate: int | None = None) -> Embeddings: ...
+
+    def embed(
+        self, audio: FileOrArray | list[Any], sample_rate: int | None = None
+    ) -> Embeddings | list[Embeddings]:
+        """Compute the embedding of a clip over time, or of each clip of a list.
+
+        The clip is cut into pieces one after another; the last one ends where the clip ends. A
+        frame of the embedding stands for an equal share of its piece.
+
+        Parameters
+        ----------
+        audio
+            A file, an array, or a list of either; see the class.
+        sample_rate
+            Rate of the arrays in Hz; not used for files.
+
+        Returns
+        -------
+        embeddings
+            Shape (frames, B_E), float32.
+        times
+            Shape (frames,), float64, increasing: centres of the frames in seconds.
+
+        A list gives a list of such pairs.
+        """
+        if isinstance(audio, list):
+            return [self._embed(self._signal(each, sample_rate)) for each in audio]
+        return self._embed(self._signal(audio, sample_rate))
+
+    def _embed(self, signal: Array) -> Embeddings:
+        spare = max(0, len(signal) - self.card.samples)
+        starts = sorted({*range(0, spare + 1, self.card.samples), spare})
+        embedding = self._outputs(signal, starts).embedding.numpy()
+        shares = (np.arange(embedding.shape[1]) + 0.5) / embedding.shape[1]
+        times = (np.array(starts)[:, None] + self.card.samples * shares) / self.sample_rate
+        # Where the last piece overlaps the one before, its frames go on after those of that one.
+        kept = np.ones(times.shape, bool)
+        kept[-1] = times[-1] > (times[-2, -1] if len(starts) > 1 else 0)
+        # A clip shorter than a piece was repeated: frames beyond its end stand for its start.
+        length_s = len(signal) / self.sample_rate
+        kept &= times < length_s
+        if not kept.any():
+            kept[0, 0], times[0, 0] = True, length_s / 2
+        return embedding[kept], times[kept]
+
     def predict_over_time(
-        self, audio: str | Path | npt.ArrayLike, rate: int | None = None, hop_s: float = 1.0
+        self, audio: FileOrArray, sample_rate: int | None = None, hop_s: float = 1.0
     ) -> Timeline:
-        """Probability of every class in pieces that begin every `hop_s` seconds.
+        """Predict the probability of every class in pieces that start every `hop_s` seconds.
 
         The last piece ends where the clip ends; a clip shorter than a piece is one.
 
         Raises
         ------
-        FeatregError
-            If the audio cannot be decoded, or is no audio.
         UsageError
-            If `hop_s` is less than a sample.
+            If `hop_s` is less than a sample, or as for the class.
+        ClipError
+            If a file cannot be decoded.
         """
         self.check_hop(hop_s)
-        signal = self._hear(audio, rate)
+        signal = self._signal(audio, sample_rate)
         spare = max(0, len(signal) - self.card.samples)
         starts = np.rint(np.arange(0, spare + 1, hop_s * self.sample_rate)).astype(int)
         starts = np.unique([*starts[starts <= spare], spare])
@@ -154,7 +246,7 @@ class Classifier:
         )
 
     def check_hop(self, hop_s: float) -> None:
-        """See that pieces can begin every `hop_s` seconds.
+        """Check that pieces can start every `hop_s` seconds.
 
         Raises
         ------
@@ -166,18 +258,18 @@ class Classifier:
                 f"--hop {hop_s:g}: expected at least one sample, {1 / self.sample_rate:g} s"
             )
 
-    def _hear(self, audio: str | Path | npt.ArrayLike, rate: int | None) -> Array:
+    def _signal(self, audio: FileOrArray, sample_rate: int | None) -> Array:
         """The signal as a shard would store it; shape (samples,), at `sample_rate`."""
-        if isinstance(audio, (str, Path)):
-            nothing = np.empty(0, np.uint8)
-            signal, rate = decode(Clip(str(audio), Path(audio), "test", nothing, nothing))
-        else:
-            rate = rate or self.sample_rate
-            signal = _checked(audio, rate)
-        signal = resample(signal, rate, self.sample_rate, self.card.resampler)
-        stored = np.rint(np.clip(signal, -1, 1) * 32767)
-        heard: Array = stored.astype(np.float32) / np.float32(32767)
-        return heard
+        signal, rate = mono_signal(audio, sample_rate)
+        if len(signal) > LONGEST_S * rate:
+            raise FeatregError(
+                f"{len(signal):,} samples at {rate} Hz are {len(signal) / rate / 3600:,.1f} h of "
+                f"audio, expected at most {LONGEST_S / 3600:.0f} h; cut it, or correct the rate"
+            )
+        stored = to_pcm16(resample(signal, rate, self.sample_rate, self.card.resampler))
+        if isinstance(audio, (str, PathLike)) and not stored.any():
+            warn(f"{audio}: all samples are zero; the model's output is that of silence")
+        return from_pcm16(stored)
 
     def _pieces(self, signal: Array, starts: Sequence[int]) -> Iterator[Tensor]:
         """Batches of shape (up to `TOGETHER`, samples)."""
@@ -190,33 +282,23 @@ class Classifier:
             batch = np.stack([signal[start : start + samples] for start in some])
             yield torch.from_numpy(batch)
 
-    @torch.inference_mode()
     def _judge(self, signal: Array, starts: Sequence[int]) -> Array:
         """Probabilities of the pieces at `starts`; shape (pieces, classes)."""
+        values: Array = probabilities(self._outputs(signal, starts).logits, self.task).numpy()
+        return values
+
+    @torch.inference_mode()
+    def _outputs(self, signal: Array, starts: Sequence[int]) -> Output:
+        """Logits and embeddings of the pieces at `starts`, on the CPU."""
         found = []
         with enough_memory(self.card.name, "free some of it, or use another --device"):
             for batch in self._pieces(signal, starts):
-                logits = self._tagger(batch.to(self._device)).logits
-                found.append(probabilities(logits, self.task).cpu())
-        values: Array = torch.cat(found).numpy()
-        return values
-
-
-def _checked(audio: npt.ArrayLike, rate: int) -> Array:
-    """An array of audio as one channel of float32."""
-    signal: npt.NDArray[Any] = np.asarray(audio)
-    if signal.dtype.kind != "f" or signal.ndim not in (1, 2):
-        raise FeatregError(
-            "audio: expected floats in [-1, 1] of shape (samples,) or (samples, channels), found "
-            f"{signal.dtype} of shape {signal.shape}"
-        )
-    signal = signal if signal.ndim == 1 else signal.mean(axis=1)
-    if len(signal) < SHORTEST_S * rate:
-        raise FeatregError(
-            f"audio: expected at least {SHORTEST_S * 1000:.0f} ms, found {len(signal)} samples at "
-            f"{rate} Hz"
-        )
-    if not np.isfinite(signal).all():
-        at = int(np.flatnonzero(~np.isfinite(signal))[0])
-        raise FeatregError(f"audio: a value is not finite, at sample {at}")
-    return signal.astype(np.float32)
+                output = self._tagger(batch.to(self._device))
+                found.append([part.float().cpu() for part in output])
+        outputs = Output(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+        if not all(torch.isfinite(part).all() for part in outputs):
+            raise FeatregError(
+                f"{self.card.name}: the network's output is not finite; its weights are damaged, "
+                "or its training diverged: use another run"
+            )
+        return outputs

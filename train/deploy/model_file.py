@@ -1,21 +1,25 @@
 """``model.safetensors``: the weights of a model, and all that it takes to use them.
 
 A safetensors file whose metadata hold, as strings, ``format`` ("featreg-model"),
-``version``, and ``card``: the fields of `Card` as JSON. Of a model that was trained with
+``version``, ``card``: the fields of `Card` as JSON, and ``sha256``: the checksum of card
+and weights. Of a model that was trained with
 a regularizer it says what it says of the plain model: nothing about features.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from featreg.datasets.audio.decode import Resampler
 from featreg.datasets.base import FeatregError, Task
@@ -26,8 +30,9 @@ from ..config.presets import Config
 from ..models.base import Tagger
 from ..models.registry import build_encoder, build_tagger
 from ..training.build import encoder_options
+from ..training.run_files import damaged
 
-FORMAT, VERSION = "featreg-model", "1"
+FORMAT, VERSION = "featreg-model", "2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +145,9 @@ class Card:
 def write_model(path: Path, tagger: Tagger, card: Card) -> None:
     """Write weights and card, atomically."""
     weights = {name: values.contiguous().cpu() for name, values in tagger.state_dict().items()}
-    metadata = {"format": FORMAT, "version": VERSION, "card": card.to_json()}
+    text = card.to_json()
+    checksum = _checksum(text, weights)
+    metadata = {"format": FORMAT, "version": VERSION, "card": text, "sha256": checksum}
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(weights, metadata))  # save_file would let nobody else read it
 
@@ -159,19 +166,32 @@ def read_model(path: Path) -> tuple[Tagger, Card]:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise FeatregError(f"{path}: no safetensors file that can be read ({error})") from None
+    except Exception as error:  # safetensors raises many kinds
+        raise damaged(path, f"not a readable safetensors file ({error})") from None
     found = (metadata.get("format", "no format"), metadata.get("version", "?"))
     if found != (FORMAT, VERSION):
         raise FeatregError(
             f"{path}: expected {FORMAT} version {VERSION}, found {found[0]} version {found[1]}; "
             "use the featreg that wrote it, or train again with --fresh"
         )
-    card = Card.from_json(metadata["card"])
-    tagger = card.build()
+    text = metadata.get("card", "")
+    if metadata.get("sha256") != _checksum(text, weights):
+        raise damaged(path, "damaged or changed since it was written (wrong checksum)")
     try:
+        card = Card.from_json(text)
+        with torch.random.fork_rng(devices=[]):  # fresh weights would draw from the caller's
+            tagger = card.build()
         tagger.load_state_dict(weights)
-    except RuntimeError as error:
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise FeatregError(f"{path}: its weights do not fit its description: {reason}") from None
+        raise damaged(path, f"its weights do not fit its description ({reason})") from None
     return tagger.eval(), card
+
+
+def _checksum(card: str, weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a card and of the names, types, shapes and values of weights."""
+    digest = hashlib.sha256(card.encode())
+    for name, values in sorted(weights.items()):
+        digest.update(f"\n{name} {values.dtype} {list(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -13,13 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featreg.datasets.base import ClipError
+from featreg.datasets.audio.pcm16 import to_pcm16
+from featreg.datasets.base import Clip, ClipError, FeatregError
+from featreg.datasets.console import warn
+from featreg.extract.pipeline.decoder_pool import decode_apart
 
 from .classifier import Classifier
 
 SUFFIXES = frozenset(
     f".{name}"
-    for name in "aif aifc aiff au caf flac mp3 oga ogg opus rf64 w64 wav".split()  # noqa: SIM905
+    for name in (
+        "aac aif aifc aiff au caf flac m4a mka mp3 mp4 oga ogg opus rf64 w64 wav webm wma".split()  # noqa: SIM905
+    )
 )
 """What a folder is searched for; a file that is named is tried whatever it is called."""
 
@@ -57,7 +62,7 @@ class Failed:
 def find_audio(paths: Iterable[Path]) -> Iterator[Path | Failed]:
     """The files at `paths`; a folder stands for all audio files in it, in order of name."""
     for path in paths:
-        if not path.is_dir():
+        if not _is_folder(path):
             yield path
             continue
         inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
@@ -67,19 +72,37 @@ def find_audio(paths: Iterable[Path]) -> Iterator[Path | Failed]:
             yield Failed(path, f"{path} holds no audio file ({names})")
 
 
-def tag(model: Classifier, file: Path, hop_s: float | None) -> list[Tagged] | Failed:
-    """Predictions of a file: one for all of it, or one every `hop_s` seconds."""
+def _is_folder(path: Path) -> bool:
     try:
+        return path.is_dir()
+    except OSError:  # a name too long, for example: whoever opens it says so
+        return False
+
+
+def tag(model: Classifier, file: Path, hop_s: float | None) -> list[Tagged] | Failed:
+    """Predictions of a file: one for all of it, or one every `hop_s` seconds.
+
+    Whatever goes wrong with a file is its failure alone. A silent one is named in the log.
+    """
+    nothing = np.empty(0, np.uint8)
+    try:
+        signal, rate = decode_apart(Clip(str(file), file, "test", nothing, nothing))
+        if not to_pcm16(signal).any():
+            warn(f"{file}: all samples are zero; the model's output is that of silence")
         if hop_s is None:
-            return [Tagged(file, model.predict(file))]
+            return [Tagged(file, model.probabilities(signal, rate))]
         return [
             Tagged(file, probability, float(start), float(end))
             for start, end, probability in zip(
-                *model.predict_over_time(file, hop_s=hop_s), strict=True
+                *model.predict_over_time(signal, rate, hop_s), strict=True
             )
         ]
     except ClipError as error:
         return Failed(file, error.reason)
+    except FeatregError as error:
+        return Failed(file, f"{file}: {error}")
+    except Exception as error:  # one file must not lose the results of the others
+        return Failed(file, f"{file}: {type(error).__name__}: {error}")
 
 
 def best(one: Tagged, classes: Sequence[str], top: int | None) -> list[tuple[str, float]]:
@@ -96,8 +119,16 @@ def csv_line(values: Sequence[Any]) -> str:
 
 
 def csv_header(classes: Sequence[str], over_time: bool) -> str:
-    """First line of the CSV: the file, its stretch, and a column for each class."""
-    return csv_line(["file", *(("start_s", "end_s") if over_time else ()), *classes])
+    """First line of the CSV: the file, its stretch, and a column for each class.
+
+    No two columns have the same name: a class called ``file`` is in ``class_file``.
+    """
+    columns = ["file", *(("start_s", "end_s") if over_time else ())]
+    for name in classes:
+        while name in columns:
+            name = f"class_{name}"
+        columns.append(name)
+    return csv_line(columns)
 
 
 def csv_row(one: Tagged) -> str:

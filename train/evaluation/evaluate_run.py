@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ import numpy as np
 from featreg.datasets.base import FeatregError
 from featreg.datasets.shards.workdir import DatasetDir, choose
 
-from ..data.aligned_dataset import AlignedSet
+from ..data.aligned_set import AlignedSet
 from ..data.crops import Chunks, Cutter, Scaling
 from ..deploy.model_file import Card, read_model
 from ..training.build import build_fabric
+from ..training.deterministic import deterministic
 from ..training.memory import enough_memory
-from ..training.run import deterministic
 from ..training.run_dir import RunDir
 from ..training.run_outputs import worth
 from .predict import clips_together, predict
@@ -73,10 +74,10 @@ def evaluate_run(
     features = tuple(card.features)
     scaling = read_scaling(run.path) if config.recipe.standardize and features else None
     chunks = Chunks(Cutter(shards, clips, features, card.samples, scaling), card.chunks)
-    deterministic()
     fabric = build_fabric(dataclasses.replace(config, devices=1), device)
     together = clips_together(config.recipe)
-    with enough_memory(run.name, "free some of it, or use another --device"):
+    remedy = "free some of it, or use another --device"
+    with deterministic(), enough_memory(run.name, remedy):
         found = predict(fabric, tagger.to(fabric.device), chunks, card.task, together, workers)
     values = worth(clips, found, card.classes, card.task)
     return {
@@ -149,6 +150,12 @@ def _short(value: object, limit: int = 120) -> str:
 
 
 def read_scaling(folder: Path) -> Scaling:
-    """``scaling.npz`` of a run's folder."""
-    with np.load(folder / "scaling.npz") as file:
+    """``scaling.npz`` of a finished run's folder.
+
+    Raises
+    ------
+    FeatregError
+        If it is damaged.
+    """
+    with np.load(io.BytesIO(RunDir(folder).read_output("scaling.npz"))) as file:
         return Scaling(file["mean"], file["std"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,9 @@ from featreg.datasets.shards.hdf5 import atomic_path
 
 from ..config.presets import Config
 from ..evaluation.bootstrap import Values, draws, interval, resampled
+from ..report.print_table import UNKNOWN
+from ..training.versions import typed
 from .choose_alpha import with_seeds
-from .command_line import typed
 from .compare import Group, Result, alphas
 
 LEVEL = 0.95
@@ -137,6 +139,13 @@ def _drawn(result: Result) -> Values:
     return values[result.config.metric]
 
 
+def regularized(found: pd.DataFrame) -> pd.Series[Any]:
+    """The row of the regularized method with the most training clips."""
+    rows = found[found["alpha"].notna()]
+    last: pd.Series[Any] = rows.iloc[-1]
+    return last
+
+
 def in_words(found: pd.DataFrame) -> pd.DataFrame:
     """The figure as a table: fractions down, methods across."""
     cells = found.assign(
@@ -145,7 +154,8 @@ def in_words(found: pd.DataFrame) -> pd.DataFrame:
             for mean, low, high in found[["mean", "low", "high"]].itertuples(index=False)
         ],
     )
-    wide = cells.pivot(index="fraction", columns="method", values="value")[cells["method"].unique()]
+    wide = cells.pivot(index="fraction", columns="method", values="value").fillna(UNKNOWN)
+    wide = wide[cells["method"].unique()]
     named: pd.DataFrame = wide.rename_axis(columns=None).reset_index(names="training clips")
     named["training clips"] = [f"{100 * fraction:g} %" for fraction in wide.index]
     return named
@@ -153,7 +163,7 @@ def in_words(found: pd.DataFrame) -> pd.DataFrame:
 
 def caption(found: pd.DataFrame) -> str:
     """What the figure shows, in words, and where its alpha comes from."""
-    last = found.iloc[-1]
+    last = regularized(found)
     unknown = f"alpha of {last['method']} is {last['alpha']:g}; how it was chosen is not stored."
     return f"{_bands(found)} {last.get('note', unknown)}"
 
@@ -176,7 +186,7 @@ def write(found: pd.DataFrame, folder: Path) -> Path:
     """CSV, PNG and SVG of the figure; the path of the CSV."""
     from ..report.plots import ablation, save
 
-    last = found.iloc[-1]
+    last = regularized(found)
     stem = f"ablate-{last['dataset']}-{last['method'].lower()}-{last['features']}"
     figure = ablation(found)
     for kind in ("png", "svg"):

@@ -16,6 +16,7 @@ from featreg.datasets.shards.hdf5 import atomic_path
 from ..config.presets import Config
 from ..evaluation.metrics import METRICS
 from .compare import Group, spread
+from .select_runs import refuse_damaged
 from .sweep import Runner
 
 
@@ -51,10 +52,19 @@ def with_alphas(config: Config, alphas: Sequence[float]) -> list[Config]:
 
 
 def choose_alpha(config: Config, alphas: Sequence[float], seeds: int, runner: Runner) -> Choice:
-    """Run `config` with every alpha and every seed, and choose."""
+    """Run `config` with every alpha and every seed, and choose.
+
+    Raises
+    ------
+    FeatregError
+        If all of these runs are damaged.
+    """
     tried = [with_seeds(each, seeds) for each in with_alphas(config, alphas)]
     runner.run(each for seeded in tried for each in seeded)
-    return Choice([runner.group(seeded) for seeded in tried])
+    groups = runner.groups(tried)
+    if not groups:
+        refuse_damaged(runner.damaged)
+    return Choice(groups)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from featreg.datasets.base import FeatregError
 from featreg.datasets.console import warn
-from featreg.datasets.shards.workdir import choose
 
 from ..config.presets import ALPHAS, Config
 from ..evaluation.metrics import METRICS
 from ..report.print_table import UNKNOWN
-from ..training.run_dir import RunDir, find_run, find_runs
+from ..training.run_dir import RunDir
+from .select_runs import select_runs
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Result:
     @cached_property
     def config(self) -> Config:
         """Its configuration."""
-        return Config.from_json(self.about["config"])
+        return self.folder.config()
 
     @cached_property
     def report(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class Result:
     @cached_property
     def curves(self) -> pd.DataFrame:
         """``metrics.csv``, a row per epoch."""
-        curves: pd.DataFrame = pd.read_csv(self.folder.path / "metrics.csv")
+        curves: pd.DataFrame = pd.read_csv(self._open("metrics.csv"))
         return curves
 
     @cached_property
@@ -60,16 +60,19 @@ class Result:
 
     def predictions(self) -> pd.DataFrame:
         """``predictions.csv``: probabilities by clip and class, on the test split."""
-        path = self.folder.path / "predictions.csv"
         # A clip may be called NA.
-        rows = pd.read_csv(path, dtype={"clip_id": str}, keep_default_na=False)
+        file = self._open("predictions.csv")
+        rows = pd.read_csv(file, dtype={"clip_id": str}, keep_default_na=False)
         found: pd.DataFrame = rows.set_index("clip_id")
         return found
 
     def embeddings(self) -> dict[str, npt.NDArray[Any]]:
         """``embeddings.npz`` of the test split."""
-        with np.load(self.folder.path / "embeddings.npz") as file:
+        with np.load(self._open("embeddings.npz")) as file:
             return dict(file)
+
+    def _open(self, name: str) -> io.BytesIO:
+        return io.BytesIO(self.folder.read_output(name))
 
     @cached_property
     def test_set(self) -> str:
@@ -111,8 +114,15 @@ class Group:
         return {result.config.seed: result.report[split][metric] for result in self.results}
 
 
-def load(work: Path, names: Sequence[str], dataset: str | None) -> list[Group]:
-    """Finished runs in groups, baseline first.
+class Loaded(NamedTuple):
+    """Finished runs in groups, baseline first, and why others are left out, by name."""
+
+    groups: list[Group]
+    damaged: dict[str, str]
+
+
+def load(work: Path, names: Sequence[str], dataset: str | None) -> Loaded:
+    """Finished runs in groups; damaged ones are named in a warning and left out.
 
     Parameters
     ----------
@@ -126,25 +136,12 @@ def load(work: Path, names: Sequence[str], dataset: str | None) -> list[Group]:
     Raises
     ------
     FeatregError
-        If a run is not finished, or there is none.
+        If a run that is named is not finished, or no run can be shown.
     UsageError
         If the runs are of several datasets.
     """
-    runs = list(dict.fromkeys(find_run(work, name) for name in names)) or find_runs(work)
-    for run in runs:
-        if not run.finished and names:
-            raise FeatregError(f"{run.path}: not finished; `train run` goes on with it")
-        if not run.finished:
-            warn(f"{run.name} is not finished, and left out")
-    results = [Result(run) for run in runs if run.finished]
-    chosen = choose(
-        "dataset with runs",
-        "--dataset",
-        sorted({result.config.dataset for result in results}),
-        dataset,
-        f"{work / 'runs'}: no finished run; run `train run` first",
-    )
-    return group([result for result in results if result.config.dataset == chosen])
+    runs, damaged = select_runs(work, names, dataset)
+    return Loaded(group([Result(run) for run in runs]), damaged)
 
 
 def group(results: Sequence[Result]) -> list[Group]:

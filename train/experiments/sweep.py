@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -14,15 +15,15 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from featreg.datasets.base import FeatregError, UsageError
-from featreg.datasets.console import progress, say
+from featreg.datasets.console import progress, say, warn
 from featreg.datasets.shards.workdir import DatasetDir
 
 from ..config.options import READERS
 from ..config.presets import Config
-from ..data.aligned_dataset import AlignedSet
+from ..data.aligned_set import AlignedSet
 from ..training.build import require_gpus
 from ..training.run_dir import LOG, run_dir
-from .command_line import arguments
+from ..training.versions import typed
 from .compare import Group, Result
 
 CORES_PER_RUN = 4
@@ -50,6 +51,10 @@ class Runner:
         As in `run`.
     fresh
         Repeat what was done before this runner.
+    made
+        Names of the runs that this runner has made.
+    damaged
+        Why finished runs are left out, by name: files of theirs are damaged.
     """
 
     work: Path
@@ -58,6 +63,7 @@ class Runner:
     workers: int = READERS
     fresh: bool = False
     made: set[str] = field(default_factory=set)
+    damaged: dict[str, str] = field(default_factory=dict)
 
     def run(self, configs: Iterable[Config]) -> None:
         """Do every run that is not done.
@@ -85,7 +91,8 @@ class Runner:
                     "are further apart"
                 )
         todo = self._todo(every.values())
-        say(f"{len(every)} runs: {len(every) - len(todo)} done already, {len(todo)} to do")
+        done = len(every) - len(todo) - len(every.keys() & self.damaged.keys())
+        say(f"{len(every)} runs: {done} done already, {len(todo)} to do")
         if not todo:
             return
         places = environments(self.device, todo[0].devices, self.jobs)
@@ -106,20 +113,36 @@ class Runner:
         data: dict[Path, str] = {}
         found = []
         for config in configs:
+            if config.run_name in self.damaged:
+                continue
             aligned = DatasetDir(self.work / config.dataset).aligned(config.aligned)
             if aligned not in data:
                 data[aligned] = AlignedSet(aligned).fingerprint
             folder = run_dir(self.work, config)
             if self.fresh and config.run_name not in self.made:
                 folder.clear()
-            if folder.todo(config, data[aligned], otherwise=_OTHERWISE):
-                found.append(config)
+            try:
+                if folder.todo(config, data[aligned], otherwise=_OTHERWISE):
+                    found.append(config)
+            except UsageError:
+                raise
+            except FeatregError as error:
+                self.damaged[config.run_name] = str(error)
+                warn(f"{config.run_name} is left out: {error}")
         return found
 
-    def group(self, configs: Sequence[Config]) -> Group:
-        """The finished runs of `configs`, which differ in their seeds alone."""
-        results = [Result(run_dir(self.work, config)) for config in configs]
-        return Group(configs[0].title, results)
+    def groups(self, seeded: Iterable[Sequence[Config]]) -> list[Group]:
+        """The finished runs of configurations which differ in their seeds alone.
+
+        Damaged runs are left out, and groups in which no other run is.
+        """
+        found = []
+        for configs in seeded:
+            sound = [each for each in configs if each.run_name not in self.damaged]
+            if sound:
+                results = [Result(run_dir(self.work, each)) for each in sound]
+                found.append(Group(configs[0].title, results))
+        return found
 
 
 def _differences(one: Config, other: Config) -> str:
@@ -190,7 +213,7 @@ def _here(
     for number, config in enumerate(configs, start=1):
         say(f"run {number} of {len(configs)}")
         try:
-            run(config, work, device=device, workers=workers)
+            run(config, work, device=device, workers=workers, command=typed())
         except FeatregError as error:
             failures[config.run_name] = str(error)
         except Exception as error:  # torch's, or a bug: the others are made all the same
@@ -244,8 +267,9 @@ def _side_by_side(
 
 
 def _command(config: Config, device: str, workers: int) -> list[str]:
-    command = [sys.executable, "-m", "featreg.train", "run", *arguments(config)]
-    return [*command, "--device", device, "--workers", str(workers)]
+    """``train run-config``, whose argument holds everything that the run needs, as JSON."""
+    asked = {"config": config.to_json(), "device": device, "workers": workers, "command": typed()}
+    return [sys.executable, "-m", "featreg.train", "run-config", json.dumps(asked)]
 
 
 def _process(
@@ -256,7 +280,7 @@ def _process(
     workers: int,
     running: set[subprocess.Popen[bytes]],
 ) -> str | None:
-    """``train run`` in a process of its own; None, or why it failed."""
+    """One run in a process of its own; None, or why it failed."""
     folder = run_dir(work, config)
     log = folder.path / LOG
     try:

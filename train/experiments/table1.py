@@ -1,45 +1,38 @@
 """Table I of the paper: every method with every feature set, on every dataset.
 
-``reports/table1.csv`` holds the table, a row for each method, feature set and dataset;
-Markdown and HTML are made of it. Printed numbers come from ``paper_table1.csv`` beside
-this file; where it has none, the table has a dash.
+``reports/table1-DATASET.json`` names the runs of a dataset's cells. The table is made of these
+runs each time that it is shown, and written as CSV, Markdown and HTML. Beside them stand the
+numbers that the paper prints, see `paper_numbers`.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, fields
-from importlib.resources import files
+import glob
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from featreg.datasets.base import FeatregError, UsageError
+from featreg.datasets.base import FeatregError
 from featreg.datasets.collections.registry import metric
-from featreg.datasets.locks import LOCK, locked
 from featreg.datasets.shards.hdf5 import atomic_path
 
 from ..config.options import configure
 from ..config.presets import Config
 from ..evaluation.metrics import METRICS
 from ..report.print_table import UNKNOWN
-from ..training.run_dir import RunDir
+from ..training.run_dir import RunDir, run_dir
+from ..training.versions import typed
 from .choose_alpha import Choice, with_alphas, with_seeds
-from .command_line import typed
 from .compare import Group, Result, deviation, group, spread_of
 from .params import METHODS
-from .sweep import Runner
 
 NAME = "table1"
 """Of the files in ``reports``."""
-
-_WRITTEN = 1e-9  # more than a number changes when it is written and read
-
-_PRINTED = ("dataset", "method", "features", "value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +62,7 @@ class Row:
     runs
         Names of the runs, joined by spaces.
     command
-        What was typed; empty in tables that do not say.
+        The command line that made the row.
     """
 
     dataset: str
@@ -84,12 +77,33 @@ class Row:
     alpha: float
     note: str
     runs: str
-    command: str = ""
+    command: str
 
     @property
     def title(self) -> str:
         """Method and features in words: ``Con-Reg (musicnn)``."""
         return f"{self.method} ({self.features})" if self.features else self.method
+
+
+class Table(NamedTuple):
+    """Table I: its rows, their runs in groups, and runs that it lacks.
+
+    Attributes
+    ----------
+    rows
+        Dataset by dataset.
+    groups
+        The runs of all rows.
+    missing
+        Names of runs that are not in the working folder any more, or not finished.
+    damaged
+        Why other runs are left out, by name.
+    """
+
+    rows: list[Row]
+    groups: list[Group]
+    missing: list[str]
+    damaged: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,31 +176,98 @@ def datasets_with_shards(work: Path) -> list[str]:
 def _aligned_sets(work: Path, config: Config) -> list[str]:
     from featreg.datasets.shards.workdir import DatasetDir
 
-    from ..data.aligned_dataset import AlignedSet
+    from ..data.aligned_set import AlignedSet
 
     names = AlignedSet(DatasetDir(work / config.dataset).aligned(config.aligned)).features()
     return [*names, "+".join(names)] if len(names) > 1 else list(names)
 
 
-def rows(
-    cells: Iterable[Cell], runner: Runner, printed: Mapping[tuple[str, ...], str]
-) -> list[Row]:
-    """The table, of runs that `runner` has made, and of what `read_printed` gives."""
-    return [_row(cell, runner, printed) for cell in cells]
+def record(work: Path, cells: Iterable[Cell], printed: Mapping[tuple[str, ...], str]) -> None:
+    """Write which runs make up the cells, a file for each dataset.
+
+    Parameters
+    ----------
+    work
+        The working folder.
+    cells
+        What `plan` gives.
+    printed
+        What `read_printed` gives.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for cell in cells:
+        config = cell.candidates[0][0]
+        key = (config.dataset, cell.method, "+".join(config.features))
+        runs = [[run_dir(work, each).name for each in seeded] for seeded in cell.candidates]
+        about = {"method": cell.method, "paper": printed.get(key, ""), "runs": runs}
+        found.setdefault(config.dataset, []).append(about)
+    for dataset, listed in found.items():
+        path = work / "reports" / f"{NAME}-{dataset}.json"
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps({"command": typed(), "cells": listed}, indent=2))
 
 
-def _row(cell: Cell, runner: Runner, printed: Mapping[tuple[str, ...], str]) -> Row:
-    tried = [runner.group(configs) for configs in cell.candidates]
-    choice = Choice(tried)
+def read(work: Path, dataset: str | None = None) -> Table:
+    """The table of the runs that are there, as far as `record` names them.
+
+    Parameters
+    ----------
+    work
+        The working folder.
+    dataset
+        Whose rows; None for those of every dataset.
+
+    Raises
+    ------
+    FeatregError
+        If a file that `record` wrote is damaged.
+    """
+    table = Table([], [], [], {})
+    results: list[Result] = []
+    which = "*" if dataset is None else glob.escape(dataset)
+    for path in sorted(work.glob(f"reports/{NAME}-{which}.json")):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            cells = [(each["method"], each["paper"], each["runs"]) for each in values["cells"]]
+            command = str(values["command"])
+        except (KeyError, TypeError, ValueError):
+            raise FeatregError(
+                f"{path}: damaged; run `train table1` again, which uses the runs that are there"
+            ) from None
+        for method, paper, names in cells:
+            found = [[_result(work / "runs" / str(each), table) for each in some] for some in names]
+            tried = [[result for result in some if result is not None] for some in found]
+            tried = [some for some in tried if some]
+            if tried:
+                choice = Choice([Group(some[0].config.title, some) for some in tried])
+                table.rows.append(_row(method, paper, command, choice))
+                results += choice.chosen.results
+    table.groups.extend(group(results) if results else ())
+    return table
+
+
+def _result(path: Path, table: Table) -> Result | None:
+    """A sound run; else None, and the table says why."""
+    run = RunDir(path)
+    if not run.finished:
+        table.missing.append(run.name)
+        return None
+    try:
+        run.verify()
+    except FeatregError as error:
+        table.damaged[run.name] = str(error)
+        return None
+    return Result(run)
+
+
+def _row(method: str, paper: str, command: str, choice: Choice) -> Row:
     chosen, config = choice.chosen, choice.chosen.config
     values = list(chosen.values(config.metric).values())
-    features = "+".join(config.features)
     usual = metric(config.dataset, chosen.results[0].about["data"]["task"])
-    paper = printed.get((config.dataset, cell.method, features), "")
     return Row(
         dataset=config.dataset,
-        method=cell.method,
-        features=features,
+        method=method,
+        features="+".join(config.features),
         metric=config.metric,
         mean=float(np.mean(values)),
         spread=deviation(values),
@@ -194,80 +275,10 @@ def _row(cell: Cell, runner: Runner, printed: Mapping[tuple[str, ...], str]) -> 
         valid=float(np.mean(list(chosen.values(config.metric, "valid").values()))),
         paper=paper if config.metric == usual else "",  # the paper's is of the usual metric
         alpha=config.alpha if config.reg != "none" else float("nan"),
-        note=choice.sentence() if len(tried) > 1 else "",
+        note=choice.sentence() if len(choice.tried) > 1 else "",
         runs=" ".join(result.folder.name for result in chosen.results),
-        command=typed(),
+        command=command,
     )
-
-
-def groups_of(table: Sequence[Row], work: Path) -> list[Group]:
-    """The runs of the table that are in the working folder: older ones may have been removed."""
-    runs = [RunDir(work / "runs" / name) for row in table for name in row.runs.split()]
-    return group([Result(run) for run in runs if run.finished])
-
-
-def removed(table: Iterable[Row], groups: Iterable[Group]) -> list[tuple[Row, list[str]]]:
-    """Rows that keep numbers of runs which are not there any more, with these runs' names."""
-    there = {run.folder.name for each in groups for run in each.results}
-    found = [(row, [name for name in row.runs.split() if name not in there]) for row in table]
-    return [(row, names) for row, names in found if names]
-
-
-def removed_notes(table: Iterable[Row], groups: Iterable[Group]) -> list[str]:
-    """What must be said of them."""
-    return [
-        f"{row.title} on {row.dataset}: run removed, its number is kept: "
-        f"{', '.join(f'runs/{name}' for name in names)}."
-        for row, names in removed(table, groups)
-    ]
-
-
-def replaced_notes(table: Iterable[Row], groups: Iterable[Group]) -> list[str]:
-    """What must be said of rows whose runs are there, but not with the row's number any more."""
-    tests = {run.folder.name: run.report["test"] for each in groups for run in each.results}
-    found = []
-    for row in table:
-        names = row.runs.split()
-        if not tests.keys() >= set(names):
-            continue  # see `removed`
-        mean = float(np.mean([tests[name].get(row.metric, np.nan) for name in names]))
-        if not abs(mean - row.mean) <= _WRITTEN:  # nor NaN
-            found.append(
-                f"{row.title} on {row.dataset}: {row.mean:.3f} is kept, but its runs were made "
-                f"again since, and now have {mean:.3f}; run `train table1` again."
-            )
-    return found
-
-
-def read_printed(path: Path | None = None) -> dict[tuple[str, ...], str]:
-    """The paper's printed numbers, by dataset, method and features.
-
-    Parameters
-    ----------
-    path
-        A CSV with the columns dataset, method, features and value, for readers who have
-        the paper at hand; None for what featreg knows.
-
-    Raises
-    ------
-    UsageError
-        If it is no such file, or a column is missing.
-    """
-    source = path or files(__package__).joinpath("paper_table1.csv")
-    try:
-        text = io.StringIO(source.read_text(encoding="utf-8"))
-        found = pd.read_csv(text, comment="#", dtype=str, keep_default_na=False)
-        if not isinstance(found.index, pd.RangeIndex):  # pandas takes what is left for names
-            raise ValueError("rows have more cells than the header")
-    except ValueError as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{path}: no CSV in UTF-8 ({reason})") from None
-    if missing := [name for name in _PRINTED if name not in found.columns]:
-        raise UsageError(
-            f"{path}: no column {', '.join(missing)}; printed numbers need the columns "
-            f"{', '.join(_PRINTED)}, a row for each number"
-        )
-    return {(d, m, f): value for d, m, f, value in found[list(_PRINTED)].to_numpy().tolist()}
 
 
 def wide(table: Sequence[Row]) -> pd.DataFrame:
@@ -288,8 +299,8 @@ def wide(table: Sequence[Row]) -> pd.DataFrame:
     return shown
 
 
-def notes(table: Sequence[Row]) -> list[str]:
-    """What a reader of the table must know."""
+def notes(table: Sequence[Row], missing: Sequence[str] = ()) -> list[str]:
+    """What a reader of the table must know; `missing` as in `Table`."""
     seeds = sorted({row.seeds for row in table})
     counted = " to ".join(str(count) for count in sorted({seeds[0], seeds[-1]}))
     found = [
@@ -312,6 +323,9 @@ def notes(table: Sequence[Row]) -> list[str]:
         for row in table
         if not row.note and np.isfinite(row.alpha)
     ]
+    if missing:
+        gone = ", ".join(f"runs/{name}" for name in missing)
+        found.append(f"Left out, since it is not there: {gone}; `train table1` makes it again.")
     return found
 
 
@@ -323,37 +337,9 @@ def markdown(table: Sequence[Row], said: Sequence[str]) -> str:
     return text + "\n\n" + "\n".join(f"- {note}" for note in said) + "\n"
 
 
-def merged(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
-    """`new`, and what `old` has of other datasets; each dataset stays where it stood."""
-    made = {row.dataset for row in new}
-    order = list(dict.fromkeys(row.dataset for row in [*old, *new]))
-    kept = [row for row in old if row.dataset not in made]
-    return sorted([*kept, *new], key=lambda row: order.index(row.dataset))
-
-
-def held(folder: Path) -> AbstractContextManager[None]:
-    """Hold the table in `folder` between reading and writing it: others wait for their turn."""
-    return locked(folder / LOCK, "mend that, or work in another folder (--work)")
-
-
 def write(table: Sequence[Row], said: Sequence[str], folder: Path) -> None:
-    """``table1.csv`` and ``table1.md``, atomically."""
+    """``table1.csv`` and ``table1.md`` for readers, atomically."""
     with atomic_path(folder / f"{NAME}.csv") as temporary:
         pd.DataFrame([asdict(row) for row in table]).to_csv(temporary, index=False)
     with atomic_path(folder / f"{NAME}.md") as temporary:
         temporary.write_text(markdown(table, said), encoding="utf-8")
-
-
-def read(folder: Path) -> list[Row]:
-    """What `write` wrote; nothing if there is none."""
-    path = folder / f"{NAME}.csv"
-    if not path.is_file():
-        return []
-    types: dict[Hashable, Any] = {field.name: str for field in fields(Row) if field.type == "str"}
-    found = pd.read_csv(
-        path,
-        dtype={**types, "seeds": int},
-        keep_default_na=False,
-        na_values={"spread": [""], "alpha": [""]},
-    )
-    return [Row(*values) for values in found.itertuples(index=False, name=None)]

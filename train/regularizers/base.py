@@ -1,4 +1,4 @@
-"""What a regularizer is, and the distance that both of the paper's are made of."""
+"""Base class of the regularizers, and the cosine distance that both of the paper's use."""
 
 from __future__ import annotations
 
@@ -8,40 +8,55 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from featreg.datasets.base import UsageError
+
 EPS = 1e-8
-"""A vector no longer than this counts as zero."""
+"""Norm up to which a vector counts as zero."""
 
 
 class Regularizer(nn.Module, ABC):
-    """A loss that shapes the embedding l by pre-trained features v, in training only.
+    """A loss that shapes an embedding by pre-trained features.
 
-    The training loss is ``task + alpha * regularizer(l, v, mask)``. Parameters that a
-    regularizer owns are trained with the model and are no part of it afterwards.
+    Add it to the loss of the task, ``loss = task + alpha * regularizer(embedding, features)``,
+    in training only: the features are not needed at inference. Where a regularizer has
+    parameters, give them to the optimizer together with the model's.
 
     Attributes
     ----------
     default_alpha
-        The paper's alpha.
+        The paper's weight of the loss.
     """
 
     default_alpha: ClassVar[float]
 
     def forward(self, embedding: Tensor, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The loss, a scalar; float32 also under autocast (float64 for float64 input).
+        """Compute the loss of a batch.
 
-        No gradient reaches the features. Where there is nothing to compare (an empty
-        mask, for Dis-Reg also a single clip), loss and gradients are zero.
+        Embedding and features cover the same time and may differ in frames: the features are
+        repeated or averaged to the embedding's frames. Gradients reach the embedding and the
+        parameters of the regularizer, not the features. Where there is nothing to compare (no
+        clip counts, or for `DisReg` only one), loss and gradients are zero.
 
         Parameters
         ----------
         embedding
-            l of shape (batch, T_E, B_E).
+            Shape (batch, T_E, B_E). One vector per clip is ``embedding[:, None]``.
         features
-            v of shape (batch, T_F, B_F) over the same time, T_F >= 1.
+            Shape (batch, T_F, B_F), T_F >= 1.
         mask
-            Shape (batch,), 1 for clips that count, 0 for clips without features, whose
-            v may hold anything. None counts all.
+            Shape (batch,), 1 for clips that count and 0 for clips without features, whose
+            `features` may hold anything. None counts all clips.
+
+        Returns
+        -------
+        Scalar, float32 also under autocast (float64 for a float64 embedding).
+
+        Raises
+        ------
+        UsageError
+            If a shape is not as above.
         """
+        _check_shapes(embedding, features, mask)
         with torch.autocast(embedding.device.type, enabled=False):
             precise = torch.promote_types(embedding.dtype, torch.float32)
             everyone = torch.ones(len(embedding), device=embedding.device)
@@ -52,6 +67,17 @@ class Regularizer(nn.Module, ABC):
     @abstractmethod
     def loss(self, embedding: Tensor, features: Tensor, weight: Tensor) -> Tensor:
         """`forward` in full precision; features of clips with weight 0 are 0."""
+
+
+def _check_shapes(embedding: Tensor, features: Tensor, mask: Tensor | None) -> None:
+    l, v = tuple(embedding.shape), tuple(features.shape)  # noqa: E741  the paper's name
+    if len(l) != 3 or len(v) != 3 or l[0] != v[0] or v[1] < 1:
+        raise UsageError(
+            "expected an embedding of shape (batch, T_E, B_E) and features of shape "
+            f"(batch, T_F, B_F), T_F >= 1; found {l} and {v}"
+        )
+    if mask is not None and tuple(mask.shape) != l[:1]:
+        raise UsageError(f"expected a mask of shape ({l[0]},), found {tuple(mask.shape)}")
 
 
 def unit(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Dis-Reg: clips that lie apart in the features lie as far apart in the embedding."""
+"""Dis-Reg: distances between clips in the embedding equal those in the features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .base import Regularizer, unit, weighted_mean
 
 
 class DisReg(Regularizer):
-    """Distance regularization (Hung and Lerch 2022).
+    """Distance regularization of an embedding l by features v.
 
     ::
 
@@ -20,18 +20,30 @@ class DisReg(Regularizer):
                of |d_cos(l_i,t, l_j,t) - d_cos(v_i,t, v_j,t)|           in [0, 2]
         d_cos(a, b) = 1 - cos(a, b)
 
-    It compares distances within one space to distances within the other, so it needs
-    no map between them and has no parameters. v comes to T_E frames first. Gradients go
-    to l, none to v.
+    Distances within one space are compared with distances within the other, so no map between
+    the spaces is needed and there are no parameters. The features are brought to T_E frames
+    first.
 
-    Pairs are local: over several devices they are those within each device's share of
-    the batch, nothing is gathered, and averaged gradients are those of the mean of the
-    devices' losses. Memory grows with T_E * batch^2.
+    On several devices the pairs are those within each device's share of the batch; averaged
+    gradients are those of the mean of the devices' losses. Memory grows with T_E * batch^2.
 
     Shape
     -----
-    embedding (batch, T_E, B_E), features (batch, T_F, B_F), mask (batch,) -> scalar; a
-    pair counts if both of its clips do.
+    embedding (batch, T_E, B_E), features (batch, T_F, B_F), mask (batch,) -> scalar; a pair
+    counts if both of its clips do.
+
+    References
+    ----------
+    Y.-N. Hung and A. Lerch, "Feature-informed Embedding Space Regularization For Audio
+    Classification", 2022: Dis-Reg.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import featreg
+    >>> disreg = featreg.DisReg()
+    >>> disreg(torch.randn(16, 2, 256), torch.randn(16, 50, 512)).shape
+    torch.Size([])
     """
 
     default_alpha: ClassVar[float] = 1.0

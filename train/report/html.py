@@ -17,7 +17,6 @@ from featreg.datasets.shards.hdf5 import atomic_path
 
 from ..evaluation.metrics import METRICS
 from ..experiments import ablate, params, table1
-from ..experiments.command_line import command
 from ..experiments.compare import Group, Result, alphas, common, differences, notes, table
 from . import plots
 from .print_table import UNKNOWN
@@ -69,29 +68,29 @@ def write_report(path: Path, groups: Sequence[Group], reports: Path | None = Non
         a report of the groups alone.
     """
     dataset = groups[0].config.dataset
-    rows = table1.read(reports) if reports else []
-    rows = [row for row in rows if row.dataset == dataset]
+    tabled = table1.read(reports.parent, dataset) if reports else None
+    rows = tabled.rows if tabled else []
     shown = headline(groups, rows) if reports else list(groups)
-    sections = _tables(rows, reports, groups) if reports else []
+    sections = _table_one(tabled) if tabled else []
+    sections += _ablations(reports, dataset) if reports else []
     sections += [_results(groups, shown), *_figures(groups, shown)]
     if reports and (counts := params.read(reports)):
         said = [params.caption(counts), f"Made by `{params.command(counts)}`."]
         sections.append(Section("Parameters (Table II)", said, params.in_words(counts)))
-    gone = table1.removed(rows, groups)
-    write_page(path, f"featreg: {dataset}", _lead(groups), sections, groups, gone)
+    write_page(path, f"featreg: {dataset}", _lead(groups), sections, groups)
 
 
-def write_table_one(path: Path, rows: Sequence[table1.Row], groups: Sequence[Group]) -> None:
-    """Write Table I with where its numbers come from, atomically."""
-    gone = table1.removed(rows, groups)
+def write_table_one(
+    path: Path, rows: Sequence[table1.Row], groups: Sequence[Group], said: Sequence[str]
+) -> None:
+    """Write Table I, what must be said of it, and where its numbers come from, atomically."""
     if len(_by_dataset(groups)) > 1:
         groups = [replace(each, label=f"{each.config.dataset}: {each.label}") for each in groups]
     title = "Methods, features, datasets"
-    points = [*table1.notes(rows), *table1.replaced_notes(rows, groups)]
-    section = Section(title, (), table1.wide(rows), points=points)
+    section = Section(title, (), table1.wide(rows), points=said)
     differ = Section("Against the baseline", points=differences(groups))
     lead = [line for each in _by_dataset(groups) for line in _lead(each)]
-    write_page(path, "featreg: Table I", lead, [section, differ], groups, gone)
+    write_page(path, "featreg: Table I", lead, [section, differ], groups)
 
 
 def write_page(
@@ -100,7 +99,6 @@ def write_page(
     lead: Sequence[str],
     sections: Sequence[Section],
     groups: Sequence[Group],
-    removed: Sequence[tuple[table1.Row, Sequence[str]]] = (),
 ) -> None:
     """Write a page of sections that ends with where the numbers come from.
 
@@ -114,12 +112,9 @@ def write_page(
         From top to bottom.
     groups
         The runs.
-    removed
-        What `table1.removed` gives: rows whose runs are not there any more.
     """
     template = files(__package__).joinpath("report.html").read_text(encoding="utf-8")
     circumstances = {_circumstances(result) for each in groups for result in each.results}
-    several = len({each.config.dataset for each in groups} | {row.dataset for row, _ in removed})
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["worded"] = _worded
     html = environment.from_string(template).render(
@@ -128,14 +123,6 @@ def write_page(
         sections=sections,
         shared=circumstances.pop() if len(circumstances) == 1 else "",
         origins=[_origin(each) for each in groups],
-        removed=[
-            {
-                "label": f"{row.dataset}: {row.title}" if several > 1 else row.title,
-                "command": row.command,
-                "runs": names,
-            }
-            for row, names in removed
-        ],
     )
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
@@ -195,14 +182,18 @@ def _selecting(groups: Sequence[Group]) -> str:
     return titles[0] if len(titles) == 1 else f"{' or '.join(titles)} (each run's --metric)"
 
 
-def _tables(rows: Sequence[table1.Row], reports: Path, groups: Sequence[Group]) -> list[Section]:
+def _table_one(table: table1.Table) -> list[Section]:
+    if not table.rows:
+        return []
+    points = table1.notes(table.rows, table.missing)
+    title = "Methods and features (Table I)"
+    return [Section(title, (), table1.wide(table.rows), points=points)]
+
+
+def _ablations(reports: Path, dataset: str) -> list[Section]:
     sections = []
-    if rows:
-        shown = table1.wide(rows)
-        points = [*table1.notes(rows), *table1.replaced_notes(rows, groups)]
-        sections.append(Section("Methods and features (Table I)", (), shown, points=points))
-    for found in ablate.read(reports, groups[0].config.dataset):
-        last = found.iloc[-1]
+    for found in ablate.read(reports, dataset):
+        last = ablate.regularized(found)
         made = last.get("command", "train ablate")
         sections.append(
             Section(
@@ -309,18 +300,11 @@ def _circumstances(result: Result) -> str:
     )
 
 
-def _typed(result: Result) -> str:
-    """What was typed, where that is not `spelling.command` and at most a device more."""
-    typed, spelled = str(result.about["command"]), command(result.config)
-    return "" if typed.startswith(spelled) else typed
-
-
 def _origin(group: Group) -> dict[str, Any]:
     metric = group.config.metric
     return {
         "label": group.label,
-        "command": command(group.config),
-        "typed": list(dict.fromkeys(_typed(result) for result in group.results)),
+        "commands": list(dict.fromkeys(result.about["command"] for result in group.results)),
         "circumstances": list(dict.fromkeys(map(_circumstances, group.results))),
         "metric": METRICS[metric].title,
         "runs": [

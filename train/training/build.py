@@ -13,7 +13,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from featreg.datasets.base import FeatregError, UsageError
 
 from ..config.presets import Config, Recipe
-from ..data.aligned_dataset import AlignedSet
+from ..data.aligned_set import AlignedSet
 from ..models.base import Encoder
 from ..models.registry import build_encoder, build_tagger
 from ..regularizers.registry import build_regularizer

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from featreg.datasets.base import FeatregError
 from featreg.datasets.shards.hdf5 import atomic_path
 
-FORMAT, VERSION = "featreg-state", 2
+from .run_files import damaged, read_bytes
+
+FORMAT = "featreg-state 3"
+"""First words of the file; the SHA-256 of what follows the first line stands behind them."""
 
 
 @dataclass
@@ -61,8 +65,11 @@ class Progress:
     def save(self, path: Path) -> None:
         """Write it all, atomically."""
         state = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        with atomic_path(path) as temporary:
-            torch.save({"format": FORMAT, "version": VERSION, **state}, temporary)
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            file.write(_first_line(buffer.getbuffer()))
+            file.write(buffer.getbuffer())
 
     @classmethod
     def load(cls, path: Path) -> Progress:
@@ -71,20 +78,20 @@ class Progress:
         Raises
         ------
         FeatregError
-            If the file is no state of this version.
+            If the file is damaged, or of another version.
         """
         if not path.is_file():
             return cls()
+        first, _, payload = read_bytes(path).partition(b"\n")
+        if not first.startswith(FORMAT.encode()):
+            raise damaged(path, f"cannot be resumed, since it does not begin with {FORMAT!r}")
+        if first + b"\n" != _first_line(payload):
+            raise damaged(path, "cannot be resumed, since its checksum is wrong")
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise FeatregError(
-                f"{path}: cannot be resumed ({type(error).__name__}); start again with --fresh"
-            ) from error
-        found = (state.pop("format", "no format"), state.pop("version", "?"))
-        if found != (FORMAT, VERSION):
-            raise FeatregError(
-                f"{path}: expected {FORMAT} version {VERSION}, found {found[0]} version "
-                f"{found[1]}; go on with the featreg that wrote it, or start again with --fresh"
-            )
-        return cls(**state)
+            return cls(**torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
+        except Exception as error:  # torch raises many kinds
+            raise damaged(path, f"cannot be resumed ({type(error).__name__})") from error
+
+
+def _first_line(payload: bytes | memoryview) -> bytes:
+    return f"{FORMAT} {hashlib.sha256(payload).hexdigest()}\n".encode()

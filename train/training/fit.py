@@ -25,6 +25,7 @@ from .checkpoint import Progress
 from .loss_monitor import Watch
 from .metrics_log import Journal
 from .objective import Losses
+from .run_files import damaged
 
 LOSS_NAMES = ("loss", "task_loss", "reg_loss")
 
@@ -75,7 +76,8 @@ class Fit:
         Raises
         ------
         FeatregError
-            If a loss is not finite; the message names the batch's clips.
+            If a loss is not finite (the message names the batch's clips), or the saved state
+            is damaged or does not fit.
         """
         recipe, steps = self.config.recipe, len(self.order)
         schedule = Schedule(recipe.schedule, recipe.epochs, recipe.lr)
@@ -85,10 +87,16 @@ class Fit:
         optimizer: Any = None
         if state.begun:
             say(f"going on after epoch {state.epoch}, step {state.step} of {steps}")
-            self.objective.load_state_dict(state.objective)
             last = state.epoch if state.step else state.epoch - 1
             optimizer = self._optimizer(schedule, schedule.stage(last))
-            optimizer.load_state_dict(state.optimizer)
+            try:
+                self.objective.load_state_dict(state.objective)
+                optimizer.load_state_dict(state.optimizer)
+            except (KeyError, RuntimeError, ValueError) as error:
+                reason = " ".join(str(error).split())
+                raise damaged(
+                    self.folder / "state.pt", f"does not fit this model ({reason})"
+                ) from None
         with progress("training", recipe.epochs * steps) as advance:
             advance(state.epoch * steps + state.step)
             while state.epoch < recipe.epochs and not self._out_of_patience(state):

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
-import torch
 from lightning.fabric import Fabric
 
-from featreg.datasets.allocator import keep_memory
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.console import say
 from featreg.datasets.shards.workdir import DatasetDir
 
 from ..config.options import READERS
 from ..config.presets import Config, Recipe
-from ..data.aligned_dataset import AlignedSet, ClipReader, Clips
+from ..data.aligned_set import AlignedSet, Clips
+from ..data.clip_reader import ClipReader
 from ..data.crops import Chunks, Crops, Cutter, EpochOrder, Scaling, crop_loader
 from ..deploy.model_file import Card, write_model
 from ..evaluation.metrics import evaluate
@@ -27,6 +24,7 @@ from ..evaluation.predict import Predictions, clips_together, predict
 from .build import build_fabric, build_objective, crop_samples
 from .checkpoint import Progress
 from .ddp import end_with_parent, ended_together
+from .deterministic import deterministic, warnings_only
 from .fit import Fit
 from .memory import enough_memory
 from .metrics_log import require_tensorboard
@@ -43,8 +41,12 @@ def run(
     workers: int = READERS,
     save_every: float = 60.0,
     tensorboard: bool = False,
+    command: str = "",
 ) -> RunDir:
     """Do what `config` says, or what is left to do of it.
+
+    Settings of the process that the run needs (torch's deterministic mode, log levels) are
+    put back when it ends.
 
     Parameters
     ----------
@@ -64,6 +66,8 @@ def run(
         Seconds of training after which the state is saved, beside each epoch's end.
     tensorboard
         Whether to log for TensorBoard beside ``metrics.csv``.
+    command
+        The command line that asks for this run; kept in ``config.json``.
 
     Returns
     -------
@@ -72,8 +76,8 @@ def run(
     Raises
     ------
     FeatregError
-        If the loss is not finite, the data do not fit the model, memory is too small, or
-        another process trains this run.
+        If the loss is not finite, the data do not fit the model, memory is too small, a
+        file of the run is damaged, or another process trains this run.
     UsageError
         If `name` is no name of a folder, or what lies in the folder is another run or,
         with `fresh`, none.
@@ -82,32 +86,23 @@ def run(
         require_tensorboard()
     aligned = AlignedSet(DatasetDir(work / config.dataset).aligned(config.aligned))
     folder = run_dir(work, config, name)
-    keep_memory()
-    deterministic()
-    for part in ("fabric", "pytorch"):  # they would repeat the precision
-        logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
-    fabric = build_fabric(config, device)
-    # What does not fit is found here, before the processes of other devices start.
-    with _memory(config.recipe, folder.name):
-        it = _Run(config, aligned, folder, fabric, workers, save_every, tensorboard)
-    # RANK, or Slurm's number of a task, would say nothing of a run on one device.
-    first = config.devices == 1 or fabric.local_rank == 0
-    if first and fresh:
-        folder.clear()
-    if not first:
-        logging.getLogger("featreg").setLevel(logging.WARNING)
-        end_with_parent()
-    # Device 0 holds the folder for all.
-    mine = folder.claim(config, aligned.fingerprint, aligned.header) if first else nullcontext()
-    with mine as todo:
-        fabric.launch()
-        with ended_together(fabric):
-            if not fabric.broadcast(todo):
-                say(f"{folder.name}: done already (--fresh repeats it)")
-                return folder
-            say(f"{folder.path}: {config.title}")
-            with _memory(config.recipe, folder.name):
-                it.go()
+    # Lightning's loggers would repeat the precision.
+    with deterministic(), warnings_only("lightning.fabric", "lightning.pytorch"):
+        fabric = build_fabric(config, device)
+        # What does not fit is found here, before the processes of other devices start.
+        with _memory(config.recipe, folder.name):
+            it = _Run(config, aligned, folder, fabric, workers, save_every, tensorboard, command)
+        # RANK, or Slurm's number of a task, would say nothing of a run on one device.
+        if config.devices == 1 or fabric.local_rank == 0:
+            if fresh:
+                folder.clear()
+            # Device 0 holds the folder for all.
+            with folder.claim(config, aligned.fingerprint, aligned.header) as todo:
+                it.on_all_devices(todo)
+        else:
+            end_with_parent()
+            with warnings_only("featreg"):
+                it.on_all_devices(todo=False)  # device 0 decides
     return folder
 
 
@@ -118,16 +113,6 @@ def _memory(recipe: Recipe, name: str) -> AbstractContextManager[None]:
         f"take less than --batch-size {recipe.batch_size}, --crop {recipe.crop_s:g} or --width "
         f"{recipe.width}{half}",
     )
-
-
-def deterministic() -> None:
-    """Make torch give equal numbers in equal runs, as far as it can."""
-    # cuBLAS reads the variable when it starts; the value is the one it documents.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Deterministic mode would also fill fresh memory, which nothing reads and takes time.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = False
 
 
 class _Run:
@@ -142,9 +127,11 @@ class _Run:
         workers: int,
         save_every: float,
         tensorboard: bool,
+        command: str,
     ) -> None:
         self.config, self.aligned, self.folder, self.fabric = config, aligned, folder, fabric
         self.workers, self.save_every, self.tensorboard = workers, save_every, tensorboard
+        self.command = command
         self.train = aligned.split("train").fraction(config.fraction, config.seed)
         self.valid, self.test = aligned.split("valid"), aligned.split("test")
         self.scaling: Scaling | None = None
@@ -155,13 +142,30 @@ class _Run:
             self._require_clips(name, clips)
             self._require_metrics(name, clips)
 
+    def on_all_devices(self, todo: bool) -> None:
+        """Start the processes of the other devices, and do with them what there is to do.
+
+        Parameters
+        ----------
+        todo
+            Whether there is anything; counts on the first device only.
+        """
+        self.fabric.launch()
+        with ended_together(self.fabric):
+            if not self.fabric.broadcast(todo):
+                say(f"{self.folder.name}: done already (--fresh repeats it)")
+                return
+            say(f"{self.folder.path}: {self.config.title}")
+            with _memory(self.config.recipe, self.folder.name):
+                self.go()
+
     def go(self) -> None:
         """Train, test, write."""
         path, header = self.folder.path, self.aligned.header
         if self.fabric.is_global_zero and not (path / "config.json").is_file():
             splits = {"train": self.train, "valid": self.valid, "test": self.test}
             device = self.fabric.device.type
-            what = about(self.config, self.aligned, splits, self.objective, device)
+            what = about(self.config, self.aligned, splits, self.objective, device, self.command)
             self.folder.write_json("config.json", what)
         self.scaling = self._scaling()
         progress = self._fit()

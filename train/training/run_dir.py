@@ -13,6 +13,8 @@
     WORK/runs/RUN/report.json        test metrics; written last: with it, the run is done
     WORK/runs/RUN/log.txt            what it said, if it was one of several at a time
     WORK/runs/RUN/.lock              locked by the process that trains it
+
+Each file but the last two and ``tensorboard/`` has a checksum, see `run_files`.
 """
 
 from __future__ import annotations
@@ -30,12 +32,11 @@ from typing import Any
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.locks import LOCK, exclusive
 from featreg.datasets.shards.aligned import AlignedHeader
-from featreg.datasets.shards.hdf5 import atomic_path, remove_temporaries
+from featreg.datasets.shards.hdf5 import remove_temporaries
 from featreg.datasets.shards.workdir import choose
 
 from ..config.presets import Config
-
-FORMAT, VERSION = "featreg-run", 1
+from .run_files import damaged, read_json, read_verified, write_json
 
 LOG = "log.txt"
 """What a run that had a process of its own said, in its folder."""
@@ -63,28 +64,52 @@ class RunDir:
         Raises
         ------
         FeatregError
-            If there is none, or it was written by another version.
+            If there is none, it is damaged, or another version of featreg wrote it.
         """
         path = self.path / name
         if not path.is_file():
             raise FeatregError(f"{path}: no such file; is {self.name} the name of a finished run?")
-        values: dict[str, Any] = json.loads(path.read_text())
-        if (values.get("format"), values.get("version")) != (FORMAT, VERSION):
-            raise FeatregError(
-                f"{path}: expected {FORMAT} version {VERSION}, found {values.get('format')} "
-                f"version {values.get('version')}; read it with the featreg that wrote it"
-            )
-        return values
+        return read_json(path)
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
-        """Write ``config.json`` or ``report.json``, atomically."""
-        text = json.dumps({"format": FORMAT, "version": VERSION, **values}, indent=2)
-        with atomic_path(self.path / name) as temporary:
-            temporary.write_text(text + "\n")
+        """Write ``config.json``, or ``report.json`` with the checksums of all other files."""
+        write_json(self.path / name, values)
+
+    def read_output(self, name: str) -> bytes:
+        """The contents of one of `OUTPUTS` of a finished run.
+
+        Raises
+        ------
+        FeatregError
+            If it, or the report that holds its checksum, is missing or damaged.
+        """
+        return read_verified(self.path / name, self.read_json("report.json")["files"].get(name))
+
+    def verify(self) -> None:
+        """Check every file of a finished run against its checksum.
+
+        Raises
+        ------
+        FeatregError
+            At the first file that is missing, damaged, or of another version of featreg.
+        """
+        self.config()
+        for name, sha256 in self.read_json("report.json")["files"].items():
+            read_verified(self.path / name, sha256)
 
     def config(self) -> Config:
-        """The run's configuration."""
-        return Config.from_json(self.read_json("config.json")["config"])
+        """The run's configuration.
+
+        Raises
+        ------
+        FeatregError
+            If ``config.json`` is damaged, or holds other settings than this version knows.
+        """
+        values = self.read_json("config.json")["config"]
+        try:
+            return Config.from_json(values)
+        except (KeyError, TypeError) as error:
+            raise damaged(self.path / "config.json", f"unknown settings ({error})") from None
 
     def clear(self) -> None:
         """Forget the run that is there, if any.
@@ -170,6 +195,8 @@ class RunDir:
 
         Raises
         ------
+        FeatregError
+            If a file of the run is damaged.
         UsageError
             If another run lies in the folder.
         """
@@ -182,6 +209,8 @@ class RunDir:
                 f"{_differences(there, config.to_json(), data, header)}; "
                 f"{otherwise}, or replace it with --fresh"
             )
+        if self.finished:
+            self.verify()
         return not self.finished
 
 
@@ -223,7 +252,10 @@ def run_dir(work: Path, config: Config, name: str | None = None) -> RunDir:
     if (apart.path / "config.json").is_file():
         return apart
     if (plain.path / "config.json").is_file():
-        there = plain.read_json("config.json")["config"]["aligned"]
+        try:
+            there = plain.config().aligned
+        except FeatregError:
+            return plain  # whoever reads it says why; --fresh replaces it
         return plain if there == config.aligned else apart
     return plain
 

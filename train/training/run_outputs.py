@@ -16,12 +16,11 @@ from featreg.datasets.base import Task
 from featreg.datasets.shards.hdf5 import atomic_path
 
 from ..config.presets import Config
-from ..data.aligned_dataset import AlignedSet, Clips
+from ..data.aligned_set import AlignedSet, Clips
 from ..data.crops import Scaling
 from ..evaluation.bootstrap import bootstrap
 from ..evaluation.metrics import evaluate
 from ..evaluation.predict import Predictions
-from ..experiments.command_line import typed
 from ..experiments.params import count
 from .checkpoint import Progress
 from .objective import Objective
@@ -34,6 +33,7 @@ def about(
     splits: Mapping[str, Clips],
     objective: Objective,
     device: str,
+    command: str,
 ) -> dict[str, Any]:
     """``config.json``: all that decides the numbers, and where they came from."""
     return {
@@ -46,7 +46,7 @@ def about(
             **dataclasses.asdict(aligned.header),
         },
         "parameters": {"training": count(objective), "inference": count(objective.tagger)},
-        "command": typed(),
+        "command": command,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(),
         "machine": machine(device),

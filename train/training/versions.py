@@ -1,10 +1,13 @@
-"""What a number may depend on besides the configuration: versions and the machine."""
+"""Where a number comes from besides the configuration: versions, machine, command line."""
 
 from __future__ import annotations
 
 import os
 import platform
+import shlex
+import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -19,6 +22,11 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
     }
+
+
+def typed() -> str:
+    """The command line of this process: ``train table1 --seeds 3``."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def machine(device: str) -> dict[str, str | int]:

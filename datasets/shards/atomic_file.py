@@ -1,0 +1,86 @@
+"""Files that appear under their name only when they are complete."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..base import FeatregError
+from .disk_space import free_bytes
+
+# What says that a place cannot be written to, whichever file it is.
+_NO_PLACE = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "the file may not grow further (ulimit -f)",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "no permission to write",
+    errno.EPERM: "no permission to write",
+}
+
+
+class DiskError(FeatregError):
+    """A file cannot be written here: every shard after this one would fail too."""
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, which becomes `path` if the block succeeds.
+
+    The file is synced to disk before it is renamed, and its folder after, so that
+    neither a killed process nor a lost power supply leaves half a file behind.
+
+    Raises
+    ------
+    DiskError
+        If the disk is full or may not be written to.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        with suppress(OSError):  # some network file systems cannot sync a folder
+            _sync(path.parent)
+    except (OSError, RuntimeError) as error:
+        if (reason := _no_place(error)) is None:
+            raise
+        raise DiskError(
+            f"{path}: {reason} ({free_bytes(path) / 1e6:,.1f} MB free there); make room or use "
+            "another working folder (--work), then run the same command again: finished shards "
+            "are kept"
+        ) from None
+    finally:
+        # A file system that has become read-only keeps the half file; the next run tries again.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _no_place(error: BaseException) -> str | None:
+    """What keeps the place from being written to; None if it is something else."""
+    number = getattr(error, "errno", None)
+    if number is None:  # HDF5 has it in the text alone
+        found = re.search(r"errno = (\d+)", str(error))
+        number = int(found[1]) if found else 0
+    return _NO_PLACE.get(number)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed processes left half written in a folder and below."""
+    for path in folder.rglob(".*.tmp"):
+        with suppress(OSError):
+            path.unlink()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,243 @@
+"""An extractor as a function: audio in, embeddings and their times out.
+
+::
+
+    import featreg
+
+    openl3 = featreg.load_extractor("openl3", hop=0.5)
+    embeddings, times = openl3(samples, 44100)
+    embeddings, times = openl3("song.mp3")
+    for embeddings, times in openl3(["a.wav", "b.wav"]):
+        ...
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, get_args, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from featreg.datasets.audio.decode import RESAMPLERS, Resampler, resample
+from featreg.datasets.audio.file_or_array import FileOrArray, mono_signal
+from featreg.datasets.base import ClipError, UsageError
+
+from .extractors.base import Array, Batcher, Extractor, Precision
+from .extractors.custom import check_complete
+from .extractors.registry import FEATURES, extractor_class, find_sources, make_config, make_spec
+from .weights.cache import parse_overrides
+from .weights.registry import WEIGHTS
+
+Embeddings = tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]
+
+
+def load_extractor(
+    name: str,
+    *,
+    weights: str | PathLike[str] | Mapping[str, str | PathLike[str]] | None = None,
+    device: str = "cpu",
+    precision: Precision = "float32",
+    resampler: Resampler = "soxr_hq",
+    **settings: object,
+) -> FeatureExtractor:
+    """Load a pre-trained feature extractor.
+
+    It computes the values that ``prep extract`` stores for the same audio and settings. Trained
+    weights are downloaded on first use, verified and kept, as the command does.
+
+    Parameters
+    ----------
+    name
+        ``"vggish"``, ``"openl3"``, ``"musicnn"`` or another built-in feature; ``"MODULE:CLASS"``
+        for an extractor class of your own.
+    weights
+        File of weights to use in place of the published one; a mapping ``{name: file}`` for an
+        extractor that needs several.
+    device
+        Where the network runs, as torch names it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+    precision
+        ``"float32"``, or ``"bfloat16"`` for the network's matrix products.
+    resampler
+        ``"soxr_hq"``, ``"soxr_vhq"`` or ``"kaiser_best"``.
+    **settings
+        The extractor's settings, the keys of ``prep extract --set NAME.KEY=VALUE``.
+
+    Raises
+    ------
+    UsageError
+        If the name, a setting, a value, a weights file or the device cannot be used; the message
+        lists the choices.
+    FeatregError
+        If the weights cannot be downloaded; the message says where to put them.
+    """
+    _check_choice("precision", precision, get_args(Precision))
+    _check_choice("resampler", resampler, RESAMPLERS)
+    _check_device(device)
+    try:
+        feature, source = _find(name)
+        values = {key: str(value) for key, value in settings.items()}
+        config = make_config(feature, values, source=source)
+        files = _weight_files(extractor_class(feature, source).weight_names(config), weights)
+        extractor = make_spec(feature, source, config, files, device, precision).extractor()
+        check_complete(name, extractor)
+    except UsageError as error:  # these name the options of `prep extract`
+        message = str(error)
+        for option in ("--features ", "--set ", "--weights "):
+            message = message.removeprefix(option)
+        raise UsageError(f"load_extractor: {message}") from None
+    return FeatureExtractor(extractor, resampler)
+
+
+def _check_choice(argument: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UsageError(
+            f"load_extractor: {argument}={value!r}: expected one of {', '.join(choices)}"
+        )
+
+
+def _check_device(device: str) -> None:
+    if device == "cpu":  # without a network there is no need of torch
+        return
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"load_extractor: device={device!r} cannot be used: {reason}") from None
+
+
+def _find(name: str) -> tuple[str, str]:
+    """Name and source of a feature; see `extractor_class`."""
+    if ":" not in name and name not in FEATURES:
+        close = difflib.get_close_matches(name.lower(), FEATURES, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UsageError(
+            f"{name!r}: no such feature; expected one of {', '.join(FEATURES)}, or MODULE:CLASS "
+            f"for a class of your own{hint}"
+        )
+    ((feature, source),) = find_sources([name], {}).items()
+    return feature, source
+
+
+def _weight_files(
+    needed: Sequence[str], weights: str | PathLike[str] | Mapping[str, str | PathLike[str]] | None
+) -> dict[str, Path]:
+    """The files given as `weights`, by name."""
+    if weights is None:
+        return {}
+    names = f"expected weights for {', '.join(needed)}" if needed else "this extractor has none"
+    if not isinstance(weights, Mapping):
+        if len(needed) != 1:
+            hint = "; pass a mapping {name: file}" if needed else ""
+            raise UsageError(f"weights={fspath(weights)!r}: {names}{hint}")
+        weights = {needed[0]: weights}
+    families = {WEIGHTS[name].family for name in needed}
+    if unused := [name for name in weights if name not in families.union(needed)]:
+        raise UsageError(f"weights for {unused[0]}: {names}")
+    return parse_overrides([f"{name}={fspath(file)}" for name, file in weights.items()])
+
+
+class FeatureExtractor:
+    """A loaded extractor: call it with audio. `load_extractor` makes it.
+
+    Attributes
+    ----------
+    name
+        Of the feature.
+    dim
+        Dimensions of each embedding.
+    hop_s
+        Seconds between embeddings.
+    sample_rate
+        Rate to which audio is resampled, in Hz.
+    settings
+        Every choice that changes a number.
+    """
+
+    def __init__(self, extractor: Extractor, resampler: Resampler) -> None:
+        self._extractor, self._resampler = extractor, resampler
+        self.name = extractor.name
+        self.dim = extractor.dim
+        self.hop_s = extractor.timing.hop_s
+        self.sample_rate = extractor.sample_rate
+        self.settings: dict[str, Any] = {**extractor.settings, "resampler": resampler}
+
+    def __repr__(self) -> str:
+        return (
+            f"<FeatureExtractor {self.name}: {self.dim} dimensions, hop {self.hop_s:g} s, "
+            f"{self.sample_rate} Hz, on {self._extractor.device}>"
+        )
+
+    @overload
+    def __call__(self, audio: list[Any], sample_rate: int | None = None) -> list[Embeddings]: ...
+
+    @overload
+    def __call__(self, audio: FileOrArray, sample_rate: int | None = None) -> Embeddings: ...
+
+    def __call__(
+        self, audio: FileOrArray | list[Any], sample_rate: int | None = None
+    ) -> Embeddings | list[Embeddings]:
+        """Compute the embeddings of one clip, or of each clip in a list.
+
+        Parameters
+        ----------
+        audio
+            The path of an audio file; an array of shape (samples,) or (samples, channels), floats
+            nominally in [-1, 1] or int16 or int32; or a list of either. Channels are averaged and
+            the result is resampled to the extractor's rate. The clips of a list share batches.
+            Silent audio is accepted.
+        sample_rate
+            Rate of the arrays in Hz; not used for files, which state their own.
+
+        Returns
+        -------
+        embeddings
+            Shape (frames, dim), float32.
+        times
+            Shape (frames,), float64: centres of the frames in seconds.
+
+        A list gives a list of such pairs.
+
+        Raises
+        ------
+        UsageError
+            If an array has no sample rate or another shape or type, or holds no audio.
+        ClipError
+            If a file cannot be decoded, or the audio has no embeddings.
+        """
+        if isinstance(audio, list):
+            return self._compute(audio, sample_rate)
+        return self._compute([audio], sample_rate)[0]
+
+    def _compute(self, clips: Sequence[Any], sample_rate: int | None) -> list[Embeddings]:
+        where = [f"item {k} of the list: " if len(clips) > 1 else "" for k in range(len(clips))]
+        outcomes: list[Array | ClipError] = []
+        batcher = Batcher(self._extractor, lambda _, outcome: outcomes.append(outcome))
+        for k, audio in enumerate(clips):
+            try:
+                signal, rate = mono_signal(audio, sample_rate)
+                signal = resample(signal, rate, self.sample_rate, self._resampler)
+                batcher.push(str(k), signal)
+            except UsageError as error:
+                raise UsageError(f"{where[k]}{error}") from None
+            except ClipError as error:
+                raise ClipError(error.stage, f"{where[k]}{error.reason}") from error
+        batcher.flush()
+        found: list[Embeddings] = []
+        for prefix, outcome in zip(where, outcomes, strict=True):
+            if isinstance(outcome, ClipError):
+                raise ClipError(outcome.stage, f"{prefix}{outcome.reason}")
+            found.append(self._decoded(outcome))
+        return found
+
+    def _decoded(self, stored: Array | ClipError) -> Embeddings:
+        """Values and times of frames as they would be stored."""
+        if isinstance(stored, ClipError):
+            raise stored
+        values = self._extractor.quantization.values(stored)
+        return values, self._extractor.timing.centers(len(values))

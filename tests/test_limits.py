@@ -1,0 +1,109 @@
+"""Limits of the system, and calls from a script: one clear line, and nothing half done."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import prep
+from test_faults import extract, make_manifest
+
+from featreg.datasets.shards.hdf5 import Appender, create_shard, write_strings
+
+SCRIPT = """
+import sys
+from featreg.extract.cli.prep import prep
+sys.argv[:1] = ["prep"]
+prep()
+"""
+
+# Writes a shard of 300 kB while files may have so many bytes, and prints the error.
+WRITE = """
+import resource, sys
+from pathlib import Path
+from test_limits import write_shard
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    write_shard(Path(sys.argv[1]))
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def write_shard(path: Path) -> None:
+    with create_shard(path) as file:
+        frames = Appender(file, "frames", np.float32, (64,))
+        audio = Appender(file, "audio", np.int16)
+        rng = np.random.default_rng(0)
+        for _ in range(5):
+            frames.append(rng.standard_normal((100, 64)).astype(np.float32))
+            audio.append(rng.integers(-99, 99, 16_000).astype(np.int16))
+        frames.close()
+        audio.close()
+        write_strings(file, "clip_id", ["a", "\udcff"])
+
+
+def test_equal_contents_are_equal_bytes(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.h5")
+    write_shard(tmp_path / "b.h5")
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+@pytest.mark.parametrize("limit", [0, 100, 5_000, 70_000, 150_000, 250_000])
+def test_wherever_the_disk_becomes_full_one_line_says_so(limit: int, tmp_path: Path) -> None:
+    env = os.environ.copy()
+    env["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), env.get("PYTHONPATH", "")])
+    env.pop("COVERAGE_PROCESS_CONFIG", None)
+    path = tmp_path / "folder" / "x.h5"
+    done = subprocess.run(
+        [sys.executable, "-c", WRITE, str(path), str(limit)],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f"DiskError {path}: the file may not grow further")
+    assert list(path.parent.iterdir()) == []
+
+
+def test_too_few_open_files_are_refused_with_the_limit_that_is_needed(tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path / "source", ["00", "01"])
+    run = prep(
+        tmp_path / "work",
+        *extract(manifest),
+        before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24)),
+    )
+    assert run.wait() == 1, run.output
+    (error,) = [line for line in run.output.splitlines() if line.startswith("error:")]
+    assert "24 files" in error
+    assert "ulimit -n" in error
+    assert "Traceback" not in run.output
+
+
+def test_a_script_without_a_main_guard_is_told_so_once(tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path / "source", ["00", "01"])
+    (tmp_path / "script.py").write_text(SCRIPT)
+    env = os.environ.copy()
+    env["PYTHONPATH"] = os.pathsep.join(
+        [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    )
+    env["FEATREG_WORK"] = str(tmp_path / "work")
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py"), *map(str, extract(manifest))],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stdout
+    (error,) = [line for line in done.stdout.splitlines() if line.startswith("error:")]
+    assert '`if __name__ == "__main__":`' in error
+    assert "Traceback" not in done.stdout
