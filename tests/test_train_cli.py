@@ -91,7 +91,7 @@ def test_a_preset_is_found_by_the_name_of_the_dataset(tmp_path: Path) -> None:
         ("--devices 9 --device cpu", 2, "training clips: 16, devices: 9;"),
         ("--crop 2.15", 2, "2.15 s (--crop)"),
         ("--crop 0.1", 2, "at least 32512 samples, got 1600"),
-        ("--metric auc", 2, "--metric auc"),
+        ("--metric auc", 2, "pr_auc, roc_auc, f1_samples, f1_micro"),
         ("--metric accuracy", 2, "choose from pr_auc, roc_auc, f1_samples, f1_micro"),
         ("--dataset mtat", 2, "there is toy"),
         ("--aligned other", 2, "no such aligned set; there is tones+noise-0.1s"),
