@@ -1,4 +1,4 @@
-"""Distance correlation: embedding and features depend on each other."""
+"""Distance correlation of embedding and features."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class DistanceCorrelation(Regularizer):
     Used for this purpose by Y. Ding and A. Lerch, "Audio embeddings as teachers for music
     classification", ISMIR 2023. The estimator is the bias-corrected one of G. J. Székely and
     M. L. Rizzo, "Partial distance correlation with methods for dissimilarities", Annals of
-    Statistics 42, 2014. At each frame t, with a_ij = ||l_i,t - l_j,t||, b_ij likewise of v, for
-    n clips, and U-centered for i != j (0 on the diagonal)::
+    Statistics 42, 2014. At each frame t, the distances a_ij = ||l_i,t - l_j,t|| of n clips, and
+    those of v, b_ij, are U-centered for i != j (0 on the diagonal)::
 
         A_ij = a_ij - sum_k a_ik / (n - 2) - sum_k a_kj / (n - 2)
                + sum_kl a_kl / ((n - 1)(n - 2))
         loss = mean over t of 1 - <A, B> / sqrt(<A, A> <B, B>)      in [0, 2]
 
-    It compares distances within one space to distances within the other, as Dis-Reg does, but
-    needs only a monotonous relation of the two. It has no parameters. Gradients go to l, none to
-    v. Fewer than four clips, or clips that are all equal, give 0. Over several devices the
-    batch is each device's share.
+    Like Dis-Reg, it compares the distances in the two spaces, but it requires only a monotonic
+    relation between them. It has no parameters. Gradients reach l, not v. The loss is 0 for fewer
+    than four clips, or if all clips are equal. On several devices, it is computed on each
+    device's share of the batch.
 
     Shape
     -----
@@ -51,7 +51,7 @@ class DistanceCorrelation(Regularizer):
 
 
 def _u_centered(a: Tensor) -> Tensor:
-    """Distances of shape (T, n, n), U-centered."""
+    """Return U-centered distances of shape (T, n, n)."""
     n = a.shape[-1]
     rows = a.sum(-1, keepdim=True) / (n - 2)
     everything = a.sum((-2, -1), keepdim=True) / ((n - 1) * (n - 2))

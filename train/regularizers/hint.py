@@ -1,4 +1,4 @@
-"""Hint: the embedding predicts the features."""
+"""Hint: prediction of the features from the embedding."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class Hint(Regularizer):
         squared:  loss = mean over clips, frames t and dimensions of (g(l_t) - v_t)^2
 
     Romero et al. use the squared distance. Con-Reg maps in the other direction, from the
-    features to the embedding, where a constant direction can satisfy the loss; here the
+    features to the embedding, where a constant direction can minimize the loss; here the
     embedding has to contain what distinguishes the features. Standardize the features first
     (``Recipe.standardize``), because a common direction of all v would dominate the cosine.
 
-    Gradients go to l and to g, none to v.
+    Gradients reach l and g, not v.
 
     Parameters
     ----------
     feature_dim
-        B_F.
+        B_F, dimensions of the features.
     embedding_dim
-        B_E.
+        B_E, dimensions of the embedding.
     hidden
-        Units of g's hidden layer.
+        Number of units of g's hidden layer.
     distance
         ``cosine`` or ``squared``.
 

@@ -10,18 +10,18 @@ if TYPE_CHECKING:
     from .base import Regularizer
 
 REGULARIZERS = ("none", "conreg", "disreg", "hint", "dcor", "rkd", "scores")
-"""Names on the command line."""
+"""Names of the regularizers, as on the command line."""
 
 
 def build_regularizer(name: str, feature_dim: int, embedding_dim: int) -> Regularizer | None:
-    """The regularizer called `name`; None for ``none``.
+    """Build the regularizer `name`; return None for ``none``.
 
     Parameters
     ----------
     name
         One of `REGULARIZERS`.
     feature_dim, embedding_dim
-        B_F and B_E.
+        B_F and B_E, dimensions of the features and of the embedding.
 
     Raises
     ------
@@ -54,4 +54,4 @@ def build_regularizer(name: str, feature_dim: int, embedding_dim: int) -> Regula
         from .scores import Scores
 
         return Scores(feature_dim, embedding_dim)
-    raise UsageError(f"no regularizer is called {name!r}; choose from {', '.join(REGULARIZERS)}")
+    raise UsageError(f"regularizer {name!r} not found; choose from {', '.join(REGULARIZERS)}")

@@ -1,4 +1,4 @@
-"""Relational knowledge distillation: the clips' distances and angles are those of the features."""
+"""Relational knowledge distillation of distances and angles between clips."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ class RKD(Regularizer):
         loss = mean over t of distance + angle_weight * angle
 
     mu is the mean distance over all pairs. Park et al. weight the angles twice as much as the
-    distances. Dis-Reg is its kin: it compares cosine distances by their absolute difference.
-    There are no parameters. Gradients go to l, none to v. Fewer than two clips give 0. Memory
-    grows with T_E * batch^3. Over several devices the batch is each device's share.
+    distances. Dis-Reg is similar: it compares cosine distances by their absolute difference.
+    There are no parameters. Gradients reach l, not v. The loss is 0 for fewer than two clips.
+    Memory grows with T_E * batch^3. On several devices, the loss is computed on each device's
+    share of the batch.
 
     Parameters
     ----------
     angle_weight
-        Weight of the angles; 0 leaves them out.
+        Weight of the angle term; 0 disables it.
 
     Shape
     -----
@@ -56,7 +57,7 @@ class RKD(Regularizer):
 
 
 def _scaled_distances(x: Tensor) -> Tensor:
-    """Distances of all pairs i < j at each frame, over their mean: (T, pairs)."""
+    """Return the distances of all pairs i < j divided by their mean, of shape (T, pairs)."""
     i, j = torch.triu_indices(len(x), len(x), offset=1, device=x.device)
     distances = pairwise_distances(x)[:, i, j]
     mean = distances.mean(1, keepdim=True)
@@ -64,7 +65,7 @@ def _scaled_distances(x: Tensor) -> Tensor:
 
 
 def _cosines(x: Tensor) -> Tensor:
-    """Cosine of the angle at j between i and k, for all triplets i < k, j apart from both."""
+    """Return the cosines of the angles at j between i and k, for all triplets with i < k."""
     x = x.transpose(0, 1)
     arms = unit(x[:, None] - x[:, :, None])  # arms[t, j, i] points from clip j to clip i
     cosines = arms @ arms.transpose(-1, -2)

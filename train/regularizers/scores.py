@@ -1,4 +1,4 @@
-"""Scores: the embedding predicts the teacher's class probabilities."""
+"""Scores: prediction of the teacher's class probabilities from the embedding."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Scores(Regularizer):
         q_t = sigmoid(W l_t + b)
         loss = mean over clips, frames t and classes of KL(p_t || q_t)      >= 0
 
-    KL is that of two Bernoulli distributions: binary cross-entropy less the entropy of p, so
-    that a perfect prediction has loss 0. The teachers' classes are not exclusive, hence no
-    softmax, and no temperature, which Hinton et al. use with it. Gradients go to l, W and b,
-    none to p.
+    KL is the divergence of two Bernoulli distributions, that is, binary cross-entropy minus the
+    entropy of p, so that a perfect prediction has loss 0. Since the teacher's classes are not
+    exclusive, there is no softmax with temperature as in Hinton et al. Gradients reach l, W and
+    b, not p.
 
     Parameters
     ----------
     feature_dim
-        K.
+        K, number of the teacher's classes.
     embedding_dim
-        B_E.
+        B_E, dimensions of the embedding.
 
     Shape
     -----
