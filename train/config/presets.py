@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..regularizers.registry import STANDARDIZED
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -223,6 +225,7 @@ class Config:
         if self.preset != preset_for(self.dataset):
             overrides.append(("preset", self.preset))
         preset, recipe = dataclasses.asdict(PRESETS[self.preset]), dataclasses.asdict(self.recipe)
+        preset["standardize"] |= self.reg in STANDARDIZED
         changed = {k: v for k, v in recipe.items() if v != preset[k] and k != "precision"}
         return overrides + [(k.removesuffix("_s").replace("_", ""), v) for k, v in changed.items()]
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 REGULARIZERS = ("none", "conreg", "disreg", "hint", "dcor", "rkd", "scores")
 """Names of the regularizers, as on the command line."""
 
+STANDARDIZED = frozenset({"hint"})
+"""Regularizers whose features are standardized unless ``--no-standardize`` is given."""
+
 
 def build_regularizer(name: str, feature_dim: int, embedding_dim: int) -> Regularizer | None:
     """Build the regularizer `name`; return None for ``none``.
