@@ -141,7 +141,7 @@ def test_a_midi_file_byte_for_byte() -> None:
 
 
 def test_another_folder_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(FeatregError, match=r"expected index\.csv .* leave out --root"):
+    with pytest.raises(FeatregError, match=r"expected index\.csv .*--root"):
         demo.read(tmp_path)
 
 

@@ -163,7 +163,7 @@ def test_a_shard_at_the_root_of_the_disk_has_nothing_beside_it(
 def test_what_is_no_shard_is_said_to_be_none(
     content: bytes | None, plot: bool, tmp_path: Path
 ) -> None:
-    path, words = tmp_path / "junk", "no shard (*.h5) here or below"
+    path, words = tmp_path / "junk", "no shards (*.h5)"
     if content is None:
         path.mkdir()
     else:

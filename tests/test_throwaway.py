@@ -163,7 +163,7 @@ def test_clips_come_in_order_as_they_would_here(
     ]
     clips[3].path.unlink()
     decoders = Decoders(2, timeout_s=60.0)
-    found = list(decoders.hear_all(clips, HEARING))
+    found = list(decoders.decode_all(clips, HEARING))
     assert [clip.clip_id for clip, _ in found] == [clip.clip_id for clip in clips]
     for clip, heard in found:
         here = decode_clip(clip, HEARING)
@@ -190,7 +190,7 @@ def test_a_decoder_that_somebody_kills_is_asked_again(tmp_path: Path) -> None:
     decoders = Decoders(1, timeout_s=60.0)
     with closing(Killed(decode_clip, 60.0)) as decoder:
         decoders._idle = [decoder]
-        ((_, heard),) = decoders.hear_all([clip], HEARING)
+        ((_, heard),) = decoders.decode_all([clip], HEARING)
     assert isinstance(heard, DecodedClip)
     assert len(asked) == 2
 

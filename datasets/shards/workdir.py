@@ -333,7 +333,7 @@ def choose(
         return wanted
     if len(candidates) > 1:
         raise UsageError(
-            f"more than one {what} ({', '.join(candidates)}); select one with {option}"
+            f"more than one {what} ({', '.join(candidates)}); choose one with {option}"
         )
     return candidates[0]
 
