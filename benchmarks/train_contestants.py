@@ -60,16 +60,16 @@ def published_step(folder: Path, threads: int) -> Work:
                 nn.Sigmoid(),
             )
             level, harmonic = torch.arange(128), torch.arange(1, 7)
-            self.centre = (harmonic[:, None] * 32.7 * 2 ** (level / 24)).flatten()[None]
+            self.center = (harmonic[:, None] * 32.7 * 2 ** (level / 24)).flatten()[None]
             self.bins = torch.linspace(0, 8000, 257)[:, None]
             self.window = torch.hann_window(513)
 
         def forward(self, audio: Tensor) -> Tensor:
             spectrum = torch.stft(audio, 513, 256, window=self.window, return_complex=True)
             power = spectrum.abs().pow(2)
-            width = (0.1079 * self.centre + 24.7) / self.q
-            up = self.bins * (2 / width) + 1 - 2 * self.centre / width
-            down = self.bins * (-2 / width) + 1 + 2 * self.centre / width
+            width = (0.1079 * self.center + 24.7) / self.q
+            up = self.bins * (2 / width) + 1 - 2 * self.center / width
+            down = self.bins * (-2 / width) + 1 + 2 * self.center / width
             filters = torch.clamp(torch.minimum(up, down), min=0)
             energy = torch.matmul(power.transpose(1, 2), filters).transpose(1, 2)
             level = 10 * torch.log10(energy.clamp(min=1e-10)).view(len(audio), 6, 128, -1)

@@ -78,7 +78,7 @@ def test_area_does_not_drift_where_repeat_does() -> None:
     assert np.abs(by_repeat - middles).max() > 10
 
 
-def test_linear_is_exact_on_a_ramp_between_the_outer_centres() -> None:
+def test_linear_is_exact_on_a_ramp_between_the_outer_centers() -> None:
     timing = FrameTiming(hop_s=0.5, window_s=1.0, first_center_s=0.25)
     aligned = align(ramp(4, 1), timing, 0.25, 2.0, "linear")[:, 0]
     middles = (np.arange(8) + 0.5) * 0.25

@@ -287,7 +287,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         ("path,split,labels\na.wav,train,\nb.wav,valid,x\nc.wav,test,\n", "'x' in valid only"),
     ],
 )
-def test_classes_that_cannot_be_learnt_and_tested(tmp_path: Path, text: str, message: str) -> None:
+def test_classes_that_cannot_be_learned_and_tested(tmp_path: Path, text: str, message: str) -> None:
     path = write(tmp_path, text)
     with pytest.raises(FeatregError, match=message):
         read(path)
