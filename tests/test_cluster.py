@@ -61,7 +61,7 @@ def test_more_workers_than_cores_are_not_started_and_said_to_be_too_many(
 
 
 def test_what_cannot_be_asked_for_is_refused() -> None:
-    with pytest.raises(UsageError, match="--workers .* --scheduler"):
+    with pytest.raises(UsageError, match=r"--workers .* --scheduler"):
         plan_workers(1, 2, "tcp://somewhere:8786")
     with pytest.raises(UsageError, match="--workers 0: expected at least 1"):
         plan_workers(1, 0, None)

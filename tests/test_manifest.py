@@ -172,7 +172,7 @@ def test_a_written_split_draws_its_group_along(tmp_path: Path) -> None:
 
 def test_a_group_in_two_splits_is_refused(tmp_path: Path) -> None:
     text = "path,split,song,labels\na.wav,test,s,x\nb.wav,train,s,x\nc.wav,valid,t,x\n"
-    with pytest.raises(FeatregError, match="song 's' .*test and train"):
+    with pytest.raises(FeatregError, match=r"song 's' .*test and train"):
         read(write(tmp_path, text), group="song")
 
 
@@ -233,7 +233,7 @@ def test_an_unknown_column_is_told_from_a_class(tmp_path: Path) -> None:
     text = "path,dog,artist\na.wav,1,Bach\n"
     with pytest.raises(FeatregError, match=r"line 2, column artist: expected 0, 1 or .*'Bach'"):
         read(write(tmp_path, text))
-    with pytest.raises(UsageError, match="--group composer: .* path, dog, art"):
+    with pytest.raises(UsageError, match=r"--group composer: .* path, dog, art"):
         read(write(tmp_path, text), group="composer")
 
 
