@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from custom_feature_runs import run, write_manifest
 from extractions import REQUEST, extract
 from file_server import FileServer
-from outside_runs import run, write_manifest
 from weight_files import OPENL3
 
 from featreg.datasets.base import Dataset

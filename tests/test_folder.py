@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import Result
-from outside_runs import rows_of, run, write_manifest
+from custom_feature_runs import rows_of, run, write_manifest
 
 from featreg.datasets.base import ClipError, UsageError
 from featreg.datasets.collections.manifest import read

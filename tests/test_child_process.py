@@ -70,7 +70,7 @@ def test_its_memory_is_not_its_parent_s() -> None:
     # Pages that are written to, in a process that had them before the child was started.
     program = """
 import numpy as np
-from test_throwaway import work
+from test_child_process import work
 from featreg.extract.pipeline.child_process import ChildProcess, peak_bytes
 assert np.ones(1 << 27).nbytes == 1 << 30
 child = ChildProcess(work, 60.0)
@@ -129,7 +129,7 @@ def test_a_time_limit_ends_nothing_that_ends_in_time(child: ChildProcess[..., ob
 def test_it_does_not_outlive_its_parent_even_if_it_hangs() -> None:
     program = """
 import sys
-from test_throwaway import work
+from test_child_process import work
 from featreg.extract.pipeline.child_process import ChildProcess
 child = ChildProcess(work, 1e6)
 print(child("work")[0], flush=True)

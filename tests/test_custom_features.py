@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import Result
+from custom_feature_runs import rows_of, run, write_arrays, write_manifest
 from kit import tone
-from outside_runs import rows_of, run, write_arrays, write_manifest
 
 from featreg.datasets.base import ClipError, FeatregError, UsageError
 from featreg.datasets.collections.manifest import read
@@ -56,7 +56,7 @@ def test_a_class_and_a_folder_of_its_arrays_go_all_the_way_and_agree(
     arrays = write_arrays(manifest, tmp_path / "arrays")
     # Two workers are processes of their own, and must find the module in this folder as well.
     monkeypatch.chdir(tmp_path)
-    shutil.copy(HERE / "outside_features.py", tmp_path / "mine.py")
+    shutil.copy(HERE / "custom_features.py", tmp_path / "mine.py")
     one = run(tmp_path / "one", f"prep extract --dataset {manifest} --workers 2 --shard-clips 4",
               "--features", "mine:Chroma")  # fmt: skip
     assert one.exit_code == 0, one.output
