@@ -1,4 +1,4 @@
-"""The hostile kit: unusual, damaged and malicious inputs, and featreg's handling of each.
+"""The hostile kit: unusual, damaged and malicious inputs, and how featreg handles each.
 
     python benchmarks/hostile.py --quick
     python benchmarks/hostile.py --only flips --seed 3
