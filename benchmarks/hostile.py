@@ -1,12 +1,12 @@
-"""The hostile kit: inputs as the world has them, and worse, and what featreg makes of each.
+"""The hostile kit: unusual, damaged and malicious inputs, and how featreg handles each.
 
     python benchmarks/hostile.py --quick
     python benchmarks/hostile.py --only flips --seed 3
 
-Every input is made from scratch, used as a user would use it, and must end in one of two
-ways: accepted with the right content, which is known because the kit wrote it; or refused in
-one line that names it. Anything else is a failure, printed with the command that repeats it:
-wrong content, a traceback, or no end. The exit status is 1 if there is one.
+Every input is generated and used as a user would use it. It must either be accepted with the
+correct content, which is known because the kit wrote it, or be rejected with a one-line error
+that names it. Everything else (wrong content, a traceback, a hang) is a failure, printed with
+the command that repeats it. The exit status is 1 if there are failures.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from hostile_kit.pool import run_cases
 AUDIO_MEMORY = 3 << 30
 COMMAND_MEMORY = 16 << 30
 
-# Kind: what makes its cases, and the address space of a process that runs them.
+# For each kind: the function that creates its cases, and the address space of their processes.
 KINDS: dict[str, tuple[Callable[..., Iterator[Case]], int]] = {
     "containers": (containers.whole, AUDIO_MEMORY),
     "excerpts": (containers.excerpts, AUDIO_MEMORY),
@@ -62,13 +62,13 @@ KINDS: dict[str, tuple[Callable[..., Iterator[Case]], int]] = {
     "predict": (predict.cases, COMMAND_MEMORY),
     "resources": (resources.cases, COMMAND_MEMORY),
 }
-# Those that need a working folder with features and trained runs.
+# Kinds that need a working folder with features and trained runs.
 ON_RUNS = ("runs", "shards", "predict", "resources")
 FAILURES = (WRONG, TRACEBACK, HANG)
 
 
 def table(counts: dict[str, Counter[str]]) -> Iterator[str]:
-    """The outcomes of every kind, and of all of them."""
+    """Print the outcomes by kind, and in total."""
     heads = ("inputs", *OUTCOMES)
     total: Counter[str] = sum(counts.values(), Counter())
     yield "  ".join(["kind".ljust(12), *heads])
@@ -79,7 +79,7 @@ def table(counts: dict[str, Counter[str]]) -> Iterator[str]:
 
 
 def trained(folder: Path) -> Path:
-    """A working folder with trained runs, made once; and torch, imported once for all forks."""
+    """Create the working folder with trained runs, and import torch, once for all forks."""
     base = folder / "base"
     if not base.exists():
         for name in ("torch", "lightning.fabric", "sklearn.metrics", "pandas", "matplotlib.figure"):
@@ -104,7 +104,7 @@ def main(
     processes: int,
     show_refused: bool,
 ) -> None:
-    """Try the hostile kit, and count how each input ends.
+    """Run the hostile kit, and count the outcomes.
 
     Example: python benchmarks/hostile.py --only flips --seed 3
     """

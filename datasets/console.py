@@ -105,6 +105,11 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def counted(number: int, noun: str) -> str:
+    """The number with the noun in the singular or plural."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def say(message: str) -> None:
     """Print a line, except with ``--quiet``."""
     logging.getLogger("featreg").info(printable(message))

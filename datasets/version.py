@@ -1,3 +1,3 @@
-"""The version of featreg, defined here only."""
+"""Version of featreg."""
 
 __version__ = "0.2.0.dev0"

@@ -136,7 +136,7 @@ def test_a_file_of_another_kind_is_named(content: bytes, tmp_path: Path) -> None
 
 def test_a_single_array_is_no_archive(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", A)
-    with pytest.raises(FeatregError, match="holds a single array"):
+    with pytest.raises(FeatregError, match="a single array"):
         read_npz(tmp_path / "a.npy")
 
 

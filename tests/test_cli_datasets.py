@@ -120,7 +120,7 @@ def test_a_check_finds_excerpts_beyond_the_end_and_files_that_are_locked(tmp_pat
     [
         (("datasets", "gtzan"), 2, "no dataset called 'gtzan'"),
         (("datasets", "--check"), 2, "--check and --root"),
-        (("datasets", "demo", "--group", "x"), 2, "--group is no option of demo"),
+        (("datasets", "demo", "--group", "x"), 2, "--group is not an option of demo"),
         (("datasets", "mtat", "--root", "nowhere"), 1, "found no such folder"),
         (("download", "gtzan"), 2, "no dataset called 'gtzan'"),
     ],

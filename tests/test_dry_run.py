@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from custom_feature_runs import run, write_manifest
 from extractions import REQUEST, extract
 from file_server import FileServer
-from outside_runs import run, write_manifest
 from weight_files import OPENL3
 
 from featreg.datasets.base import Dataset
@@ -34,7 +34,7 @@ def test_weights_that_are_not_here_are_named_and_not_fetched(
     command = f"prep extract --dataset {manifest} --workers 1 --features openl3"
     planned = run(tmp_path / "work", command, "--dry-run")
     assert planned.exit_code == 0, planned.output
-    missing = f"openl3: the weights {OPENL3} are not here; the run fetches them (about 17 MB)"
+    missing = f"openl3: the weights {OPENL3} are not on this machine"
     assert missing in planned.output
     for name in ("audio", "openl3"):
         assert f"{name}: 8 clips to compute: not extracted yet" in planned.output

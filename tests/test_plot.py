@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> DatasetDir:
 
 
 def panels(figure: Figure) -> list[Axes]:
-    """The parts of a picture, without their colour bars."""
+    """The parts of a picture, without their color bars."""
     return [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
 
 
@@ -71,7 +71,7 @@ def test_a_scene_holds_audio_rows_and_labels_with_their_times(
     track = scene.tracks["loudness"]
     if part == "aligned":
         assert (len(track.rows), track.begin_s, track.end_s) == (14, 0.0, pytest.approx(1.4))
-    else:  # two rows, centred at 0.25 and 0.75 s
+    else:  # two rows, centered at 0.25 and 0.75 s
         assert (len(track.rows), track.begin_s, track.end_s) == (2, 0.0, 1.0)
 
 
@@ -163,7 +163,7 @@ def test_a_shard_at_the_root_of_the_disk_has_nothing_beside_it(
 def test_what_is_no_shard_is_said_to_be_none(
     content: bytes | None, plot: bool, tmp_path: Path
 ) -> None:
-    path, words = tmp_path / "junk", "no shard (*.h5) here or below"
+    path, words = tmp_path / "junk", "no shards (*.h5)"
     if content is None:
         path.mkdir()
     else:

@@ -1,9 +1,9 @@
-"""Mutation test of the code that decides: change it in one place, and see a test fail.
+"""Mutation test of critical code: each change of one place must make a test fail.
 
-Every module in `TARGETS` decides what is recomputed, refused, compared or counted. For each, this
+The modules in `TARGETS` decide what is recomputed, rejected, compared or counted. For each, this
 script changes one operator, condition, constant or statement at a time, in a copy of the tree, and
-runs the tests named beside it. A mutant that no test notices has survived. Run it in the
-environment of ``make``::
+runs the tests listed with it. A mutant survives if no test fails. Run it in the environment of
+``make``::
 
     python tools/mutants.py                       # all targets, one process per core
     python tools/mutants.py --only metrics        # targets whose path contains the word
@@ -122,7 +122,7 @@ def copy_tree(folder: Path) -> Path:
 
 
 def survives(tree: Path, path: str, source: str, tests: tuple[str, ...], limit_s: float) -> bool:
-    """Whether the tests pass with this source in place of the module at `path`."""
+    """Whether the tests pass if the module at `path` is replaced by this source."""
     original = (tree / path).read_text()
     (tree / path).write_text(source)
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]

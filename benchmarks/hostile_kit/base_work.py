@@ -1,4 +1,4 @@
-"""A small working folder with everything in it: features, aligned shards, and trained runs."""
+"""A small working folder with features, aligned shards and trained runs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ RUNS = {
 def build(
     folder: Path, runs: Sequence[str] = tuple(RUNS), classes: tuple[str, str] = CLASSES
 ) -> Path:
-    """The working folder, made in processes that end: this one stays small, and may fork."""
+    """Create the working folder in other processes, so that this one stays small and can fork."""
     context = multiprocessing.get_context("fork")
     process = context.Process(target=_build, args=(folder, runs, classes))
     process.start()
@@ -64,14 +64,14 @@ def build(
 
 
 def extract(folder: Path, work: Path) -> list[object]:
-    """The words after ``prep`` that extract the clips in `folder`."""
+    """Arguments of ``prep`` that extract the clips in `folder`."""
     return ["extract", "--dataset", folder / "list.csv", "--features", f"audio,{FEATURE}",
             "--set", f"{FEATURE}.folder={folder / 'tones'}", "--set", f"{FEATURE}.hop=0.1",
             "--shard-clips", 4, "--work", work]  # fmt: skip
 
 
 def run_words(name: str, work: Path) -> list[object]:
-    """The words after ``train`` that make a run."""
+    """Arguments of ``train`` that train a run."""
     return ["run", *OPTIONS, *RUNS[name], "--run-name", name, "--work", work]
 
 
@@ -102,7 +102,7 @@ def _build(folder: Path, runs: Sequence[str], classes: tuple[str, str]) -> None:
 
 
 def _interrupt(work: Path) -> None:
-    """Make the run `half`, and kill it after its second epoch."""
+    """Train the run `half`, and kill it after its second epoch."""
     context = multiprocessing.get_context("fork")
     words = [*run_words("half", work), "--save-every", 0]
     process = context.Process(target=call, args=("train", *words))
@@ -120,5 +120,5 @@ def _interrupt(work: Path) -> None:
 
 
 def copy(base: Path, folder: Path) -> Path:
-    """The working folder again, to be damaged."""
+    """A copy of the working folder, to be damaged."""
     return Path(shutil.copytree(base, folder / "work"))

@@ -1,4 +1,4 @@
-"""Kind 5: one file behind the other, as streams are recorded and careless tools join them."""
+"""Kind 5: concatenated files, as from recorded streams and simple tools."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _TAILS = {
 
 
 def cases(kit: Kit) -> Iterator[Case]:
-    """Each format behind itself, behind another, and before what is no audio."""
+    """Each format after itself, after another format, and before data that are not audio."""
     for suffix in _CODINGS:
         for name in list(_PARTS)[:: kit.count(1, 3)]:
             for seed in range(kit.count(3, 1)):
@@ -86,7 +86,7 @@ def _chain(suffixes: tuple[str, ...], name: str, seed: int, folder: Path) -> Res
 
 
 def _joined(found: Array, signals: list[Array], accuracy: float) -> str:
-    """Each signal in its turn; between two mp3 files an encoder's delay and padding may stay."""
+    """All signals in order; an encoder's delay and padding may remain between two mp3 files."""
     place = 0
     for number, signal in enumerate(signals):
         late, off = find(found[place + 200 :], signal[200:-200], 4000 if number else 1)

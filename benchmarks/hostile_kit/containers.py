@@ -1,4 +1,4 @@
-"""Every container and coding that soundfile can write: whole, in excerpts, cut off."""
+"""Every container and coding that soundfile can write: whole, in excerpts, and truncated."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LOSSY = 5e-3
 
 @dataclass(frozen=True)
 class Coding:
-    """A container, a coding in it, and the first rate and channels that it takes."""
+    """A container, a coding, and the first supported rate and channels."""
 
     container: str
     subtype: str
@@ -64,7 +64,7 @@ class Coding:
 
 @lru_cache
 def codings(folder: Path) -> tuple[Coding, ...]:
-    """All that can be written, found by trying; without RAW, which has no header."""
+    """All containers and codings that can be written, except RAW, which has no header."""
     found = []
     for container in soundfile.available_formats():
         if container == "RAW":
@@ -94,7 +94,7 @@ def _writable(coding: Coding, folder: Path) -> bool:
 
 
 def is_signal(coding: Coding, signal: Array, rate: int) -> Expected:
-    """Whether samples are a signal that was written with a coding."""
+    """Whether samples match a signal that was written with a coding."""
 
     def why(found: Array, at: int) -> str:
         if not coding.is_rate(at, rate):
@@ -166,7 +166,7 @@ def _excerpt(kit: Kit, coding: Coding, number: int, folder: Path) -> Result:
 
 
 def truncated(kit: Kit) -> Iterator[Case]:
-    """Kind 4: a file that lacks its end is refused, or is all there."""
+    """Kind 4: a truncated file is rejected, or decodes completely."""
     fractions = [0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.999]
     for coding in codings(kit.folder):
         rng = kit.random("truncated", coding.name)
@@ -194,7 +194,7 @@ def _cut(kit: Kit, coding: Coding, fraction: float, folder: Path) -> Result:
 
 
 def is_same(truth: Array, rate: int, lossless: bool) -> Expected:
-    """Whether samples are those that were decoded before the file was damaged."""
+    """Whether samples equal those decoded before the file was damaged."""
 
     def why(found: Array, at: int) -> str:
         if at != rate:

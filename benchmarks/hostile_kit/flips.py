@@ -27,7 +27,7 @@ _FORMATS = {
 
 
 def cases(kit: Kit) -> Iterator[Case]:
-    """Positions all over each file, and every bit of its first bytes."""
+    """Positions across each file, and every bit of its first bytes."""
     for suffix in _FORMATS:
         size = len(_file(kit, suffix)[0])
         rng = kit.random("flip", suffix)
@@ -73,7 +73,7 @@ def _flip(kit: Kit, suffix: str, place: int, folder: Path) -> Result:
 
 
 def _near(truth: Array, where: float) -> Expected:
-    """Whether samples are the truth but for the frames around a place in the file.
+    """Whether samples are correct except for frames around a position in the file.
 
     Where the tag in front is not known for one any more, it is a silent frame, and nothing
     says how much of the beginning is an encoder's delay: then all is there, but later.

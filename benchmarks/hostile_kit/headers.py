@@ -1,4 +1,4 @@
-"""Kind 6: headers that lie, do not know, or are not audio's at all; and what is no file."""
+"""Kind 6: headers that are wrong, incomplete or not of audio files, and other paths."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _bytes(name: str, content: bytes, expected: Expected | None, must: str, fold
 
 
 def _sizes(signal: Array) -> Iterator[Case]:
-    """Lengths that were not known, or are wrong."""
+    """Unknown or wrong lengths."""
     little = np.rint(signal * 32767).astype("<i2").tobytes()
     big = np.frombuffer(little, "<i2").astype(">i2").tobytes()
     n, right = len(little), _equals(signal)
@@ -145,7 +145,7 @@ def _aiff(size: int, frames: int, signal: Array, folder: Path) -> Result:
 
 
 def _absurd(signal: Array) -> Iterator[Case]:
-    """Rates and channels that no recording has."""
+    """Implausible rates and numbers of channels."""
     little = np.rint(signal * 32767).astype("<i2").tobytes()
     big = np.frombuffer(little, "<i2").astype(">i2").tobytes()
     for rate in (0, 1, 2, 10, 50, 2**24, 2**31 - 1, 2**31, _ALL):
@@ -170,7 +170,7 @@ def _absurd(signal: Array) -> Iterator[Case]:
 
 
 def _empty(coding: Coding, folder: Path) -> Result:
-    """A file without a sample: a header alone, or what a decoder makes of none."""
+    """Files without samples."""
     path = folder / f"clip.{coding.container.lower()}"
     try:
         coding.write(path, np.zeros((0, coding.channels)))
@@ -180,7 +180,7 @@ def _empty(coding: Coding, folder: Path) -> Result:
 
 
 def _fuzz(kit: Kit, coding: Coding, number: int, folder: Path) -> Result:
-    """Some bytes of the header are others: refused, or decoded as the header has it."""
+    """Changed bytes of the header: the file is rejected, or decoded as the header specifies."""
     rng = kit.random("fuzz", coding.name, number)
     channels, rate = coding.channels, coding.rate
     signal = sweep(0.5, rate, channels, kit.seed)

@@ -1,4 +1,4 @@
-"""Kind 8: mp3 files with the headers and tags that encoders, editors and stations leave."""
+"""Kind 8: mp3 files with headers and tags of various encoders, editors and broadcasters."""
 
 from __future__ import annotations
 

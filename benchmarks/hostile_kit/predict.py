@@ -1,4 +1,4 @@
-"""Kind 13: `train predict` on names and files as they come, and classes called as columns are."""
+"""Kind 13: `train predict` on unusual names and files, and classes with the names of columns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CLASSES = (("file", "low"), ("low", "end_s"))
 
 
 def cases(kit: Kit, base: Path) -> Iterator[Case]:
-    """Names, bad files between good ones, values, and names of classes."""
+    """Unusual names, bad files among good ones, unusual samples, and names of classes."""
     for number, (key, name) in enumerate(NAMES.items()):
         for order, form in enumerate(("csv", "json", "table")):
             if not kit.quick or (number + order) % 30 == 0:
@@ -133,7 +133,7 @@ def _value(base: Path, change: object, subtype: str, must: str, folder: Path) ->
 
 
 def _classes(classes: tuple[str, str], folder: Path) -> Result:
-    """Columns of the output have names of their own, or the dataset is refused."""
+    """The columns of the output have unique names, or the dataset is rejected."""
     (folder / "made").mkdir()
     try:
         work = base_work.build(folder / "made", ("conreg",), classes)

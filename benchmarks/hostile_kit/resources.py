@@ -1,4 +1,4 @@
-"""Kind 14: full disks, few files, little memory, and a batch system that wants the machine back."""
+"""Kind 14: full disks, few open files, little memory, and termination by a batch system."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WRITERS = ("extract", "align", "run")
 
 
 def cases(kit: Kit, base: Path) -> Iterator[Case]:
-    """Every command under every lack, then again with all that it needs."""
+    """Every command with every resource limit, and then without."""
     made: list[tuple[str, str, Callable[[], None]]] = []
     for command in _COMMANDS:
         lacks = [(f"files-{n}", "RLIMIT_NOFILE", n) for n in (16, 24, 40, 64)]
@@ -160,7 +160,7 @@ def _full(base: Path, command: str, kilobytes: int, folder: Path) -> Result:
 
 
 def _stop(base: Path, command: str, delay_s: float, folder: Path) -> Result:
-    """SIGTERM ends it soon, in one line."""
+    """SIGTERM ends the command soon, with one line."""
     work, group, words = _prepare(base, command, folder)
     started: list[int] = []
 

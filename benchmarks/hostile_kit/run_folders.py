@@ -27,7 +27,7 @@ Damage = Callable[[bytes, random.Random], bytes]
 
 
 class Code:
-    """A pickle of this runs a command, which a reader of data must not."""
+    """Its pickle runs a command; readers must not execute it."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         import os
@@ -36,7 +36,7 @@ class Code:
 
 
 def flip(data: bytes, rng: random.Random) -> bytes:
-    """One bit is another."""
+    """Flip one bit."""
     changed = bytearray(data)
     changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
     return bytes(changed)
@@ -214,7 +214,7 @@ def _eval(work: Path, run: str, expected: dict[str, Any], path: str) -> Result:
 
 
 def _compare(base: Path, work: Path, run: str, expected: dict[str, Any]) -> Result:
-    """The other runs must be there whatever becomes of one."""
+    """The other runs must be usable in any case."""
     done = call("train", "compare", "--work", work)
     said = done.out + done.err
     if "Traceback" in said:

@@ -1,4 +1,4 @@
-"""Kind 11: shards with a flipped bit or without their end, and the commands that read them."""
+"""Kind 11: shards with a flipped bit or truncated, and the commands that read them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LIMIT_S = 90.0
 
 
 def cases(kit: Kit, base: Path) -> Iterator[Case]:
-    """Places all over native and aligned shards."""
+    """Positions across native and aligned shards."""
     shards = {
         "audio": base / "list/native/audio",
         FEATURE: base / f"list/native/{FEATURE}",

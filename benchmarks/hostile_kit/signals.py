@@ -1,4 +1,4 @@
-"""Signals whose every excerpt is unlike any other, and how far a decoded one is from them."""
+"""Signals with unique excerpts, and the error of decoded signals."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BLOCKS = {"IMA_ADPCM": 4096, "MS_ADPCM": 4096, "GSM610": 640, "G721_32": 120, "G
 
 
 def sweep(seconds: float, rate: int, channels: int = 1, seed: int = 0) -> Array:
-    """Sines that rise, each channel its own, shape (samples, channels), within [-0.5, 0.5]."""
+    """Rising sines, different in each channel, shape (samples, channels), within [-0.5, 0.5]."""
     rng = np.random.default_rng(seed)
     t = np.arange(round(seconds * rate)) / rate
     top = min(2500.0, 0.15 * rate)

@@ -53,7 +53,7 @@ INFO = DatasetInfo(
     citation=(
         'K. J. Piczak, "ESC: dataset for environmental sound classification", ACM Multimedia 2015'
     ),
-    needs="All of it comes with `prep download esc50` (0.6 GB)",
+    needs="`prep download esc50` downloads all of it (0.6 GB)",
     metric="accuracy",
 )
 

@@ -42,7 +42,7 @@ INFO = DatasetInfo(
         'J. Salamon, C. Jacoby and J. P. Bello, "A dataset and taxonomy for urban sound '
         'research", ACM Multimedia 2014'
     ),
-    needs="All of it comes with `prep download urbansound8k` (6 GB)",
+    needs="`prep download urbansound8k` downloads all of it (6 GB)",
     metric="accuracy",
 )
 

@@ -41,7 +41,7 @@ def test_models_that_agree_have_one_map(clusters: np.ndarray) -> None:
     assert kept.tolist() == list(range(60))
     apart = np.linalg.norm(first - second, axis=1)
     across = np.linalg.norm(first[:20].mean(axis=0) - first[20:40].mean(axis=0))
-    # t-SNE stops before equal points meet; they are neighbours all the same.
+    # t-SNE stops before equal points meet; they are neighbors all the same.
     assert np.median(apart) < across / 10
 
 
