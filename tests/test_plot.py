@@ -70,9 +70,9 @@ def test_a_scene_holds_audio_rows_and_labels_with_their_times(
     assert scene.labels == {"low": 1, "high": 0}
     track = scene.tracks["loudness"]
     if part == "aligned":
-        assert (len(track.rows), track.begin_s, track.end_s) == (14, 0.0, pytest.approx(1.4))
+        assert (len(track.frames), track.begin_s, track.end_s) == (14, 0.0, pytest.approx(1.4))
     else:  # two rows, centered at 0.25 and 0.75 s
-        assert (len(track.rows), track.begin_s, track.end_s) == (2, 0.0, 1.0)
+        assert (len(track.frames), track.begin_s, track.end_s) == (2, 0.0, 1.0)
 
 
 def test_the_picture_has_one_time_axis(

@@ -31,20 +31,13 @@ _HOP = 256
 # Maximum number of columns of an image; more would not be visible.
 _COLUMNS = 2000
 
-_FLOOR_DB = -80.0
+# A feature is drawn by this many principal components, of a sample of this many frames of a shard;
+# of a native shard, whose frames are compressed, from this many clips.
+_COMPONENTS = 16
+_SAMPLE = 1000
+_CLIPS = 16
 
-# Kinds of values of the built-in features, by their setting `output`, if any.
-_VALUES = {
-    ("vggish", "pca8"): "whitened",
-    ("vggish", "pca"): "whitened",
-    ("vggish", "raw"): "activation",
-    ("vggish", "relu"): "activation",
-    ("openl3", None): "activation",
-    ("musicnn", "mean_pool"): "activation",
-    ("musicnn", "max_pool"): "activation",
-    ("musicnn", "penultimate"): "activation",
-    ("musicnn", "taggram"): "probability",
-}
+_FLOOR_DB = -80.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +47,18 @@ class Track:
     Attributes
     ----------
     frames
-        Frames of shape (frames, dim).
+        Principal components of the frames, scaled to unit variance over the shard; shape
+        (frames, min(dim, 16)).
     begin_s, end_s
         Start of the first and end of the last frame, in seconds.
-    values
-        Kind of the values, in a word; empty if unknown.
+    dim
+        Dimension of the feature, of which `frames` has the principal components.
     """
 
     frames: npt.NDArray[Any]
     begin_s: float
     end_s: float
-    values: str = ""
+    dim: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +132,10 @@ def _read_aligned(path: Path, clip_id: str | None) -> Scene | None:
             index.header.audio_rate,
             {
                 name: Track(
-                    file[f"features/{name}"][frames], 0.0, end_s, _values(name, feature["settings"])
+                    _components(file[f"features/{name}"][frames], file[f"features/{name}"]),
+                    0.0,
+                    end_s,
+                    feature["dim"],
                 )
                 for name, feature in index.header.features.items()
             },
@@ -196,13 +193,26 @@ def _native_tracks(paths: Sequence[Path], clip_id: str, order: Sequence[str]) ->
             frames = shard.values(clip_id)
             begin_s = timing.first_center_s - timing.hop_s / 2
             end_s = begin_s + len(frames) * timing.hop_s
-            tracks[name] = Track(frames, begin_s, end_s, _values(name, shard.header.settings))
+            everything = np.concatenate([shard.values(each) for each in shard.clip_ids[:_CLIPS]])
+            components = _components(frames, everything)
+            tracks[name] = Track(components, begin_s, end_s, shard.header.dim)
     place = {name: k for k, name in enumerate(order)}
     return dict(sorted(tracks.items(), key=lambda item: place.get(item[0], len(place))))
 
 
-def _values(name: str, settings: Mapping[str, Any]) -> str:
-    return _VALUES.get((name, settings.get("output")), "")
+def _components(frames: npt.NDArray[Any], everything: Any) -> npt.NDArray[np.float32]:
+    """Project frames onto the principal components of a sample of a shard's frames.
+
+    Side by side, the dimensions of an embedding look like flat stripes: their scales differ
+    widely, and few of them change within a clip.
+    """
+    step = -(-len(everything) // _SAMPLE)
+    sample = everything[::step].astype(np.float64)
+    mean = sample.mean(axis=0)
+    _, singular, axes = np.linalg.svd(sample - mean, full_matrices=False)
+    std = np.maximum(singular[:_COMPONENTS] / np.sqrt(len(sample)), 1e-6)
+    components = (frames - mean) @ axes[:_COMPONENTS].T / std
+    return np.asarray(components, np.float32)
 
 
 def draw(scene: Scene, target: Path) -> None:
@@ -248,22 +258,22 @@ def _draw_spectrogram(axis: Axes, scene: Scene) -> None:
 
 
 def _draw_track(axis: Axes, name: str, track: Track) -> None:
-    """Draw the values of a feature; the colors span the 1st to the 99th percentile."""
-    low, high = np.percentile(track.frames, [1, 99])
+    """Draw the principal components of a feature, the first at the bottom."""
     step = max(1, len(track.frames) // _COLUMNS)
+    count = track.frames.shape[1]
     image = axis.imshow(
-        track.frames[::step].T.astype(np.float32),
+        track.frames[::step].T,
         origin="lower",
         aspect="auto",
-        extent=(track.begin_s, track.end_s, 0, track.frames.shape[1]),
-        vmin=low,
-        vmax=max(high, low + 1e-6),
-        cmap="viridis",
+        extent=(track.begin_s, track.end_s, 0.5, count + 0.5),
+        vmin=-3,
+        vmax=3,
+        cmap="RdBu_r",
         interpolation="nearest",
     )
-    axis.set_ylabel(name)
+    axis.set_ylabel(f"{name}\ncomponent")
     axis.yaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]  # MaxNLocator's
-    label = f"{name}\n{track.values}".rstrip()
+    label = f"{count} components\nof {track.dim} dimensions"
     axis.figure.colorbar(image, ax=axis, label=label, pad=0.01)
 
 
