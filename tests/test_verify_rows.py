@@ -98,13 +98,13 @@ def test_rows_of_nothing_are_found(tmp_path: Path) -> None:
     extractor = own("vggish", {})
     clips = {"a": (extractor.frames(16000 * 5) + 2, 5.0)}
     (fault,) = wrong(tmp_path / "x.h5", header_like(extractor), clips)
-    assert "a has 7 rows for 5.00 s" in fault
+    assert "a has 7 frames for 5.00 s" in fault
 
 
 def test_samples_of_the_audio_are_counted(tmp_path: Path) -> None:
     header = header_like(own("audio", {}))
     assert wrong(tmp_path / "x.h5", header, {"a": (16001, 1.0)}) == []
-    assert "a has 15990 rows" in wrong(tmp_path / "x.h5", header, {"a": (15990, 1.0)})[0]
+    assert "a has 15990 frames" in wrong(tmp_path / "x.h5", header, {"a": (15990, 1.0)})[0]
 
 
 @given(rows=st.integers(1, 400))
