@@ -271,9 +271,9 @@ def _draw_track(axis: Axes, name: str, track: Track) -> None:
         cmap="RdBu_r",
         interpolation="nearest",
     )
-    axis.set_ylabel(f"{name}\ncomponent")
+    axis.set_ylabel(name)
     axis.yaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]  # MaxNLocator's
-    label = f"{count} components\nof {track.dim} dimensions"
+    label = f"{counted(count, 'component')}\nof {counted(track.dim, 'dimension')}"
     axis.figure.colorbar(image, ax=axis, label=label, pad=0.01)
 
 
