@@ -41,7 +41,11 @@ _CUT = re.compile("eems to be a truncated file|File seems to be truncated")
 
 # Samples of each channel, or bytes of all, that a header declares. (Of SDS, what the file holds.)
 _FRAMES = re.compile(r"^ *Frames *: (\d+)", re.MULTILINE)
-_MAT5_BYTES = re.compile(r"Type : \d+ +Size : (\d+)\nData type : (\d+) bit")
+_MAT5_BYTES = re.compile(r"Type : (\d+) +Size : (\d+)\nData type")
+_MAT5_WIDTHS = {2: 1, 3: 2, 5: 4, 7: 4, 9: 8}  # bytes of a sample by type
+_WAV_BYTES = re.compile(r"^data : (\d+)$", re.MULTILINE)
+# AIFF declares its length twice; libsndfile believes the size of the samples.
+_AIFF_FRAMES = re.compile(r"'COMM' chunk \((\d+)\) not equal")
 _NIST_SAMPLES = re.compile(rb"sample_count -i (\d+)")
 
 
@@ -96,7 +100,18 @@ def _open(path: Path) -> Stream:
             return open_mp3(path)
         if contents := repaired(path):
             return SndfileStream(path, contents)
+        if file.subtype.startswith("ALAC"):
+            raise ClipError(
+                "decode",
+                f"{path} holds ALAC in a CAF container, of which libsndfile decodes some packets "
+                "to other samples; convert it to FLAC with ffmpeg",
+            )
         _check_end(path, file)
+        if file.subtype == "GSM610" and (size := _WAV_BYTES.search(file.extra_info)):
+            # libsndfile takes the byte that makes an odd size even for another block.
+            samples = int(size[1]) // 65 * 320
+            if 0 < samples < file.frames:
+                return SndfileStream(path, path, samples, limited=True)
         return SndfileStream(path, path)
 
 
@@ -117,7 +132,9 @@ def _declared(path: Path, file: soundfile.SoundFile, log: str) -> int:
     if file.format in ("AVR", "MPC2K") and (frames := _FRAMES.search(log)):
         return int(frames[1])
     if file.format == "MAT5" and (size := _MAT5_BYTES.search(log)):
-        return int(size[1]) // (int(file.channels) * int(size[2]) // 8)
+        return int(size[2]) // (int(file.channels) * _MAT5_WIDTHS[int(size[1])])
+    if file.format == "AIFF" and (frames := _AIFF_FRAMES.search(log)):
+        return int(frames[1]) if int(frames[1]) < _UNKNOWN_32 else 0
     if file.format == "NIST":
         with path.open("rb") as start:
             if samples := _NIST_SAMPLES.search(start.read(1024)):

@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..base import ClipError
+from .appended import check_appended
 
 _NAME = re.compile(rb"[ -~]{4}|\0{4}")  # some recorders fill up with zeros
 _UNKNOWN = 0xFFFFFFFF
+
+# Bytes in which a second file begins, if there is one.
+_TAIL = 1 << 16
 
 
 def repaired(path: Path) -> bytes | None:
@@ -24,8 +28,8 @@ def repaired(path: Path) -> bytes | None:
     Raises
     ------
     ClipError
-        If the file goes on after the samples that it declares, but not with a chunk; or if a
-        bit of its rate, channels or sample size is wrong.
+        If the file goes on after the samples that it declares, but not with a chunk, or with
+        another audio file; or if a bit of its rate, channels or sample size is wrong.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -50,7 +54,10 @@ def repaired(path: Path) -> bytes | None:
             declared = length
         end = begin + declared + declared % 2
         riff_end = 8 + int.from_bytes(head[4:8], "little")
-        if (declared and riff_end <= end) or _chunks_follow(file, end, size):
+        file.seek(max(end, min(riff_end, size)))
+        check_appended(path, file.read(_TAIL))
+        ends_here = declared > 0 and end - declared % 2 <= riff_end <= end
+        if ends_here or _chunks_follow(file, end, size):
             return None
     if declared:
         raise ClipError(
@@ -78,7 +85,8 @@ def _check_format(path: Path, fields: bytes) -> None:
     """Refuse uncompressed samples whose format contradicts itself by exactly one bit.
 
     The header says everything twice: bytes of a frame, and of a second. Greater contradictions
-    are the work of careless programs, and players believe the fields that are checked here.
+    are the work of careless programs, and players believe the fields that are checked here; but
+    not a number of bits that is no whole number of bytes and does not give a frame's size.
     """
     if len(fields) < 16:
         return
@@ -86,6 +94,12 @@ def _check_format(path: Path, fields: bytes) -> None:
     width = -(-bits // 8)
     if tag not in (1, 3, 0xFFFE) or not (channels and per_frame and width):
         return
+    if bits % 8 and per_frame != channels * width:
+        raise ClipError(
+            "decode",
+            f"{path} declares {bits} bits of {channels} channels, and {per_frame} bytes for a "
+            f"sample of all, expected {channels * width}: its header is damaged",
+        )
     for name, value, product, factor in (
         ("rate", rate, per_second, per_frame),
         ("number of channels", channels, per_frame, width),
