@@ -90,10 +90,6 @@ def _sizes(signal: Array) -> Iterator[Case]:
     little = np.rint(signal * 32767).astype("<i2").tobytes()
     big = np.frombuffer(little, "<i2").astype(">i2").tobytes()
     n, right = len(little), _equals(signal)
-    half = _equals(signal[: len(signal) // 2])
-
-    def declared(found: Array, rate: int) -> str:
-        return right(found, rate) and half(found, rate)
 
     unknown = {"0": 0, "all": _ALL, "max": 0x7FFFFFFF, "right": n}
     for riff in {"8": 8, "36": 36, "all": _ALL, "0": 0, "right": 36 + n}.items():
@@ -101,9 +97,9 @@ def _sizes(signal: Array) -> Iterator[Case]:
             content = wav(little, riff=riff[1], data=data[1])
             case = partial(_bytes, "clip.wav", content, right, MUST_ACCEPT)
             yield Case(f"wav-riff-{riff[0]}-data-{data[0]}", case)
-        for name, size, expected in (("half", n // 2, declared), ("double", 2 * n, right)):
+        for name, size in (("half", n // 2), ("double", 2 * n)):
             content = wav(little, riff=riff[1], data=size)
-            case = partial(_bytes, "clip.wav", content, expected, MAY_REFUSE)
+            case = partial(_bytes, "clip.wav", content, right, MAY_REFUSE)
             yield Case(f"wav-riff-{riff[0]}-data-{name}", case)
     for name, sizes in {
         "zero": (0, 0, 0), "right": (72 + n, n, n // 2), "no-count": (72 + n, n, 0),
