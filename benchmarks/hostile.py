@@ -6,7 +6,8 @@
 Every input is made from scratch, used as a user would use it, and must end in one of two
 ways: accepted with the right content, which is known because the kit wrote it; or refused in
 one line that names it. Anything else is a failure, printed with the command that repeats it:
-wrong content, a traceback, or no end. The exit status is 1 if there is one.
+wrong content, a traceback, or no end. The exit status is 1 if there is one. All of it happens in
+a temporary folder, and SIGTERM ends the kit and whatever it has started.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported
 
 import importlib
+import signal
 import sys
 import tempfile
 import time
@@ -108,6 +110,7 @@ def main(
 
     Example: python benchmarks/hostile.py --only flips --seed 3
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     counts: dict[str, Counter[str]] = {}
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="hostile-") as temporary:

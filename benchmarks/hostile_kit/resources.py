@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
@@ -21,6 +22,7 @@ from .commands import Done, call, contents, refused, spawn
 _END_S = 150.0
 _LIMIT_S = 400.0
 _MB = 1 << 20
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 _COMMANDS = ("extract", "align", "run", "verify", "eval", "predict")
 _WRITERS = ("extract", "align", "run")
 
@@ -166,6 +168,7 @@ def _stop(base: Path, command: str, delay_s: float, folder: Path) -> Result:
 
     def note() -> None:
         os.setpgrp()
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
         (folder / "pid").write_text(str(os.getpid()))
 
     def stop() -> None:
