@@ -122,7 +122,7 @@ def main(
             made = make(kit, trained(Path(temporary))) if kind in ON_RUNS else make(kit)
             cases = [case for case in made if wanted is None or wanted in case.name]
             counts[kind] = Counter()
-            again = f"python benchmarks/hostile.py --only {kind} --seed {seed}"
+            again = f"python {sys.argv[0]} --only {kind} --seed {seed}"
             for case, result in run_cases(cases, processes, folder, memory):
                 counts[kind][result.outcome] += 1
                 if result.outcome in FAILURES:

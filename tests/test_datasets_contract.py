@@ -22,6 +22,8 @@ GROUP_OF: dict[str, Callable[[Clip], str]] = {
     "mtat": lambda clip: re.sub(r"-\d+-\d+$", "", clip.path.stem),
     "dcase2017": lambda clip: clip.clip_id[:11],
     "speech_commands": lambda clip: clip.path.name.partition("_")[0],
+    "urbansound8k": lambda clip: clip.clip_id.partition("-")[0],
+    "esc50": lambda clip: clip.clip_id.split("-")[1],
     "own": lambda clip: clip.path.name.partition("-")[0],
 }
 

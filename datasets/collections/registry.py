@@ -16,7 +16,7 @@ from .info import DatasetInfo
 
 # Every module holds INFO: DatasetInfo and read(root, **options) -> Dataset; DOWNLOADS where
 # something can be fetched, and default_root() where the files come with the package.
-_MODULES = ("demo", "mtat", "dcase2017", "speech_commands")
+_MODULES = ("demo", "mtat", "dcase2017", "speech_commands", "urbansound8k", "esc50")
 
 
 def names() -> tuple[str, ...]:

@@ -111,6 +111,10 @@ ALPHAS: Mapping[str, Mapping[str, float]] = {
 _TITLES = {
     "conreg": "Con-Reg",
     "disreg": "Dis-Reg",
+    "hint": "Hint",
+    "dcor": "distance correlation",
+    "rkd": "RKD",
+    "scores": "soft scores",
     "features": "feature-only",
     "film": "FiLM",
     "concat": "Concat",

@@ -9,7 +9,7 @@ from featreg.datasets.base import UsageError
 if TYPE_CHECKING:
     from .base import Regularizer
 
-REGULARIZERS = ("none", "conreg", "disreg")
+REGULARIZERS = ("none", "conreg", "disreg", "hint", "dcor", "rkd", "scores")
 """Names on the command line."""
 
 
@@ -38,4 +38,20 @@ def build_regularizer(name: str, feature_dim: int, embedding_dim: int) -> Regula
         from .disreg import DisReg
 
         return DisReg()
+    if name == "hint":
+        from .hint import Hint
+
+        return Hint(feature_dim, embedding_dim)
+    if name == "dcor":
+        from .dcor import DistanceCorrelation
+
+        return DistanceCorrelation()
+    if name == "rkd":
+        from .rkd import RKD
+
+        return RKD()
+    if name == "scores":
+        from .scores import Scores
+
+        return Scores(feature_dim, embedding_dim)
     raise UsageError(f"no regularizer is called {name!r}; choose from {', '.join(REGULARIZERS)}")
