@@ -333,5 +333,6 @@ def find_run(work: Path, wanted: str) -> RunDir:
 
 
 def find_runs(work: Path) -> list[RunDir]:
-    """All runs in the working folder, by name."""
-    return [RunDir(path.parent) for path in sorted(work.glob("runs/*/config.json"))]
+    """All runs in the working folder, by name; of a damaged one either file may be gone."""
+    files = [*work.glob("runs/*/config.json"), *work.glob("runs/*/report.json")]
+    return [RunDir(folder) for folder in sorted({path.parent for path in files})]
