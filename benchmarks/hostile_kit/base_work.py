@@ -78,9 +78,7 @@ def run_words(name: str, work: Path) -> list[object]:
 @contextmanager
 def _apart(target: Callable[..., object], *arguments: object) -> Iterator[ForkProcess]:
     """A process that is killed, with its own, when the block ends."""
-    process = multiprocessing.get_context("fork").Process(
-        target=_lead, args=(target, *arguments)
-    )
+    process = multiprocessing.get_context("fork").Process(target=_lead, args=(target, *arguments))
     process.start()
     try:
         yield process

@@ -153,7 +153,7 @@ def excerpts(kit: Kit) -> Iterator[Case]:
     for coding in codings(kit.folder):
         if kit.quick and coding.subtype not in ("VORBIS", "OPUS", "PCM_16", "MPEG_LAYER_III"):
             continue
-        for number in range(kit.count(12, 2)):
+        for number in range(kit.count(6, 2)):
             name = f"{coding.name}-{number}"
             yield Case(name, partial(_excerpt, kit, coding, number))
 
@@ -188,7 +188,7 @@ def truncated(kit: Kit) -> Iterator[Case]:
         if kit.quick and (coding.endian or rng.random() > 0.4):
             continue
         chosen = [*fractions, rng.random(), rng.random()]
-        for fraction in rng.sample(chosen, 2) if kit.quick else chosen:
+        for fraction in rng.sample(chosen, kit.count(6, 2)):
             yield Case(f"{coding.name}-{fraction:.3f}", partial(_cut, kit, coding, fraction))
 
 

@@ -31,22 +31,20 @@ def cases(kit: Kit, base: Path) -> Iterator[Case]:
     """Every command under every lack, then again with all that it needs."""
     made: list[tuple[str, str, Callable[[], None]]] = []
     for command in _COMMANDS:
-        lacks = [(f"files-{n}", "RLIMIT_NOFILE", n) for n in (16, 24, 40, 64)]
+        lacks = [(f"files-{n}", "RLIMIT_NOFILE", n) for n in (16, 40, 64)]
         lacks += [(f"memory-{n}", "RLIMIT_AS", n * _MB) for n in (1000, 2000, 4000)]
         if command in _WRITERS:
-            lacks += [
-                (f"file-size-{n}", "RLIMIT_FSIZE", n) for n in (0, 1000, 6000, 20_000, 50_000)
-            ]
+            lacks += [(f"file-size-{n}", "RLIMIT_FSIZE", n) for n in (0, 6000, 50_000)]
         made += [(name, command, _limit(which, value)) for name, which, value in lacks]
     for number, (name, command, before) in enumerate(made):
         if not kit.quick or number == 1:
             yield Case(f"{name}-{command}", partial(_lack, base, command, before), _LIMIT_S)
     for command in _WRITERS:
-        for kilobytes in (16, 64, 150, 300):
+        for kilobytes in (16, 150):
             if not kit.quick and _may_mount():
                 case = partial(_full, base, command, kilobytes)
                 yield Case(f"disk-{kilobytes}-{command}", case, _LIMIT_S)
-        for number in range(kit.count(4, 0)):
+        for number in range(kit.count(2, 0)):
             delay_s = kit.random("stop", command, number).uniform(0.3, 12)
             case = partial(_stop, base, command, delay_s)
             yield Case(f"stop-{number}-{command}", case, _LIMIT_S)

@@ -31,7 +31,7 @@ def cases(kit: Kit, base: Path) -> Iterator[Case]:
         for command in commands[kind]:
             rng = kit.random("shards", kind, command)
             slow = 3 if command == "run" else 1
-            for number in range(kit.count(36 // slow, 2)):
+            for number in range(kit.count(24 // slow, 1)):
                 paths = sorted(shard_folder.rglob("*.h5"))
                 path = paths[rng.randrange(len(paths))]
                 place = rng.random()
