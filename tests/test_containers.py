@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,39 @@ def test_an_aiff_of_fewer_samples_than_it_counts_is_named(tmp_path: Path) -> Non
     data[offset : offset + 4] = (7424).to_bytes(4, "big")
     with pytest.raises(ClipError, match="breaks off"):
         heard(tmp_path / "a", bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("format", "at", "value"),
+    [
+        ("AU", 8, (50_000).to_bytes(4, "big")),  # bytes of samples
+        ("SDS", 10, bytes((0, 60, 0))),  # samples
+        ("SDS", 30, b"\x55"),  # a sample in a block with a checksum
+        ("AIFF", 4, (100_000).to_bytes(4, "big")),  # bytes of all
+    ],
+)
+def test_a_header_that_contradicts_the_file_is_named(
+    tmp_path: Path, format: str, at: int, value: bytes
+) -> None:
+    data = encoded(format, "PCM_16")
+    heard(tmp_path / "a", data)
+    with pytest.raises(ClipError, match=r"damaged|breaks off|wrong checksum"):
+        heard(tmp_path / "a", data[:at] + value + data[at + len(value) :])
+
+
+@pytest.mark.parametrize("size", [0, 20_000])
+def test_big_endian_wav_is_checked_as_little_endian(tmp_path: Path, size: int) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, sweep(), 16000, format="WAV", subtype="PCM_16", endian="BIG")
+    data = bytearray(file.getvalue())
+    whole = heard(tmp_path / "a.wav", bytes(data))
+    at = data.index(b"data") + 4
+    data[at : at + 4] = size.to_bytes(4, "big")
+    if size:
+        with pytest.raises(ClipError, match="20000 bytes of samples"):
+            heard(tmp_path / "a.wav", bytes(data))
+    else:
+        np.testing.assert_array_equal(heard(tmp_path / "a.wav", bytes(data)), whole)
 
 
 def test_gsm_has_no_block_of_a_padding_byte(tmp_path: Path) -> None:

@@ -221,5 +221,13 @@ def is_same(truth: Array, rate: int, lossless: bool) -> Expected:
 
 def plain(path: Path) -> tuple[Array, int]:
     """The whole file read by soundfile from its start, and averaged over its channels."""
-    samples, rate = soundfile.read(path, always_2d=True)
-    return np.asarray(samples.mean(axis=1)), int(rate)
+    with _Forward(path) as file:
+        samples = file.read(file.frames, always_2d=True)
+        return np.asarray(samples.mean(axis=1)), int(file.samplerate)
+
+
+class _Forward(soundfile.SoundFile):
+    """A file that soundfile does not reposition after it has read: some codings cannot."""
+
+    def seekable(self) -> bool:
+        return False

@@ -93,7 +93,9 @@ class Part:
     declared_bytes
         Size of all frames with sound that the tag declares; 0 or less if it does not say.
     damaged
-        Whether the tag has another checksum than it states.
+        Whether the tag has another checksum than it states, or the frames are mono and stereo.
+    mono
+        Whether the first frame with sound is.
     delay, padding
         Samples that the encoder added at the start and at the end; None if the tag does not say.
     """
@@ -108,6 +110,7 @@ class Part:
     declared: int | None = None
     declared_bytes: int = 0
     damaged: bool = False
+    mono: bool = False
     delay: int | None = None
     padding: int = 0
 
@@ -147,8 +150,9 @@ def open_mp3(path: Path) -> Stream:
         if part.damaged:
             raise ClipError(
                 "decode",
-                f"{path}: the frame at {before / part.rate:.2f} s that declares the length is "
-                "damaged (wrong checksum); ffmpeg -i IN.mp3 -c copy OUT.mp3 writes a new one",
+                f"{path}: from {before / part.rate:.2f} s on, the frame that declares the length "
+                "has a wrong checksum, or frames change between mono and stereo: it is damaged; "
+                "ffmpeg -i IN.mp3 OUT.wav decodes what it can",
             )
         if part.lacks_frames:
             raise ClipError(
@@ -218,11 +222,17 @@ def parts(data: bytes) -> list[Part]:
         part = found[-1]
         if not part.frames:
             part.begin, part.first_bytes, part.rate = position, length, rate
+            part.mono = _is_mono(data, position)
+        part.damaged |= part.mono != _is_mono(data, position)
         part.frames += 1
         part.bytes += length
         part.samples += samples
         part.end = position + length
     return [part for part in found if part.frames]
+
+
+def _is_mono(data: bytes, position: int) -> bool:
+    return data[position + 3] >> 6 == 3
 
 
 def _tagged(data: bytes, position: int, length: int) -> Part | None:
