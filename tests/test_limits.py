@@ -9,12 +9,15 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from runs import prep
 from test_faults import extract, make_manifest
 
 from featreg.datasets.base import FeatregError
+from featreg.datasets.console import Commands
 from featreg.datasets.shards.atomic_file import DiskError, atomic_path
 from featreg.datasets.shards.hdf5 import Appender, create_shard, write_strings
 from featreg.extract.pipeline import run
@@ -96,6 +99,8 @@ def test_a_name_that_is_taken_is_named(tmp_path: Path, name: str) -> None:
         (RuntimeError("can't start new thread"), True),
         (OSError(24, "Too many open files"), True),
         (OSError(12, "Cannot allocate memory"), True),
+        (ImportError("x.so: failed to map segment from shared object"), True),
+        (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), True),
         (OSError(2, "No such file or directory"), False),
         (RuntimeError("shape"), False),
     ],
@@ -106,11 +111,27 @@ def test_a_machine_that_lacks_something_is_no_failure_of_clips(
     job = SimpleNamespace(clips=(SimpleNamespace(clip_id="a"),))
     monkeypatch.setattr(run, "run_jobs", lambda *_: iter([(job, error)]))
     if scarce:
-        with pytest.raises(FeatregError, match="the clips are not the cause"):
+        with pytest.raises(FeatregError, match="the machine lacks memory"):
             list(run._results([], None))
     else:
         ((_, result),) = run._results([], None)
         assert [failure.clip_id for failure in result.failures] == ["a"]
+
+
+def test_a_command_that_lacks_memory_ends_in_one_line() -> None:
+    @click.group(cls=Commands)
+    def group() -> None:
+        pass
+
+    @group.command()
+    def lack() -> None:
+        raise MemoryError
+
+    result = CliRunner().invoke(group, ["lack"])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: MemoryError")
 
 
 def test_too_few_open_files_are_refused_with_the_limit_that_is_needed(tmp_path: Path) -> None:

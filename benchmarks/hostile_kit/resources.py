@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -22,6 +23,7 @@ from .commands import Done, call, contents, refused, spawn
 _END_S = 150.0
 _LIMIT_S = 400.0
 _MB = 1 << 20
+_ABORTED = re.compile("OpenBLAS error: Memory alloc|cannot allocate memory|bad_alloc")
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 _COMMANDS = ("extract", "align", "run", "verify", "eval", "predict")
 _WRITERS = ("extract", "align", "run")
@@ -100,7 +102,12 @@ def _then(
     base: Path, done: Done, work: Path, command: str, group: str, words: list[object]
 ) -> Result:
     if done.status:
-        result = refused(done)
+        # A library in C that gets no memory ends the process itself, with a line of its own.
+        aborted = done.status not in (0, 2) and "Traceback" not in done.err
+        if aborted and _ABORTED.search(done.last):
+            result = Result(REFUSED, done.last)
+        else:
+            result = refused(done)
         if result.outcome != REFUSED:
             return result
     elif "Traceback" in done.out + done.err:

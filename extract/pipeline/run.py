@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from featreg.datasets.base import Dataset, FeatregError
 from featreg.datasets.console import progress, say
+from featreg.datasets.scarcity import scarcity
 from featreg.datasets.shards.native import Failure
 from featreg.datasets.shards.native_index import read_native_index
 from featreg.datasets.shards.workdir import DatasetDir
@@ -172,25 +172,14 @@ def _results(jobs: Sequence[ShardJob], workers: Workers) -> Iterator[tuple[Shard
     for job, outcome in run_jobs(extract_shard, jobs, workers, again):
         if isinstance(outcome, FeatregError):
             raise outcome
-        if isinstance(outcome, Exception) and _is_scarcity(outcome):
-            raise FeatregError(
-                f"{job}: {_in_words(outcome)}; the machine lacks memory, processes or open files "
-                "(ulimit -v, -u, -n), and the clips are not the cause: raise the limit or give "
-                "fewer --workers, then run the same command again; finished shards are kept"
-            )
+        if isinstance(outcome, Exception) and (reason := scarcity(outcome)):
+            raise FeatregError(f"{job}: {reason}")
         if isinstance(outcome, Exception):
             reason = f"the whole shard failed: {_in_words(outcome)}"
             say(f"{job}: {reason}")
             lost = tuple(Failure(clip.clip_id, "extract", reason, "") for clip in job.clips)
             outcome = ShardResult({}, lost, tried=len(lost))
         yield job, outcome
-
-
-def _is_scarcity(error: Exception) -> bool:
-    """Whether an error says that the machine has no more of something."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
-    return isinstance(error, MemoryError) or "can't start new thread" in str(error)
 
 
 def _in_words(error: Exception) -> str:
