@@ -6,7 +6,8 @@
 Every input is generated and used as a user would use it. It must either be accepted with the
 correct content, which is known because the kit wrote it, or be rejected with a one-line error
 that names it. Everything else (wrong content, a traceback, a hang) is a failure, printed with
-the command that repeats it. The exit status is 1 if there are failures.
+the command that repeats it. The exit status is 1 if there are failures. Everything happens in a
+temporary folder, and SIGTERM ends the kit and all processes that it has started.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported
 
 import importlib
+import signal
 import sys
 import tempfile
 import time
@@ -108,6 +110,7 @@ def main(
 
     Example: python benchmarks/hostile.py --only flips --seed 3
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     counts: dict[str, Counter[str]] = {}
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="hostile-") as temporary:

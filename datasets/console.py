@@ -28,6 +28,7 @@ from rich.progress import (
 from rich.text import Text
 
 from .base import FeatregError, UsageError
+from .scarcity import scarcity
 
 # Names of files and clips may contain [brackets] and :colons:, which are printed literally.
 console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
@@ -62,6 +63,10 @@ class Commands(click.Group):
                 ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
             )
             _fail(f"{what}; finished work is kept, run the same command again to resume", status)
+        except (MemoryError, OSError, ImportError, RuntimeError) as error:
+            if reason := scarcity(error):
+                _fail(reason, 1)
+            raise
 
 
 @contextmanager

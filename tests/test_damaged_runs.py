@@ -159,6 +159,10 @@ def test_damaged_runs_are_left_out_of_a_comparison(
         assert list(damaged) == [broken.name]
         assert str(broken / name) in damaged[broken.name]
         (broken / name).write_bytes(contents)
+    config = (broken / "config.json").read_bytes()
+    (broken / "config.json").unlink()
+    assert str(broken / "config.json") in load(tmp_path, [], None)[1][broken.name]
+    (broken / "config.json").write_bytes(config)
     (broken / "predictions.csv").unlink()
     shown = call(tmp_path, "compare")
     assert shown.exit_code == 1

@@ -45,6 +45,14 @@ def test_labels_in_one_column(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", [" x.wav", "x.wav ", "  x y.wav"])
+def test_a_name_may_begin_or_end_with_a_space(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    (tmp_path / "e.wav").touch()
+    dataset = read(write(tmp_path, f"{BASIC}{name},train,dog\n e.wav ,train,dog\n"))
+    assert [clip.path for clip in dataset.clips[4:]] == [tmp_path / name, tmp_path / "e.wav"]
+
+
 def test_labels_in_columns_where_empty_is_not_annotated(tmp_path: Path) -> None:
     text = (
         "zebra,path,split,ant\n1,a.wav,train,0\n,b.wav,valid,1\n1,c.wav,test,1\n0,d.wav,train,1\n"

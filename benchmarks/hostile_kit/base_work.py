@@ -7,7 +7,9 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import numpy as np
@@ -50,10 +52,8 @@ def build(
     folder: Path, runs: Sequence[str] = tuple(RUNS), classes: tuple[str, str] = CLASSES
 ) -> Path:
     """Create the working folder in other processes, so that this one stays small and can fork."""
-    context = multiprocessing.get_context("fork")
-    process = context.Process(target=_build, args=(folder, runs, classes))
-    process.start()
-    process.join()
+    with _apart(_build, folder, runs, classes) as process:
+        process.join()
     reason = folder / "reason"
     if process.exitcode or reason.exists():
         said = reason.read_text() if reason.exists() else f"status {process.exitcode}"
@@ -73,6 +73,26 @@ def extract(folder: Path, work: Path) -> list[object]:
 def run_words(name: str, work: Path) -> list[object]:
     """Arguments of ``train`` that train a run."""
     return ["run", *OPTIONS, *RUNS[name], "--run-name", name, "--work", work]
+
+
+@contextmanager
+def _apart(target: Callable[..., object], *arguments: object) -> Iterator[ForkProcess]:
+    """A process that is killed, with its own, when the block ends."""
+    process = multiprocessing.get_context("fork").Process(target=_lead, args=(target, *arguments))
+    process.start()
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):  # not yet a leader, or over
+            os.killpg(process.pid or 0, signal.SIGKILL)
+        process.kill()
+        process.join()
+
+
+def _lead(target: Callable[..., object], *arguments: object) -> None:
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    target(*arguments)
 
 
 def _build(folder: Path, runs: Sequence[str], classes: tuple[str, str]) -> None:
@@ -103,18 +123,15 @@ def _build(folder: Path, runs: Sequence[str], classes: tuple[str, str]) -> None:
 
 def _interrupt(work: Path) -> None:
     """Train the run `half`, and kill it after its second epoch."""
-    context = multiprocessing.get_context("fork")
     words = [*run_words("half", work), "--save-every", 0]
-    process = context.Process(target=call, args=("train", *words))
-    process.start()
     folder = work / "runs" / "half"
-    while process.is_alive():
-        metrics = folder / "metrics.csv"
-        epochs = len(metrics.read_text().splitlines()) - 1 if metrics.is_file() else 0
-        if epochs >= 2 and (folder / "state.pt").is_file():
-            os.kill(process.pid or 0, signal.SIGKILL)
-        time.sleep(0.005)
-    process.join()
+    with _apart(call, "train", *words) as process:
+        while process.is_alive():
+            metrics = folder / "metrics.csv"
+            epochs = len(metrics.read_text().splitlines()) - 1 if metrics.is_file() else 0
+            if epochs >= 2 and (folder / "state.pt").is_file():
+                break
+            time.sleep(0.005)
     if (folder / "report.json").exists():
         raise RuntimeError("the run was over before it could be killed")
 

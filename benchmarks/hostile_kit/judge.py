@@ -43,7 +43,8 @@ def judge(
     expected
         Function that checks the samples; None if the file must be rejected.
     must
-        `MUST_ACCEPT` if a rejection is wrong, `MAY_REFUSE` if it is allowed.
+        `MUST_ACCEPT` if a rejection is wrong, `MAY_REFUSE` if it is allowed, `MUST_REFUSE` if
+        nothing else is right.
     start_s, duration_s
         The excerpt.
     """
@@ -55,7 +56,7 @@ def judge(
         return refusal(str(error), path, must)
     except Exception as error:
         return crashed(error)
-    if expected is None:
+    if expected is None or must == MUST_REFUSE:
         return Result(WRONG, f"{len(signal)} samples at {rate} Hz accepted, expected a refusal")
     if why := expected(signal, rate):
         return Result(WRONG, why)

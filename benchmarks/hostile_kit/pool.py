@@ -101,6 +101,7 @@ def run_cases(
 
 def _serve(pipe: Connection, cases: Sequence[Case], folder: Path, memory: int) -> None:
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     said = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed with the process
     os.dup2(said.fileno(), 1)

@@ -27,13 +27,13 @@ def cases(kit: Kit, base: Path) -> Iterator[Case]:
     """Unusual names, bad files among good ones, unusual samples, and names of classes."""
     for number, (key, name) in enumerate(NAMES.items()):
         for order, form in enumerate(("csv", "json", "table")):
-            if not kit.quick or (number + order) % 30 == 0:
+            if (number + order) % kit.count(2, 30) == 0:
                 yield Case(f"name-{key}-{form}", partial(_name, base, name, form), _LIMIT_S)
     for key in ("latin", "newline", "lead", "dash"):  # as an argument, which is bytes
         if not kit.quick or key == "latin":
             yield Case(f"argument-{key}", partial(_argument, base, NAMES[key]), _LIMIT_S)
     for number, (key, (change, subtype, must)) in enumerate(VARIANTS.items()):
-        if not kit.quick or number % 30 == 0:
+        if number % kit.count(2, 30) == 0:
             case = partial(_value, base, change, subtype, must)
             yield Case(f"value-{key}", case, _LIMIT_S)
     if not kit.quick:

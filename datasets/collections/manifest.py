@@ -53,10 +53,14 @@ _Label = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]  # vector and mask
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One row of the file; absent cells are empty."""
+    """One clip of the file; absent cells are empty.
+
+    `cells` are stripped of spaces at their ends; `written_path` is the path as in the file.
+    """
 
     line: int
     cells: defaultdict[str, str]
+    written_path: str
     clip_id: str
     start_s: float
     duration_s: float | None
@@ -118,11 +122,9 @@ def read(
     clips, missing = [], []
     listings: dict[Path, frozenset[str]] = {}
     for row, split, (label, mask) in zip(rows, splits, labels, strict=True):
-        file = (root or path.parent) / row.cells["path"]
-        if file.parent not in listings:
-            listings[file.parent] = names_in(file.parent)
-        if file.name not in listings[file.parent]:
-            missing.append(f"{file} in line {row.line}")
+        file = _find(root or path.parent, row, listings)
+        if file is None:
+            missing.append(f"{(root or path.parent) / row.cells['path']} in line {row.line}")
             continue
         clips.append(
             Clip(row.clip_id, file, split, label, mask, row.start_s, row.duration_s, row.fold)
@@ -138,6 +140,17 @@ def read(
         raise FeatregError(f"{path}: {'; '.join(problems)}{remedy}")
     notes = tuple(f"{path.stem}: {problem}" for problem in problems)
     return Dataset(path.stem, classes, tuple(clips), task, notes=notes)
+
+
+def _find(root: Path, row: _Row, listings: dict[Path, frozenset[str]]) -> Path | None:
+    """The row's file, whose name may begin or end with a space; None if it does not exist."""
+    for name in dict.fromkeys((row.written_path, row.cells["path"])):
+        file = root / name
+        if file.parent not in listings:
+            listings[file.parent] = names_in(file.parent)
+        if file.name in listings[file.parent]:
+            return file
+    return None
 
 
 def _read_clips(path: Path, header: Sequence[str], lines: Iterable[Row]) -> list[_Row]:
@@ -167,7 +180,8 @@ def _read_clips(path: Path, header: Sequence[str], lines: Iterable[Row]) -> list
         if cells["fold"] and not cells["fold"].isdecimal():
             raise damaged(path, line, "fold", "a whole number, 0 or more", repr(cells["fold"]))
         fold = int(cells["fold"]) if cells["fold"] else None
-        rows.append(_Row(line, cells, clip_id, start or 0.0, duration, fold))
+        written = values[header.index("path")]
+        rows.append(_Row(line, cells, written, clip_id, start or 0.0, duration, fold))
     return rows
 
 

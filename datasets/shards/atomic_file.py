@@ -38,7 +38,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises
     ------
     DiskError
-        If the disk is full or not writable.
+        If the disk is full or not writable, or a folder has this name.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
@@ -48,6 +48,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         with suppress(OSError):  # some network file systems cannot sync a folder
             _sync(path.parent)
+    except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+        raise DiskError(
+            f"{path}: cannot be written ({error.strerror}: {error.filename2 or error.filename}); "
+            "move that away, then run the same command again"
+        ) from None
     except (OSError, RuntimeError) as error:
         if (reason := _no_place(error)) is None:
             raise

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from featreg.datasets.base import Dataset, FeatregError
 from featreg.datasets.console import counted, progress, say
+from featreg.datasets.scarcity import scarcity
 from featreg.datasets.shards.native import Failure
 from featreg.datasets.shards.native_index import read_native_index
 from featreg.datasets.shards.workdir import DatasetDir
@@ -162,7 +163,7 @@ def _results(jobs: Sequence[ShardJob], workers: Workers) -> Iterator[tuple[Shard
     Raises
     ------
     FeatregError
-        If a job failed for a reason that affects all jobs.
+        If a job failed for a reason that affects all jobs: a full disk, no more memory.
     """
 
     def again(job: ShardJob, error: Exception) -> ShardJob | None:
@@ -174,6 +175,8 @@ def _results(jobs: Sequence[ShardJob], workers: Workers) -> Iterator[tuple[Shard
     for job, outcome in run_jobs(extract_shard, jobs, workers, again):
         if isinstance(outcome, FeatregError):
             raise outcome
+        if isinstance(outcome, Exception) and (reason := scarcity(outcome)):
+            raise FeatregError(f"{job}: {reason}")
         if isinstance(outcome, Exception):
             reason = f"the whole shard failed: {_in_words(outcome)}"
             say(f"{job}: {reason}")

@@ -117,6 +117,7 @@ def read_torch(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, Array]:
         torch.serialization.safe_globals(arrays),
     ):
         check_bytes(_unpacked_bytes(path), most_bytes)
+        _check_archive(path)
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:  # its message advises unsafe loading
@@ -201,6 +202,14 @@ def _unpacked_bytes(path: Path) -> int:
         return path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         return sum(each.file_size for each in archive.infolist())
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a zip archive with a wrong checksum, which torch does not look at."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if (member := archive.testzip()) is not None:
+                raise ValueError(f"its member {member} has a wrong checksum")
 
 
 def check_bytes(found: int, most: int) -> None:

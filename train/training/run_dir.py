@@ -331,5 +331,6 @@ def find_run(work: Path, wanted: str) -> RunDir:
 
 
 def find_runs(work: Path) -> list[RunDir]:
-    """Return all runs in the working folder, sorted by name."""
-    return [RunDir(path.parent) for path in sorted(work.glob("runs/*/config.json"))]
+    """Return all runs in the working folder, sorted by name; a damaged run may lack a file."""
+    files = [*work.glob("runs/*/config.json"), *work.glob("runs/*/report.json")]
+    return [RunDir(folder) for folder in sorted({path.parent for path in files})]
