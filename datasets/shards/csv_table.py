@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
 from .atomic_file import atomic_path
+
+# Columns whose text is not featreg's own.
+_FREE_TEXT = ("clip_id", "path", "reason")
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -17,8 +21,8 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     A file name may hold carriage returns, which Python's csv quotes only if told to, and bytes
     that are not UTF-8, which are written as they are.
     """
-    texts = [*table.columns, *table.select_dtypes(object).to_numpy().ravel()]
-    rare = any(isinstance(text, str) and "\r" in text for text in texts)
+    texts = chain(table.columns, *(table[name] for name in _FREE_TEXT if name in table))
+    rare = any("\r" in text for text in texts)
     quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if rare else csv.QUOTE_MINIMAL
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False, quoting=quoting, errors="surrogateescape")

@@ -1,8 +1,7 @@
 """What has to be done: which clips lack which features, and the shards that will hold them.
 
-A clip has a feature if the feature's shards hold it as its file is now, computed with the
-settings, weights and revision that are asked for now, or say that it failed. All other clips
-are put into new shards; a shard that is there never changes.
+A clip has a feature if the feature's shards hold it (or its failure) as its file, the settings,
+the weights and the revision are now. Other clips go to new shards: shards never change.
 """
 
 from __future__ import annotations
