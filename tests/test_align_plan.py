@@ -1,96 +1,25 @@
-"""Which aligned shards are written again, which native shards they are made from, what is refused."""
+"""Which aligned shards are written again, what they are made from, and what is refused."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from native_shards import any_clip
+from native_shards import HEADERS, RATE, SECONDS, Work, frames
 
-from featreg.datasets.base import Clip, Dataset, FeatregError, UsageError
+from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.shards.aligned import AlignedHeader, read_index
-from featreg.datasets.shards.native import Failure, NativeHeader, native_writer
+from featreg.datasets.shards.native import native_writer
 from featreg.datasets.shards.timing import FrameTiming
-from featreg.datasets.shards.workdir import DatasetDir
 from featreg.extract.alignment import align_shards
-from featreg.extract.alignment.align_shards import (
-    AlignPlan,
-    align_shard,
-    aligned_name,
-    plan_alignment,
-)
+from featreg.extract.alignment.align_shards import AlignPlan, aligned_name
 
-RATE = 100
-HEADERS = {
-    "audio": NativeHeader(
-        "tones", "audio", 1, "int16", 1 / 32767, 0.0, FrameTiming(1 / RATE, 1 / RATE, 0.0),
-        RATE, "", {"resampler": "soxr_hq"},
-    ),
-    "wide": NativeHeader(
-        "tones", "wide", 3, "float32", 1.0, 0.0, FrameTiming(0.1, 0.2, 0.05), 8000, "net", {"k": 1}
-    ),
-    "deep": NativeHeader(
-        "tones", "deep", 2, "float32", 1.0, 0.0, FrameTiming(0.2, 0.2, 0.1), 4000, "", {}
-    ),
-}  # fmt: skip
-SECONDS = 1.5
-
-
-def frames(name: str, clip_id: str, version: int = 0) -> np.ndarray:
-    header = HEADERS[name]
-    count = round(SECONDS / header.timing.hop_s)
-    values = np.arange(count * header.dim).reshape(count, -1) + 1000 * ord(clip_id) + version
-    return (values % 30000).astype(header.dtype)
-
-
-class Work:
-    """Clips a to e in native shards of two: of the audio and two features."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = DatasetDir(folder / "tones")
-        self.clips = [any_clip(folder / "source", name) for name in "abcde"]
-        self.record(["audio", "wide", "deep"])
-        for name in HEADERS:
-            for number, held in enumerate(("ab", "cd", "e")):
-                self.store(name, number, held)
-
-    def record(self, features: Sequence[str] = (), notes: tuple[str, ...] = ("Tones.",)) -> None:
-        dataset = Dataset("tones", ("low", "high"), tuple(self.clips), notes=notes)
-        self.folder.write_dataset(dataset, features)
-
-    def store(
-        self, name: str, number: int, clips: str, failed: str = "", version: int = 0, **changes: Any
-    ) -> Path:
-        path = self.folder.native(name) / f"{number:05d}.h5"
-        with native_writer(path, replace(HEADERS[name], **changes)) as shard:
-            for clip_id in clips:
-                made_from = f"file {clip_id}" + (", scores" if name == "deep" else "")
-                shard.append(clip_id, frames(name, clip_id, version), SECONDS, made_from)
-            for clip_id in failed:
-                shard.fail(Failure(clip_id, "decode", "no audio", ""))
-        return path
-
-    def plan(self, features: Sequence[str] = ("wide", "deep"), **options: Any) -> AlignPlan:
-        values: dict[str, Any] = {"resolution_s": 0.1, "mode": "repeat"}
-        return plan_alignment(self.folder, features, **(values | options))
-
-    def align(self) -> list[str]:
-        """Write what is planned; the names of the shards."""
-        plan = self.plan()
-        for job in plan.jobs:
-            assert align_shard(job) == job.target.stat().st_size
-        return [job.target.name for job in plan.jobs]
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Work:
-    return Work(tmp_path)
+pytest_plugins = ("native_fixtures",)
 
 
 def groups(plan: AlignPlan) -> dict[str, str]:
@@ -166,49 +95,46 @@ def test_what_is_done_is_counted_and_not_written_again(work: Work) -> None:
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_another_annotation_makes_another_fingerprint(work: Work, change: dict[str, Any]) -> None:
-    work.align()
-    work.clips[3] = replace(work.clips[3], **change)
-    work.record()
-    assert groups(work.plan()) == {"00001.h5": "cd"}
+def test_another_annotation_makes_another_fingerprint(
+    aligned: Work, change: dict[str, Any]
+) -> None:
+    aligned.clips[3] = replace(aligned.clips[3], **change)
+    aligned.record()
+    assert groups(aligned.plan()) == {"00001.h5": "cd"}
 
 
-def test_clips_in_another_order_make_another_fingerprint(work: Work) -> None:
-    work.align()
-    work.clips = [work.clips[1], work.clips[0], *work.clips[2:]]
-    work.record()
-    assert groups(work.plan()) == {"00000.h5": "ba"}
+def test_clips_in_another_order_make_another_fingerprint(aligned: Work) -> None:
+    aligned.clips = [aligned.clips[1], aligned.clips[0], *aligned.clips[2:]]
+    aligned.record()
+    assert groups(aligned.plan()) == {"00000.h5": "ba"}
 
 
 @pytest.mark.parametrize("name", ["audio", "wide", "deep"])
-def test_other_frames_make_another_fingerprint(work: Work, name: str) -> None:
-    work.align()
-    work.store(name, 2, "e", version=1)
-    assert groups(work.plan()) == {"00002.h5": "e"}
+def test_other_frames_make_another_fingerprint(aligned: Work, name: str) -> None:
+    aligned.store(name, 2, "e", version=1)
+    assert groups(aligned.plan()) == {"00002.h5": "e"}
 
 
 def test_another_header_or_rule_makes_another_fingerprint(
-    work: Work, monkeypatch: pytest.MonkeyPatch
+    aligned: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work.align()
-    work.record(notes=("Noise.",))
-    assert len(work.plan().jobs) == 3
-    work.record()
-    assert work.plan().jobs == ()
+    aligned.record(notes=("Noise.",))
+    assert len(aligned.plan().jobs) == 3
+    aligned.record()
+    assert aligned.plan().jobs == ()
     monkeypatch.setattr(align_shards, "REVISION", align_shards.REVISION + 1)
-    assert len(work.plan().jobs) == 3
+    assert len(aligned.plan().jobs) == 3
 
 
-def test_of_shards_that_hold_a_clip_the_last_is_the_source(work: Work) -> None:
-    work.align()
-    work.store("audio", 3, "b", version=7)
-    work.store("wide", 100_000, "bd", version=7)
-    plan = work.plan()
+def test_of_shards_that_hold_a_clip_the_last_is_the_source(aligned: Work) -> None:
+    aligned.store("audio", 3, "b", version=7)
+    aligned.store("wide", 100_000, "bd", version=7)
+    plan = aligned.plan()
     assert groups(plan) == {"00000.h5": "a", "00001.h5": "cd", "00003.h5": "b"}
     assert [path.stem for path in plan.jobs[1].sources["wide"]] == ["00001", "100000"]
-    assert plan.jobs[2].sources["audio"] == (work.folder.native("audio") / "00003.h5",)
+    assert plan.jobs[2].sources["audio"] == (aligned.folder.native("audio") / "00003.h5",)
     assert (plan.done, plan.clips, plan.absent) == (1, 5, 0)
-    work.align()
+    aligned.align()
     index, whole = read_index(plan.target / "00001.h5"), plan.target / "00003.h5"
     with h5py.File(plan.target / "00001.h5") as file:
         values = file["features/wide"][()]
@@ -218,18 +144,17 @@ def test_of_shards_that_hold_a_clip_the_last_is_the_source(work: Work) -> None:
         np.testing.assert_array_equal(file["audio"], frames("audio", "b", version=7)[:, 0])
 
 
-def test_clips_that_lack_a_feature_are_left_out_and_counted(work: Work) -> None:
-    work.align()
-    work.store("deep", 1, "c", failed="d")
-    work.store("wide", 2, "", failed="e")
-    plan = work.plan()
+def test_clips_that_lack_a_feature_are_left_out_and_counted(aligned: Work) -> None:
+    aligned.store("deep", 1, "c", failed="d")
+    aligned.store("wide", 2, "", failed="e")
+    plan = aligned.plan()
     assert groups(plan) == {"00001.h5": "c"}
     assert (plan.done, plan.clips, plan.absent) == (1, 3, 2)
     assert plan.stale == (plan.target / "00002.h5",)
     for number in range(3):
-        work.store("deep", number, "", failed="abcde")
+        aligned.store("deep", number, "", failed="abcde")
     with pytest.raises(FeatregError, match=r"failures\.csv"):
-        work.plan()
+        aligned.plan()
 
 
 def test_clips_that_are_not_in_the_list_are_not_aligned(work: Work) -> None:

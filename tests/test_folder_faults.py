@@ -7,19 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_align_plan import Work, frames
+from native_shards import Work, frames
 
 from featreg.datasets.shards.aligned import aligned_writer
 from featreg.datasets.shards.workdir import DatasetDir
 from featreg.extract.alignment.align_shards import align_shard
 from featreg.extract.inspection.verify_folder import dataset_folders, folder_faults
 
+pytest_plugins = ("native_fixtures",)
+
 
 @pytest.fixture
-def work(tmp_path: Path) -> Work:
-    work = Work(tmp_path)
-    work.align()
-    return work
+def work(aligned: Work) -> Work:
+    return aligned
 
 
 def found(work: Work, *damaged: Path) -> list[str]:

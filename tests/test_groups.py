@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 
 from featreg.train.config.presets import ALPHAS, PRESETS, Config
+from featreg.train.evaluation.metrics import METRICS
 from featreg.train.experiments.compare import (
     Group,
     Result,
@@ -109,8 +111,16 @@ def test_every_other_difference_makes_another_group(change: dict[str, Any]) -> N
     assert len({each.label for each in found}) == 2
 
 
+def test_the_order_of_options_makes_no_other_group() -> None:
+    options = {"time_pools": [3, 3], "pad_to": 9}
+    orders = [options, dict(reversed(options.items()))]
+    runs = [made(seed=k, recipe={"encoder_options": each}) for k, each in enumerate(orders)]
+    assert len(group(runs)) == 1
+
+
 def test_baselines_come_first_and_then_the_labels(said: list[str]) -> None:
-    assert labels(made(**CONREG), made(fraction=0.5), made(fusion="film", features=("a",)), made()) == [
+    film = made(fusion="film", features=("a",))
+    assert labels(made(**CONREG), made(fraction=0.5), film, made()) == [
         "baseline", "baseline (fraction 0.5)", "Con-Reg (musicnn, alpha 0.3)", "FiLM (a)",
     ]  # fmt: skip
 
@@ -146,7 +156,10 @@ def test_equal_labels_say_what_differs(said: list[str]) -> None:
     assert labels(made(), made(dataset="mtat", preset="demo"), made(**CONREG)) == [
         "baseline", "baseline (preset demo)", "Con-Reg (musicnn, alpha 0.3)",
     ]  # fmt: skip
-    assert labels(made(), made(dataset="demo2", preset="demo")) == ["baseline", "baseline (preset demo)"]
+    assert labels(made(), made(dataset="demo2", preset="demo")) == [
+        "baseline",
+        "baseline (preset demo)",
+    ]
 
 
 def test_equal_labels_of_two_datasets_stay(said: list[str]) -> None:
@@ -202,7 +215,9 @@ def test_tables_show_mean_and_spread(said: list[str]) -> None:
         "baseline", 2, "0.550 ± 0.071", "0.900 ± 0.000", "0.650 ± 0.071", "12,345",
     ]  # fmt: skip
     assert rows["test macro PR-AUC"][1] == "0.700"
-    assert np.isnan(deviation([0.5]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(deviation([0.5]))
     assert deviation([1, 2, 4]) == pytest.approx(np.sqrt(7 / 3))
     assert spread([1, 2, 4]) == "2.333 ± 1.528"
 
@@ -276,6 +291,15 @@ def test_gains_are_counted_over_the_seeds_that_both_have(
     assert sentence.startswith("Con-Reg (musicnn, alpha 0.3) is ")
     for word in words:
         assert word in sentence
+
+
+def test_of_a_metric_that_falls_less_is_better(
+    said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    falling = {**METRICS, "pr_auc": replace(METRICS["pr_auc"], higher_is_better=False)}
+    monkeypatch.setattr("featreg.train.experiments.compare.METRICS", falling)
+    (sentence,) = facts(made(0.6), made(0.5, **CONREG))
+    assert "0.100 better" in sentence
 
 
 def test_seeds_that_nothing_shares_give_no_difference(said: list[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
@@ -56,6 +58,16 @@ def test_accuracy_is_scikit_learns() -> None:
     values = evaluate(label, probability, mask, list("abcd"), "single-label").values
     assert values["accuracy"] == expected
     assert "f1_samples" not in values
+
+
+def test_accuracy_counts_clips_whose_class_is_known() -> None:
+    label = np.array([[1, 0], [0, 1], [0, 1], [0, 0]], np.uint8)
+    probability = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.1, 0.9]])
+    mask = np.array([[1, 1], [1, 1], [1, 0], [1, 1]], np.uint8)
+    assert METRICS["accuracy"](label, probability, mask) == 1 / 2
+    counts = np.array([[1, 3], [1, 1], [1, 0], [1, 0]], np.int32)
+    values = resampled(label, probability, mask, counts, "single-label")["accuracy"]
+    assert values.tolist() == [1 / 2, 3 / 4]
 
 
 def test_masked_entries_are_as_if_they_were_not_there() -> None:
@@ -138,6 +150,9 @@ def test_every_metric_knows_its_name_and_direction() -> None:
     assert all(name == metric.name for name, metric in METRICS.items())
     assert METRICS["pr_auc"].improves(0.5, 0.4)
     assert not METRICS["pr_auc"].improves(0.4, 0.4)
+    falling = replace(METRICS["pr_auc"], higher_is_better=False)
+    assert falling.improves(0.4, 0.5)
+    assert not falling.improves(0.4, 0.4)
 
 
 @pytest.mark.parametrize("task", ["multi-label", "single-label"])

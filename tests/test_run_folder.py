@@ -71,11 +71,15 @@ def test_another_configuration_is_refused_and_every_difference_named(folder: Run
     config = folder.config()
     recipe = dataclasses.replace(config.recipe, lr=0.5)
     other = dataclasses.replace(config, seed=3, recipe=recipe)
-    error = refused(lambda: folder.todo(other, DATA), r"seed \(0, not 3\), lr \(0\.002, not 0\.5\);")
+    error = refused(
+        lambda: folder.todo(other, DATA), r"seed \(0, not 3\), lr \(0\.002, not 0\.5\);"
+    )
     assert isinstance(error, UsageError)
     assert "dataset" not in str(error)
     assert "--run-name" in str(error)
-    error = refused(lambda: folder.todo(other, DATA, otherwise="go away"), "; go away, or", "--fresh")
+    error = refused(
+        lambda: folder.todo(other, DATA, otherwise="go away"), "; go away, or", "--fresh"
+    )
     assert "data (" not in str(error)
     (folder.path / "report.json").unlink()
     refused(lambda: folder.todo(other, DATA), "seed")
@@ -155,7 +159,7 @@ def test_outputs_are_read_against_their_checksums(folder: RunDir) -> None:
     refused(folder.verify, r"metrics\.csv.*--fresh")
     (folder.path / "model.safetensors").touch()
     refused(lambda: folder.read_output("model.safetensors"), "model")  # the report knows none
-    refused(lambda: folder.read_json("other.json"), "other")
+    assert "--fresh" not in str(refused(lambda: folder.read_json("other.json"), "other"))
 
 
 def test_a_configuration_of_other_settings_is_refused(folder: RunDir) -> None:
@@ -213,8 +217,8 @@ def test_other_versions_are_named(folder: RunDir, change: dict[str, Any], sealed
         text = json.dumps(values, sort_keys=True).encode()
         values["sha256"] = hashlib.sha256(text).hexdigest()
     path.write_text(json.dumps(values))
-    found = list(change.values())[0]
-    refused(lambda: read_json(path), f"another version.*--fresh", str(found))
+    (found,) = change.values()
+    refused(lambda: read_json(path), "another version.*--fresh", str(found))
     path.write_text(json.dumps(values | {"sha256": "0"}))
     refused(lambda: read_json(path), "checksum")  # it may be anything
 
@@ -309,9 +313,9 @@ def test_the_run_that_is_meant(folder: RunDir, monkeypatch: pytest.MonkeyPatch) 
     refused(lambda: find_run(work.parent / "empty", "x"), "none")
     monkeypatch.chdir(folder.path)
     assert find_run(work.parent / "empty", ".") == folder
+    for run in (folder, second):
+        (run.path / "report.json").touch()
     with pytest.raises(UsageError, match="--model"):
-        for run in (folder, second):
-            (run.path / "report.json").touch()
         choose_run(work, None, "--model")
 
 

@@ -111,7 +111,10 @@ def lasts(shard: AlignedWriter, seconds: float) -> None:
     ("tamper", "said"),
     [
         (lambda shard: relabel(shard, clip_id="a"), ("twice",)),
-        (lambda shard: relabel(shard, label=np.array([2, 0], np.uint8)), ("label is not", "nobody")),
+        (
+            lambda shard: relabel(shard, label=np.array([2, 0], np.uint8)),
+            ("label is not", "nobody"),
+        ),
         (lambda shard: relabel(shard, label_mask=np.array([2, 1], np.uint8)), ("label_mask is",)),
         (lambda shard: relabel(shard, label_mask=np.array([0, 1], np.uint8)), ("nobody",)),
         (lambda shard: relabel(shard, split="dev"), ("['dev']",)),

@@ -71,6 +71,35 @@ TARGETS: Mapping[str, Target] = {
     "datasets/shards/seal.py": Target(("tests/test_shard_faults.py",)),
     "datasets/shards/contiguous.py": Target(("tests/test_shard_reader.py",)),
     "datasets/shards/reader.py": Target(("tests/test_shard_reader.py",)),
+    "train/training/run_dir.py": Target(("tests/test_run_folder.py",)),
+    "train/training/run_files.py": Target(
+        ("tests/test_run_folder.py",),
+        ("read_bytes", "read_verified", "write_json", "read_json", "_at", "_checksum"),
+    ),
+    "train/training/checkpoint.py": Target(("tests/test_run_folder.py",)),
+    "train/experiments/select_runs.py": Target(("tests/test_select_runs.py",)),
+    "train/experiments/compare.py": Target(
+        ("tests/test_groups.py",),
+        (
+            "Result.test_set",
+            "Group",
+            "group",
+            "_by_seed",
+            "_tell_apart",
+            "_marks",
+            "common",
+            "_key",
+            "table",
+            "spread",
+            "spread_of",
+            "deviation",
+            "differences",
+            "_fair",
+            "_difference",
+            "notes",
+            "alphas",
+        ),
+    ),
     "train/evaluation/metrics.py": Target(("tests/test_metrics.py",)),
     "train/evaluation/bootstrap.py": Target(("tests/test_metrics.py",)),
 }
@@ -79,8 +108,15 @@ _PLAN = "extract/pipeline/plan.py"
 
 EQUIVALENT: Mapping[tuple[str, str, str], str] = {
     (_PLAN, "if filled:", "False"): "the search for a free number starts lower, and takes longer",
-    (_PLAN, 'self._held.update((clip.clip_id, HeldClip(path, "", 0.0)) for clip in clips)', "1.0"): (
-        "of the clips that will be written, only the shard is asked for"
-    ),
+    (
+        _PLAN,
+        'self._held.update((clip.clip_id, HeldClip(path, "", 0.0)) for clip in clips)',
+        "1.0",
+    ): ("of the clips that will be written, only the shard is asked for"),
+    (
+        "train/experiments/compare.py",
+        "dataclasses.replace(group.config.recipe, standardize=False)  # of features",
+        "True",
+    ): "both recipes are compared with the same value",
 }
 """File, line and change of mutants without effect, which are left out, and why."""

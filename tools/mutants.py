@@ -205,7 +205,10 @@ def _test(tree: Path, tests: Sequence[str]) -> None:
     temporary = tempfile.mkdtemp(dir=tree)
     os.environ["TMPDIR"] = tempfile.tempdir = temporary
     os.fsync = lambda descriptor: None  # nothing here need outlive a power cut
-    status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])
+    # The options of pyproject.toml ask for plugins, which take time to load.
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-o", "addopts=-m 'not slow'"]
+    status = pytest.main([*options, *tests])
     shutil.rmtree(temporary, ignore_errors=True)
     os._exit(int(status))
 
