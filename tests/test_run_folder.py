@@ -104,6 +104,7 @@ def test_other_data_are_refused_and_what_changed_is_named(folder: RunDir) -> Non
 
 def test_a_folder_is_held_by_one_process(folder: RunDir) -> None:
     left = folder.path / ".config.json.1.tmp"
+    left.touch()
     with folder.held():
         assert (folder.path / LOCK).exists()
         error = refused(lambda: folder.clear(), "another process")

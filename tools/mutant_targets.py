@@ -113,6 +113,17 @@ EQUIVALENT: Mapping[tuple[str, str, str], str] = {
         'self._held.update((clip.clip_id, HeldClip(path, "", 0.0)) for clip in clips)',
         "1.0",
     ): ("of the clips that will be written, only the shard is asked for"),
+    **dict.fromkeys(
+        [
+            (
+                "train/training/run_dir.py",
+                'turn = {"report.json": -2, "state.pt": -1, "config.json": 1}',
+                number,
+            )
+            for number in ("2", "3")
+        ],
+        "the order of the files stays",
+    ),
     (
         "train/experiments/compare.py",
         "dataclasses.replace(group.config.recipe, standardize=False)  # of features",
