@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from native_shards import Work, frames
 
+from featreg.datasets.base import Dataset
 from featreg.datasets.shards.aligned import aligned_writer
 from featreg.datasets.shards.workdir import DatasetDir
 from featreg.extract.alignment.align_shards import align_shard
@@ -149,6 +150,16 @@ def test_aligned_classes_are_those_of_the_list(work: Work) -> None:
     assert found(work, *work.folder.aligned("wide+deep-0.1s").iterdir()) == []
 
 
+def test_one_more_class_is_one_fault_of_each_shard(work: Work) -> None:
+    one = np.ones(1, np.uint8)
+    clips = tuple(
+        replace(clip, label=np.r_[clip.label, one], label_mask=np.r_[clip.label_mask, one])
+        for clip in work.clips
+    )
+    work.folder.write_dataset(Dataset("tones", ("low", "high", "top"), clips), [])
+    assert len(found(work)) == 3
+
+
 def test_aligned_shards_are_made_from_what_is_there(work: Work) -> None:
     target = work.folder.aligned("wide+deep-0.1s")
     (target / "00001.h5").unlink()
@@ -209,7 +220,9 @@ def test_what_cannot_be_read_is_a_fault(work: Work) -> None:
     assert "failures.csv" in only(work)
 
 
-def test_datasets_are_found_by_their_shards(tmp_path: Path) -> None:
+def test_datasets_are_found_by_their_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = ("b/native/x/00000.h5", "a/aligned/y/00000.h5", "a/native/x/00001.h5",
              "c/other/x/00000.h5", "d/native/x/00000.h5", "e.h5")  # fmt: skip
     paths = [tmp_path / name for name in names]
@@ -221,3 +234,5 @@ def test_datasets_are_found_by_their_shards(tmp_path: Path) -> None:
     assert dataset_folders(tmp_path / "a", paths[1:3]) == both[:1]
     assert dataset_folders(tmp_path / "a" / "native", paths[2:3]) == []
     assert dataset_folders(Path(), [Path("x.h5")]) == []
+    monkeypatch.chdir(tmp_path / "a")
+    assert dataset_folders(Path(), [Path("native/x/00000.h5")]) == [DatasetDir(Path())]

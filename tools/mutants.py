@@ -64,6 +64,7 @@ _BINARY: Mapping[type[ast.operator], type[ast.operator]] = {
     ast.BitOr: ast.BitAnd,
     ast.BitAnd: ast.BitOr,
 }
+_AS_NONE = ("return", "return None", "return False")
 
 
 class Mutant(NamedTuple):
@@ -153,7 +154,7 @@ def _changes(node: ast.AST) -> list[_Change]:
     elif isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float):
         value = not node.value if isinstance(node.value, bool) else node.value + 1
         add(f"{node.value!r} -> {value!r}", "value", value)
-    elif isinstance(node, ast.Return) and ast.unparse(node) not in ("return", "return None"):
+    elif isinstance(node, ast.Return) and ast.unparse(node) not in _AS_NONE:
         add("return None", "value", ast.Constant(None))
     for name, body in ast.iter_fields(node):
         if name in ("body", "orelse", "finalbody") and isinstance(body, list):
