@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -323,6 +324,8 @@ def test_the_run_that_is_meant(folder: RunDir, monkeypatch: pytest.MonkeyPatch) 
 def test_a_state_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     assert Progress.load(path) == Progress()
+    new = Progress()
+    assert (new.epoch, new.step, new.seconds, new.best_epoch, new.best_value) == (0, 0, 0, 0, 0)
     assert not Progress().begun
     assert Progress(epoch=1).begun
     assert Progress(step=1).begun
@@ -336,6 +339,18 @@ def test_a_state_comes_back(tmp_path: Path) -> None:
     assert found == state
     first, payload = path.read_bytes().split(b"\n", 1)
     assert first == f"{FORMAT} {hashlib.sha256(payload).hexdigest()}".encode()
+
+
+def test_code_in_a_state_is_not_run(tmp_path: Path) -> None:
+    trap, path = tmp_path / "trap", tmp_path / "state.pt"
+
+    class Payload:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.mkdir, (str(trap),)
+
+    Progress(optimizer={"evil": Payload()}).save(path)
+    refused(lambda: Progress.load(path), r"state\.pt.*--fresh")
+    assert not trap.exists()
 
 
 def test_a_state_that_is_not_what_was_written_is_refused(tmp_path: Path) -> None:

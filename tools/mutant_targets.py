@@ -142,15 +142,19 @@ EQUIVALENT: Mapping[tuple[str, str, str], str] = {
         ),
         (
             "extract/alignment/align_shards.py",
-            "yield shard.stored(clip_id, start, start + _SAMPLES)[:, 0]"
-            ".astype(np.int16, copy=False)",
+            (
+                "yield shard.stored(clip_id, start, start + _SAMPLES)[:, 0]"
+                ".astype(np.int16, copy=False)"
+            ),
             ["True"],
             "a copy has the same values",
         ),
         (
             "extract/inspection/verify.py",
-            "rows = max(1, _BLOCK_BYTES // max(1, dataset.dtype.itemsize * "
-            "math.prod(dataset.shape[1:])))",
+            (
+                "rows = max(1, _BLOCK_BYTES // max(1, dataset.dtype.itemsize * "
+                "math.prod(dataset.shape[1:])))"
+            ),
             ["2", "Mult swapped"],
             "how many rows are read together changes nothing but the memory",
         ),
@@ -175,6 +179,12 @@ EQUIVALENT: Mapping[tuple[str, str, str], str] = {
         (
             "datasets/shards/workdir.py",
             'temporary.write_text(json.dumps(about, indent=2) + "\n")',
+            ["3"],
+            "white space",
+        ),
+        (
+            "train/training/run_files.py",
+            'text = json.dumps({**values, "sha256": _checksum(values)}, indent=2)',
             ["3"],
             "white space",
         ),
