@@ -6,7 +6,7 @@ LOWEST ?= .venv-lowest
 WORK ?= featreg-work
 PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo reproduce-demo test lint types test-slow test-lowest coverage docs bench clean
+.PHONY: help demo reproduce-demo test lint types test-slow test-lowest coverage mutants docs bench clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -68,6 +68,9 @@ test-lowest: $(LOWEST)/installed ## every test but the slow ones, on the lowest 
 coverage: installed ## which lines and branches `make test` runs; htmlcov/index.html shows them
 	$(VENV)/bin/python -m pytest --numprocesses auto --cov --cov-report=term:skip-covered \
 	    --cov-report=html
+
+mutants: installed ## one change at a time in the code that decides: which ones no test notices
+	$(VENV)/bin/python tools/mutants.py
 
 docs: installed ## these pages and the API reference as HTML, in site/
 	$(VENV)/bin/mkdocs build --strict

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.core import ParameterSource
 from command_lines import BENCHMARKS, benchmark
 
 sys.path.insert(0, str(BENCHMARKS))  # where a script finds its neighbours
@@ -23,7 +24,15 @@ def test_every_benchmark_is_run() -> None:
 @pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.parametrize("quick", [False, True])
 def test_its_options_are_those_of_the_script(name: str, quick: bool) -> None:
-    benchmark(f"{name}.py").make_context(name, SCRIPTS[name][quick].split())
+    words = SCRIPTS[name][quick].split()
+    command = benchmark(f"{name}.py")
+    context = command.make_context(name, list(words))
+    given = {each.name for each in command.params if {*each.opts} & {*words}}
+    assert given == {
+        each
+        for each in context.params
+        if context.get_parameter_source(each) is ParameterSource.COMMANDLINE
+    }
 
 
 def test_what_is_printed_becomes_a_table() -> None:

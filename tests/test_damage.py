@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -131,9 +130,16 @@ def test_wherever_the_damage_is_nothing_but_a_named_error_comes_of_it(
     folder = DatasetDir(tmp_path / "tones")
     path = folder.native("loudness") / "00000.h5"
     whole = path.read_bytes()
+    planned, named = 0, []
     for place in range(0, len(whole), len(whole) // 150):
         flip(path, place)
-        make_plan(dataset, folder, REQUEST)
-        with suppress(FeatregError):
+        planned += len(make_plan(dataset, folder, REQUEST).jobs)
+        try:
             align(tmp_path)
+        except FeatregError as error:
+            named.append(str(error))
         path.write_bytes(whole)
+    assert planned
+    assert named
+    assert all(str(path) in line for line in named)
+    assert not make_plan(dataset, folder, REQUEST).jobs

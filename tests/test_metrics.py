@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
 from featreg.datasets.base import FeatregError
-from featreg.train.evaluation.bootstrap import bootstrap, draws, resampled
+from featreg.train.evaluation.bootstrap import bootstrap, draws, interval, resampled
 from featreg.train.evaluation.metrics import (
     METRICS,
     THRESHOLD,
@@ -56,6 +58,16 @@ def test_accuracy_is_scikit_learns() -> None:
     values = evaluate(label, probability, mask, list("abcd"), "single-label").values
     assert values["accuracy"] == expected
     assert "f1_samples" not in values
+
+
+def test_accuracy_counts_clips_whose_class_is_known() -> None:
+    label = np.array([[1, 0], [0, 1], [0, 1], [0, 0]], np.uint8)
+    probability = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.1, 0.9]])
+    mask = np.array([[1, 1], [1, 1], [1, 0], [1, 1]], np.uint8)
+    assert METRICS["accuracy"](label, probability, mask) == 1 / 2
+    counts = np.array([[1, 3], [1, 1], [1, 0], [1, 0]], np.int32)
+    values = resampled(label, probability, mask, counts, "single-label")["accuracy"]
+    assert values.tolist() == [1 / 2, 3 / 4]
 
 
 def test_masked_entries_do_not_matter() -> None:
@@ -138,6 +150,9 @@ def test_every_metric_has_a_name_and_a_direction() -> None:
     assert all(name == metric.name for name, metric in METRICS.items())
     assert METRICS["pr_auc"].improves(0.5, 0.4)
     assert not METRICS["pr_auc"].improves(0.4, 0.4)
+    falling = replace(METRICS["pr_auc"], higher_is_better=False)
+    assert falling.improves(0.4, 0.5)
+    assert not falling.improves(0.4, 0.4)
 
 
 @pytest.mark.parametrize("task", ["multi-label", "single-label"])
@@ -173,10 +188,37 @@ def test_interval_of_a_proportion_is_the_textbooks() -> None:
     probability = np.where(right[:, None] == label, 0.9, 0.1)
     known = (label, probability, np.ones_like(label))
     measured = evaluate(*known, ("even", "odd"), "single-label").values
-    interval = bootstrap(*known, "single-label", measured, resamples=2000)["accuracy"]
+    found = bootstrap(*known, "single-label", measured, resamples=2000)["accuracy"]
     half = 1.96 * np.sqrt(0.7 * 0.3 / clips)
     # a twentieth of the width: 2,000 draws put the 2.5 % quantile there
-    assert interval == pytest.approx((0.7 - half, 0.7 + half), abs=0.1 * half)
+    assert found == pytest.approx((0.7 - half, 0.7 + half), abs=0.1 * half)
+
+
+def test_an_interval_is_what_the_level_leaves_within_0_and_1() -> None:
+    values = np.r_[np.linspace(0.2, 0.8, 101), np.nan]
+    assert interval(values, 0.5) == interval(values, 0.5, 0.95)
+    assert interval(values, 0.5, 0.9) == pytest.approx((0.23, 0.77))
+    assert interval(values, 0.6, 0.9) == pytest.approx((0.33, 0.87))
+    assert interval(values, 0.05, 0.9) == pytest.approx((0.0, 0.32))
+    assert interval(values, 0.95, 0.9) == pytest.approx((0.68, 1.0))
+
+
+def test_draws_are_with_replacement_and_by_the_seed() -> None:
+    counts = draws(7)
+    assert counts.shape == (7, 1000)
+    assert counts.sum(axis=0).tolist() == [7] * 1000
+    np.testing.assert_array_equal(counts, draws(7, 1000, 0))
+    assert (counts != draws(7, 1000, 1)).any()
+    assert counts.mean(axis=1) == pytest.approx(np.ones(7), abs=0.1)
+    assert counts.max() > 2
+
+
+def test_intervals_are_those_of_the_draws_of_their_seed() -> None:
+    label, probability, mask = predictions()
+    values = evaluate(label, probability, mask, list("abcde"), "multi-label").values
+    found = bootstrap(label, probability, mask, "multi-label", values)
+    drawn = resampled(label, probability, mask, draws(60, 1000, 0), "multi-label")
+    assert found == {name: interval(drawn[name], values[name], 0.95) for name in values}
 
 
 def test_intervals_are_repeatable_and_contain_the_value() -> None:

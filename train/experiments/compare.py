@@ -320,8 +320,6 @@ def alphas(groups: Sequence[Group]) -> list[str]:
     sentences = []
     for each in groups:
         config = each.config
-        if config.reg == "none":
-            continue
         chosen = ALPHAS.get(config.preset, {}).get(config.reg)
         if config.alpha == chosen:
             sentences.append(
