@@ -72,7 +72,7 @@ def test_extraction_stores_and_prediction_receives_the_samples_of_the_extractors
         received.append(signal)
         return np.zeros((len(starts), len(CLASSES)), np.float32)
 
-    monkeypatch.setattr(Classifier, "_judge", judge)
+    monkeypatch.setattr(Classifier, "_probabilities", judge)
     model.predict(path)
     np.testing.assert_array_equal(received[0], from_pcm16(stored.astype(np.int16)))
 

@@ -45,7 +45,7 @@ def test_a_model_says_what_it_is(model: Classifier) -> None:
     assert model.classes == CLASSES
     assert model.sample_rate == RATE
     assert model.task == "multi-label"
-    assert model.piece_s == 1.0
+    assert model.chunk_s == 1.0
 
 
 def test_a_file_and_its_array_give_the_same(model: Classifier, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_all_of_a_long_file_is_heard(model: Classifier) -> None:
         assert not np.array_equal(model.probabilities(loud, RATE), silent), second
 
 
-def test_a_prediction_is_the_mean_over_pieces(model: Classifier) -> None:
+def test_a_prediction_is_the_mean_over_chunks(model: Classifier) -> None:
     audio = noise(2.0)
     pieces = [model.probabilities(audio[start : start + RATE], RATE) for start in (0, 8000, 16000)]
     # float32 means in another order
@@ -128,7 +128,7 @@ def test_predictions_are_named_by_class(model: Classifier, tmp_path: Path) -> No
     assert model.predict([path, noise(1.0)], RATE) == [found, model.predict(noise(1.0), RATE)]
 
 
-def with_pieces_of(seconds: float, model: Classifier) -> Classifier:
+def with_chunks_of(seconds: float, model: Classifier) -> Classifier:
     """An untrained classifier whose pieces, and with them its embedding, are longer."""
     options = {**model.card.encoder_options, "samples": round(seconds * RATE)}
     card = dataclasses.replace(model.card, encoder_options=options, samples=options["samples"])
@@ -136,8 +136,8 @@ def with_pieces_of(seconds: float, model: Classifier) -> Classifier:
     return Classifier(card.build().eval(), card, "cpu")
 
 
-def test_embeddings_of_a_long_clip_are_those_of_its_pieces(model: Classifier) -> None:
-    model = with_pieces_of(4.0, model)
+def test_embeddings_of_a_long_clip_are_those_of_its_chunks(model: Classifier) -> None:
+    model = with_chunks_of(4.0, model)
     torch.manual_seed(0)
     tagger = model.card.build().eval()
     audio = np.rint(noise(9.0) * 32767).astype(np.float32) / 32767  # as a shard stores it
@@ -158,12 +158,12 @@ def test_embeddings_of_a_long_clip_are_those_of_its_pieces(model: Classifier) ->
     np.testing.assert_allclose(short, [0.5 * hop, 1.5 * hop, 2.5 * hop])
 
 
-@pytest.mark.parametrize("piece_s", [1.0, 4.0])
+@pytest.mark.parametrize("chunk_s", [1.0, 4.0])
 @pytest.mark.parametrize("seconds", [0.03, 0.3, 1.0, 1.01, 2.0, 7.77])
 def test_frames_of_an_embedding_lie_inside_the_clip_in_order(
-    model: Classifier, seconds: float, piece_s: float
+    model: Classifier, seconds: float, chunk_s: float
 ) -> None:
-    model = with_pieces_of(piece_s, model)
+    model = with_chunks_of(chunk_s, model)
     embeddings, times = model.embed(noise(seconds), RATE)
     assert embeddings.shape == (len(times), embeddings.shape[1])
     assert len(times) >= 1

@@ -109,7 +109,7 @@ def test_too_little_memory_is_one_line(
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr("featreg.train.evaluation.evaluate_run.predict", full)
-    monkeypatch.setattr(Classifier, "_pieces", full)
+    monkeypatch.setattr(Classifier, "_chunks", full)
     write(path := tmp_path / "noise.wav", noise(1.0), RATE)
     for command in (("eval", "trained"), ("predict", path, "--run", "trained")):
         result = call(work, *command)

@@ -99,7 +99,7 @@ def predict_command(
     model: Classifier = load_model(_model_path(work, wanted), device)
     if hop_s is not None:  # fail once, not for each file
         model.check_hop(hop_s)
-    say(f"{model.card.name}: {len(model.classes)} classes, chunks of {model.piece_s:g} s")
+    say(f"{model.card.name}: {len(model.classes)} classes, chunks of {model.chunk_s:g} s")
     for note in model.card.notes:
         say(note)
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -1,4 +1,4 @@
-"""A trained classifier in Python: audio in, class probabilities and embeddings out.
+"""A trained classifier in Python: from audio to class probabilities and embeddings.
 
 ::
 
@@ -37,7 +37,8 @@ from .model_file import Card, read_model
 Array = npt.NDArray[np.float32]
 Embeddings = tuple[Array, npt.NDArray[np.float64]]
 
-TOGETHER = 16  # pieces that go through the network at once
+CHUNKS_PER_BATCH = 16
+"""Number of chunks that the network processes at once."""
 
 LONGEST_S = 12 * 3600.0
 """Longest audio, in seconds. It is in memory as a whole: 12 h at 16 kHz take 2.8 GB."""
@@ -49,7 +50,7 @@ class Timeline(NamedTuple):
     Attributes
     ----------
     start_s, end_s
-        Shape (n,): the stretch of audio of each prediction, in seconds.
+        Shape (n,): start and end of each chunk, in seconds.
     probability
         Shape (n, classes), float32 in [0, 1].
     """
@@ -60,24 +61,24 @@ class Timeline(NamedTuple):
 
 
 def load_model(path: str | PathLike[str], device: str = "cpu") -> Classifier:
-    """Load a trained classifier that needs audio alone.
+    """Load a trained classifier that needs only audio.
 
     Parameters
     ----------
     path
         A run folder, or a ``.safetensors`` file that ``train export`` wrote.
     device
-        ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU where there is one.
+        ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU if available.
 
     Raises
     ------
     FeatregError
-        If there is no such model, another version wrote it, or it needs features beside
-        the audio.
+        If there is no such model, it was written by another version, or it needs features in
+        addition to the audio.
     """
     path = Path(path)
     tagger, card = read_model(path / "model.safetensors" if path.is_dir() else path)
-    card.require_audio_alone("predicting")
+    card.require_audio_only("predicting")
     return Classifier(tagger, card, resolve_device(device))
 
 
@@ -87,14 +88,14 @@ class Classifier:
     Its methods take the path of an audio file, or an array of shape (samples,) or
     (samples, channels), floats nominally in [-1, 1] or int16 or int32, with its sample rate in
     Hz. The audio is processed as for the shards of the training data: channels are averaged, and
-    the signal is resampled to `sample_rate` and rounded to 16 bit. They raise `UsageError` where
-    an array has no sample rate or is no audio, and `ClipError` where a file cannot be decoded.
+    the signal is resampled to `sample_rate` and rounded to 16 bit. They raise `UsageError` if
+    an array has no sample rate or is not audio, and `ClipError` if a file cannot be decoded.
     """
 
     def __init__(self, tagger: Tagger, card: Card, device: str) -> None:
         self.card = card
         self._tagger, self._device = tagger.to(device), device
-        self._row_samples = round(card.resolution_s * card.sample_rate)
+        self._frame_samples = round(card.resolution_s * card.sample_rate)
 
     def __repr__(self) -> str:
         return (
@@ -104,7 +105,7 @@ class Classifier:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names, in the order of the probabilities."""
+        """Class names, in the order of the probabilities."""
         return self.card.classes
 
     @property
@@ -118,8 +119,8 @@ class Classifier:
         return self.card.sample_rate
 
     @property
-    def piece_s(self) -> float:
-        """Length of the pieces of audio that go through the network, in seconds."""
+    def chunk_s(self) -> float:
+        """Length of the chunks that the network processes, in seconds."""
         return self.card.samples / self.card.sample_rate
 
     @overload
@@ -144,7 +145,7 @@ class Classifier:
 
         Returns
         -------
-        Probabilities by class, in the order of `classes`; a list of such for a list.
+        Probabilities by class name, in the order of `classes`; a list of them for a list.
         """
         if isinstance(audio, list):
             return [self._named(self.probabilities(each, sample_rate)) for each in audio]
@@ -156,16 +157,16 @@ class Classifier:
     def probabilities(self, audio: FileOrArray, sample_rate: int | None = None) -> Array:
         """Predict the probability of every class in a clip; shape (classes,), float32.
 
-        As in evaluation: the mean over evenly spaced pieces, of which the last one ends where
-        the clip ends; as many as it takes to cover a long clip.
+        The mean over evenly spaced chunks, as in evaluation; the last one ends at the end of the
+        clip, and a long clip has as many as are needed to cover it.
         """
         signal = self._signal(audio, sample_rate)
         spare = max(0, len(signal) - self.card.samples)
         chunks = max(self.card.chunks, -(-len(signal) // self.card.samples))
         starts, counts = np.unique(
-            chunk_starts(spare, self._row_samples, chunks), return_counts=True
+            chunk_starts(spare, self._frame_samples, chunks), return_counts=True
         )
-        values = self._judge(signal, starts.tolist())
+        values = self._probabilities(signal, starts.tolist())
         mean: Array = np.average(values, axis=0, weights=counts).astype(np.float32)
         return mean
 
@@ -180,8 +181,8 @@ class Classifier:
     ) -> Embeddings | list[Embeddings]:
         """Compute the embedding of a clip over time, or of each clip of a list.
 
-        The clip is cut into pieces one after another; the last one ends where the clip ends. A
-        frame of the embedding stands for an equal share of its piece.
+        The clip is divided into consecutive chunks; the last one ends at the end of the clip. The
+        frames of a chunk divide it equally.
 
         Parameters
         ----------
@@ -195,9 +196,9 @@ class Classifier:
         embeddings
             Shape (frames, B_E), float32.
         times
-            Shape (frames,), float64, increasing: centres of the frames in seconds.
+            Shape (frames,), float64, increasing: frame centers in seconds.
 
-        A list gives a list of such pairs.
+        A list of clips gives a list of pairs.
         """
         if isinstance(audio, list):
             return [self._embed(self._signal(each, sample_rate)) for each in audio]
@@ -209,10 +210,10 @@ class Classifier:
         embedding = self._outputs(signal, starts).embedding.numpy()
         shares = (np.arange(embedding.shape[1]) + 0.5) / embedding.shape[1]
         times = (np.array(starts)[:, None] + self.card.samples * shares) / self.sample_rate
-        # Where the last piece overlaps the one before, its frames go on after those of that one.
+        # The last chunk may overlap the one before: keep its frames after those of that one.
         kept = np.ones(times.shape, bool)
         kept[-1] = times[-1] > (times[-2, -1] if len(starts) > 1 else 0)
-        # A clip shorter than a piece was repeated: frames beyond its end stand for its start.
+        # A clip shorter than a chunk was repeated: drop frames beyond its end.
         length_s = len(signal) / self.sample_rate
         kept &= times < length_s
         if not kept.any():
@@ -222,9 +223,9 @@ class Classifier:
     def predict_over_time(
         self, audio: FileOrArray, sample_rate: int | None = None, hop_s: float = 1.0
     ) -> Timeline:
-        """Predict the probability of every class in pieces that start every `hop_s` seconds.
+        """Predict the probability of every class in chunks that start every `hop_s` seconds.
 
-        The last piece ends where the clip ends; a clip shorter than a piece is one.
+        The last chunk ends at the end of the clip; a shorter clip is one chunk.
 
         Raises
         ------
@@ -242,16 +243,16 @@ class Classifier:
         return Timeline(
             starts / self.sample_rate,
             end / self.sample_rate,
-            self._judge(signal, starts.tolist()),
+            self._probabilities(signal, starts.tolist()),
         )
 
     def check_hop(self, hop_s: float) -> None:
-        """Check that pieces can start every `hop_s` seconds.
+        """Check that chunks can start every `hop_s` seconds.
 
         Raises
         ------
         UsageError
-            If that is less than a sample.
+            If `hop_s` is less than a sample.
         """
         if not hop_s * self.sample_rate >= 1:  # nor NaN
             raise UsageError(
@@ -264,35 +265,35 @@ class Classifier:
         if len(signal) > LONGEST_S * rate:
             raise FeatregError(
                 f"{len(signal):,} samples at {rate} Hz are {len(signal) / rate / 3600:,.1f} h of "
-                f"audio, expected at most {LONGEST_S / 3600:.0f} h; cut it, or correct the rate"
+                f"audio, expected at most {LONGEST_S / 3600:.0f} h; split it, or correct the rate"
             )
         stored = to_pcm16(resample(signal, rate, self.sample_rate, self.card.resampler))
         if isinstance(audio, (str, PathLike)) and not stored.any():
             warn(f"{audio}: all samples are zero; the model's output is that of silence")
         return from_pcm16(stored)
 
-    def _pieces(self, signal: Array, starts: Sequence[int]) -> Iterator[Tensor]:
-        """Batches of shape (up to `TOGETHER`, samples)."""
+    def _chunks(self, signal: Array, starts: Sequence[int]) -> Iterator[Tensor]:
+        """Batches of shape (up to `CHUNKS_PER_BATCH`, samples)."""
         samples = self.card.samples
         if len(signal) < samples:
-            whole = -(-len(signal) // self._row_samples) * self._row_samples
+            whole = -(-len(signal) // self._frame_samples) * self._frame_samples
             signal = repeated(signal, samples, whole)
-        for first in range(0, len(starts), TOGETHER):
-            some = starts[first : first + TOGETHER]
+        for first in range(0, len(starts), CHUNKS_PER_BATCH):
+            some = starts[first : first + CHUNKS_PER_BATCH]
             batch = np.stack([signal[start : start + samples] for start in some])
             yield torch.from_numpy(batch)
 
-    def _judge(self, signal: Array, starts: Sequence[int]) -> Array:
-        """Probabilities of the pieces at `starts`; shape (pieces, classes)."""
+    def _probabilities(self, signal: Array, starts: Sequence[int]) -> Array:
+        """Probabilities of the chunks at `starts`; shape (chunks, classes)."""
         values: Array = probabilities(self._outputs(signal, starts).logits, self.task).numpy()
         return values
 
     @torch.inference_mode()
     def _outputs(self, signal: Array, starts: Sequence[int]) -> Output:
-        """Logits and embeddings of the pieces at `starts`, on the CPU."""
+        """Logits and embeddings of the chunks at `starts`, on the CPU."""
         found = []
         with enough_memory(self.card.name, "free some of it, or use another --device"):
-            for batch in self._pieces(signal, starts):
+            for batch in self._chunks(signal, starts):
                 output = self._tagger(batch.to(self._device))
                 found.append([part.float().cpu() for part in output])
         outputs = Output(*(torch.cat(parts) for parts in zip(*found, strict=True)))

@@ -1,9 +1,9 @@
-"""A model as one file for other programs: ONNX, TorchScript, or safetensors.
+"""Export of a model to one file for other programs: ONNX, TorchScript, or safetensors.
 
-What leaves takes audio of shape (n, samples), mono in [-1, 1] at its sample rate, and
-gives probabilities of shape (n, classes). Any n and any length will do: audio shorter
-than a training crop is repeated from its start, as in training; longer audio is heard
-whole (`Classifier.predict` averages over pieces instead, as evaluations do).
+The exported model maps audio of shape (n, samples), mono in [-1, 1] at its sample rate, to
+probabilities of shape (n, classes), for any n and any length. Audio shorter than a training crop
+is repeated from its start, as in training; longer audio is processed as a whole
+(`Classifier.predict` averages over chunks instead, as in evaluation).
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from ..models.sizes import at_least
 from .model_file import Card, read_model, write_model
 
 SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "torchscript": ".pt", "safetensors": ".safetensors"}
-"""Format -> how its files are called."""
+"""Suffix of the files of each format."""
 
 TOLERANCE = 1e-4
-"""Largest difference of a probability that passes for float32 sums in another order."""
+"""Maximum difference of a probability: float32 sums in another order stay below it."""
 
 Array = npt.NDArray[np.float32]
 Runner = Callable[[Array], Array]
 
 
 class AudioModel(nn.Module):
-    """The whole way from audio to probabilities, as one module; see the file's head.
+    """From audio to probabilities, as one module; see the module's docstring.
 
     Parameters
     ----------
     tagger
-        In evaluation mode.
+        Model in evaluation mode.
     card
-        Its own.
+        Card of the model.
 
     Shape
     -----
@@ -65,19 +65,19 @@ class AudioModel(nn.Module):
         whole = (length + self.row - 1) // self.row * self.row
         times = (self.samples + whole - 1) // whole  # 1 for audio that is long enough
         repeated = F.pad(audio, (0, whole - length)).repeat(1, times)
-        heard = repeated[:, : at_least(length, self.samples)]
-        return probabilities(self.tagger(heard).logits, self.task)
+        audio = repeated[:, : at_least(length, self.samples)]
+        return probabilities(self.tagger(audio).logits, self.task)
 
 
 class Parity(NamedTuple):
-    """How far an exported model is from the original.
+    """Difference between an exported model and the original.
 
     Attributes
     ----------
     what
-        The audio that both heard.
+        Description of the audio.
     difference
-        Largest absolute difference of a probability.
+        Maximum absolute difference of a probability.
     """
 
     what: str
@@ -85,7 +85,7 @@ class Parity(NamedTuple):
 
 
 def export(model: Path, format: str, path: Path) -> list[Parity]:
-    """Write a model for other programs, and compare what it says with the original.
+    """Export a model for other programs, and compare it with the original.
 
     Parameters
     ----------
@@ -94,21 +94,21 @@ def export(model: Path, format: str, path: Path) -> list[Parity]:
     format
         A name in `SUFFIXES`.
     path
-        Where to.
+        Output file.
 
     Returns
     -------
-    The comparison, on audio of several lengths.
+    Differences on audio of several lengths.
 
     Raises
     ------
     FeatregError
-        If the model needs features beside the audio, or the copy differs from it.
+        If the model needs features in addition to the audio, or the exported model differs.
     UsageError
         If a package for the format is missing.
     """
     tagger, card = read_model(model)
-    card.require_audio_alone("an exported model")
+    card.require_audio_only("an exported model")
     original = AudioModel(tagger, card).eval()
     with atomic_path(path) as temporary:
         if format == "onnx":
@@ -122,8 +122,8 @@ def export(model: Path, format: str, path: Path) -> list[Parity]:
         worst = max(found, key=lambda each: each.difference)
         if not worst.difference <= TOLERANCE:
             raise FeatregError(
-                f"{path}: not written: on {worst.what} it is {worst.difference:g} away from "
-                f"{card.name}, expected at most {TOLERANCE:g}; use another --format"
+                f"{path}: not written: on {worst.what} it differs from {card.name} by "
+                f"{worst.difference:g}, expected at most {TOLERANCE:g}; use another --format"
             )
     return found
 
@@ -151,7 +151,7 @@ def _runner(module: nn.Module) -> Runner:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Leave out what exporters say of themselves."""
+    """Suppress the exporters' log messages and warnings."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -166,7 +166,7 @@ def _quietly() -> Iterator[None]:
 def _to_torchscript(model: AudioModel, card: Card, path: Path) -> Runner:
     example = torch.zeros(2, card.samples)
     with _quietly(), torch.no_grad():
-        jit: Any = torch.jit  # which has no types
+        jit: Any = torch.jit  # has no type annotations
         traced = jit.trace(model, (example,), check_trace=False)
         jit.save(traced, path, _extra_files={"card.json": card.to_json()})
         return _runner(jit.load(path, map_location="cpu"))
@@ -192,20 +192,20 @@ def _to_onnx(model: AudioModel, card: Card, path: Path) -> Runner:
                 dynamic_shapes=(sizes,),
                 input_names=["audio"],
                 output_names=["probability"],
-                optimize=False,  # which would melt batch norms into convolutions
+                optimize=False,  # would fold batch norms into convolutions
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError:
             raise FeatregError(
                 f"torch {torch.__version__} cannot export {card.encoder} to ONNX, torch 2.13 can; "
-                "or take --format torchscript"
+                "or use --format torchscript"
             ) from None
         onnxscript.optimizer.fold_constants(program.model)
         onnxscript.optimizer.remove_unused_nodes(program.model)
         program.model.metadata_props.update(
             card=card.to_json(), classes="\n".join(card.classes), sample_rate=str(card.sample_rate)
         )
-        for node in program.model.graph:  # where in whose Python each came from
+        for node in program.model.graph:  # source locations of this machine
             node.metadata_props.clear()
         program.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

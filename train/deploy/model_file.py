@@ -1,9 +1,8 @@
-"""``model.safetensors``: the weights of a model, and all that it takes to use them.
+"""``model.safetensors``: the weights of a model, and everything needed to use them.
 
-A safetensors file whose metadata hold, as strings, ``format`` ("featreg-model"),
-``version``, ``card``: the fields of `Card` as JSON, and ``sha256``: the checksum of card
-and weights. Of a model that was trained with
-a regularizer it says what it says of the plain model: nothing about features.
+A safetensors file with the metadata ``format`` ("featreg-model"), ``version``, ``card`` (the
+fields of `Card` as JSON) and ``sha256`` (checksum of card and weights). A model that was trained
+with a regularizer has the same card as a baseline: it needs no features.
 """
 
 from __future__ import annotations
@@ -37,33 +36,33 @@ FORMAT, VERSION = "featreg-model", "2"
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What a model is, hears, and says.
+    """Description of a model: its network, input and output.
 
     Attributes
     ----------
     name
-        Of the run that trained it.
+        Name of the run that trained it.
     encoder, encoder_options
         A name in ``models.registry.ENCODERS``, and its keyword arguments.
     fusion
         A name in ``models.registry.FUSIONS``.
     classes, task
-        What its outputs mean.
+        Class names and kind of task.
     sample_rate
-        Of the audio it hears, in Hz.
+        Sample rate of the input, in Hz.
     samples
-        Length of a piece of audio that it judges.
+        Length of a chunk, in samples.
     chunks
-        Pieces of a clip, whose probabilities are averaged.
+        Number of chunks per clip whose probabilities are averaged.
     resolution_s
-        Seconds a row: pieces start at borders of rows, as in evaluation.
+        Seconds per aligned frame; chunks start at frame boundaries, as in evaluation.
     notes
-        Sentences that must stand beside every result.
+        Sentences to print beside every result.
     features
-        What the aligned shards say of each feature beside the audio that it needs;
-        empty, and not written, for a model that hears audio alone.
+        Description of each feature that the model needs at inference, from the aligned
+        shards; empty, and not written, if it needs only audio.
     resampler
-        What brought the audio to `sample_rate`: a name in ``datasets.audio.RESAMPLERS``.
+        Resampler of the training audio, a name in ``datasets.audio.decode.RESAMPLERS``.
     """
 
     name: str
@@ -82,7 +81,7 @@ class Card:
 
     @classmethod
     def of(cls, name: str, config: Config, header: AlignedHeader) -> Card:
-        """The card of the model that `config` describes, on shards with `header`."""
+        """Return the card of the model of `config`, trained on shards with `header`."""
         needed = config.features if config.fusion != "none" else ()
         options = encoder_options(config.recipe, header.audio_rate)
         return cls(
@@ -102,7 +101,7 @@ class Card:
         )
 
     def to_json(self) -> str:
-        """As JSON; `from_json` reads it back."""
+        """Return the card as JSON, which `from_json` reads."""
         values = dataclasses.asdict(self)
         if not self.features:
             del values["features"]
@@ -110,24 +109,24 @@ class Card:
 
     @classmethod
     def from_json(cls, text: str) -> Card:
-        """The card that `to_json` wrote."""
+        """Return the card that `to_json` wrote."""
         values = json.loads(text)
         values.update(classes=tuple(values["classes"]), notes=tuple(values["notes"]))
         return cls(**values)
 
     def build(self) -> Tagger:
-        """The model, with fresh weights."""
+        """Build the model with newly initialized weights."""
         encoder = build_encoder(self.encoder, **self.encoder_options)
         dim = sum(int(feature["dim"]) for feature in self.features.values())
         return build_tagger(self.fusion, encoder, dim, len(self.classes))
 
-    def require_audio_alone(self, purpose: str) -> None:
-        """Refuse a model that needs more than audio.
+    def require_audio_only(self, purpose: str) -> None:
+        """Check that the model needs only audio.
 
         Parameters
         ----------
         purpose
-            What it was to be used for, for the message.
+            Intended use, for the message.
 
         Raises
         ------
@@ -137,8 +136,8 @@ class Card:
         if self.features:
             raise FeatregError(
                 f"{self.name}: --fusion {self.fusion} needs the features "
-                f"{'+'.join(self.features)} beside the audio, {purpose} has audio alone; use a "
-                "model trained with --reg, or `train eval` on aligned shards"
+                f"{'+'.join(self.features)} in addition to audio, but {purpose} has only "
+                "audio; use a model trained with --reg, or `train eval` on aligned shards"
             )
 
 
@@ -149,7 +148,7 @@ def write_model(path: Path, tagger: Tagger, card: Card) -> None:
     checksum = _checksum(text, weights)
     metadata = {"format": FORMAT, "version": VERSION, "card": text, "sha256": checksum}
     with atomic_path(path) as temporary:
-        temporary.write_bytes(save(weights, metadata))  # save_file would let nobody else read it
+        temporary.write_bytes(save(weights, metadata))  # save_file sets mode 600
 
 
 def read_model(path: Path) -> tuple[Tagger, Card]:
@@ -161,7 +160,7 @@ def read_model(path: Path) -> tuple[Tagger, Card]:
         If the file is missing, broken, or of another format or version.
     """
     if not path.is_file():
-        raise FeatregError(f"{path}: no such file; is the run finished? (`train run` goes on)")
+        raise FeatregError(f"{path}: no such file; `train run` resumes an unfinished run")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -179,7 +178,7 @@ def read_model(path: Path) -> tuple[Tagger, Card]:
         raise damaged(path, "damaged or changed since it was written (wrong checksum)")
     try:
         card = Card.from_json(text)
-        with torch.random.fork_rng(devices=[]):  # fresh weights would draw from the caller's
+        with torch.random.fork_rng(devices=[]):  # initialization draws random numbers
             tagger = card.build()
         tagger.load_state_dict(weights)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -189,7 +188,7 @@ def read_model(path: Path) -> tuple[Tagger, Card]:
 
 
 def _checksum(card: str, weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 of a card and of the names, types, shapes and values of weights."""
+    """SHA-256 of the card and of the names, types, shapes and values of the weights."""
     digest = hashlib.sha256(card.encode())
     for name, values in sorted(weights.items()):
         digest.update(f"\n{name} {values.dtype} {list(values.shape)}\n".encode())

@@ -1,4 +1,4 @@
-"""Audio files to tags: which files, and how the tags are written."""
+"""Classification of audio files: which files, and how the predictions are written."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ SUFFIXES = frozenset(
         "aac aif aifc aiff au caf flac m4a mka mp3 mp4 oga ogg opus rf64 w64 wav webm wma".split()  # noqa: SIM905
     )
 )
-"""What a folder is searched for; a file that is named is tried whatever it is called."""
+"""Suffixes that folders are searched for; a named file may have any suffix."""
 
 FORMATS = ("table", "csv", "json")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tagged:
-    """Predictions of a file, or of a stretch of it.
+    """Predictions for a file, or for a chunk of it.
 
     Attributes
     ----------
     file
-        Where it lies.
+        Path of the file.
     probability
         Shape (classes,), in [0, 1].
     start_s, end_s
-        The stretch, in seconds; None for the whole file.
+        Start and end of the chunk, in seconds; None for the whole file.
     """
 
     file: Path
@@ -53,14 +53,14 @@ class Tagged:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A file that gave no predictions, and why."""
+    """A file without predictions, and the reason."""
 
     file: Path
     reason: str
 
 
 def find_audio(paths: Iterable[Path]) -> Iterator[Path | Failed]:
-    """The files at `paths`; a folder stands for all audio files in it, in order of name."""
+    """Yield the files at `paths`, and the audio files in folders, sorted by name."""
     for path in paths:
         if not _is_folder(path):
             yield path
@@ -69,20 +69,20 @@ def find_audio(paths: Iterable[Path]) -> Iterator[Path | Failed]:
         yield from inside
         if not inside:
             names = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
-            yield Failed(path, f"{path} holds no audio file ({names})")
+            yield Failed(path, f"{path} contains no audio file ({names})")
 
 
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError:  # a name too long, for example: whoever opens it says so
+    except OSError:  # a name too long, for example; opening it reports the error
         return False
 
 
 def tag(model: Classifier, file: Path, hop_s: float | None) -> list[Tagged] | Failed:
-    """Predictions of a file: one for all of it, or one every `hop_s` seconds.
+    """Predict the classes of a file, once or every `hop_s` seconds.
 
-    Whatever goes wrong with a file is its failure alone. A silent one is named in the log.
+    Errors of a file are returned as its failure. Silent files are named in the log.
     """
     nothing = np.empty(0, np.uint8)
     try:
@@ -112,14 +112,14 @@ def best(one: Tagged, classes: Sequence[str], top: int | None) -> list[tuple[str
 
 
 def csv_line(values: Sequence[Any]) -> str:
-    """One line of CSV, without its end; a line break in a file name is in quotes."""
+    """One line of CSV, without its end; file names with line breaks are quoted."""
     line = io.StringIO()
     csv.writer(line, lineterminator="\r\n").writerow(values)  # it quotes these two characters
     return line.getvalue().removesuffix("\r\n")
 
 
 def csv_header(classes: Sequence[str], over_time: bool) -> str:
-    """First line of the CSV: the file, its stretch, and a column for each class.
+    """First line of the CSV: the file, start and end, and one column per class.
 
     No two columns have the same name: a class called ``file`` is in ``class_file``.
     """
@@ -132,9 +132,9 @@ def csv_header(classes: Sequence[str], over_time: bool) -> str:
 
 
 def csv_row(one: Tagged) -> str:
-    """A line of the CSV."""
-    stretch = () if one.start_s is None else (f"{one.start_s:.3f}", f"{one.end_s:.3f}")
-    return csv_line([one.file, *stretch, *(f"{p:.6f}" for p in one.probability)])
+    """Line of the CSV for one prediction."""
+    times = () if one.start_s is None else (f"{one.start_s:.3f}", f"{one.end_s:.3f}")
+    return csv_line([one.file, *times, *(f"{p:.6f}" for p in one.probability)])
 
 
 def to_json(tagged: Sequence[Tagged], classes: Sequence[str], top: int | None) -> str:
@@ -148,7 +148,7 @@ def to_json(tagged: Sequence[Tagged], classes: Sequence[str], top: int | None) -
 
 
 def to_table(tagged: Sequence[Tagged], classes: Sequence[str], top: int) -> Any:
-    """A row for each prediction, as a data frame: its file, its stretch, its best tags."""
+    """A data frame with one line per prediction: file, start and end, most probable classes."""
     import pandas as pd
 
     rows: list[dict[str, str]] = []
