@@ -225,7 +225,7 @@ def test_weights_of_another_model_are_named(trained: RunDir, tmp_path: Path) -> 
 
 
 def test_what_needs_features_refuses_audio_alone(work: Path, concat: RunDir) -> None:
-    message = "concat: --fusion concat needs the features tones+noise beside the audio"
+    message = "concat: --fusion concat needs the features tones+noise"
     with pytest.raises(FeatregError, match=message.replace("+", r"\+")):
         load_model(concat.path)
     for arguments in (("predict", "x.wav", "--run", "concat"), ("export", "concat")):

@@ -94,7 +94,7 @@ def test_a_preset_is_found_by_the_name_of_the_dataset(tmp_path: Path) -> None:
         ("--metric auc", 2, "pr_auc, roc_auc, f1_samples, f1_micro"),
         ("--metric accuracy", 2, "choose from pr_auc, roc_auc, f1_samples, f1_micro"),
         ("--dataset mtat", 2, "there is toy"),
-        ("--aligned other", 2, "no such aligned set; there is tones+noise-0.1s"),
+        ("--aligned other", 2, "tones+noise-0.1s"),
         ("--reg nonsense", 2, "'nonsense' is not one of"),
         ("--chunks 1", 2, "1 is not in the range"),
         ("--fraction nan", 2, "--fraction nan"),

@@ -144,7 +144,7 @@ def test_a_copy_that_differs_is_not_written(
         lambda *_: lambda audio: np.zeros((len(audio), 3)),
     )
     path = tmp_path / "m.pt"
-    with pytest.raises(FeatregError, match=r"m\.pt: not written: on .* away from trained"):
+    with pytest.raises(FeatregError, match=r"m\.pt: not written"):
         export(trained.path / "model.safetensors", "torchscript", path)
     assert not path.exists()
 
