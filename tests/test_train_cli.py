@@ -93,7 +93,7 @@ def test_a_preset_is_found_by_the_name_of_the_dataset(tmp_path: Path) -> None:
         ("--crop 0.1", 2, "at least 32512 samples, got 1600"),
         ("--metric auc", 2, "pr_auc, roc_auc, f1_samples, f1_micro"),
         ("--metric accuracy", 2, "choose from pr_auc, roc_auc, f1_samples, f1_micro"),
-        ("--dataset mtat", 2, "there is toy"),
+        ("--dataset mtat", 2, "toy"),
         ("--aligned other", 2, "tones+noise-0.1s"),
         ("--reg nonsense", 2, "'nonsense' is not one of"),
         ("--chunks 1", 2, "1 is not in the range"),
