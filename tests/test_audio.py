@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -185,3 +186,12 @@ def test_the_fingerprint_follows_content_and_excerpt_not_time_or_place(tmp_path:
     copy.write_bytes(path.read_bytes()[:-2])
     assert fingerprint(make_clip(copy)) != first
     assert fingerprint(make_clip(tmp_path / "nowhere.wav")) == ""
+
+
+def test_a_name_in_another_unicode_normalization_is_pointed_out(tmp_path: Path) -> None:
+    write(tmp_path / unicodedata.normalize("NFD", "café.wav"), tone(0.2, 16000), 16000)
+    with pytest.raises(ClipError, match="NFC or NFD"):
+        decode(make_clip(tmp_path / unicodedata.normalize("NFC", "café.wav")))
+    with pytest.raises(ClipError, match="no file") as error:
+        decode(make_clip(tmp_path / "cafe.wav"))
+    assert "NFD" not in str(error.value)

@@ -125,5 +125,5 @@ def test_other_shards_can_be_selected(work: Path, trained: RunDir, tmp_path: Pat
     assert "Tones, not music." not in said
     found = evaluate_run(trained, tmp_path, aligned="other")  # it needs no features
     assert found["metrics"] == trained.read_json("report.json")["test"]
-    with pytest.raises(UsageError, match="--aligned nonsense.*other"):
+    with pytest.raises(UsageError, match=r"--aligned nonsense.*other"):
         evaluate_run(trained, tmp_path, aligned="nonsense")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,23 @@ _AIFF_FRAMES = re.compile(r"'COMM' chunk \((\d+)\) not equal")
 _NIST_SAMPLES = re.compile(rb"sample_count -i (\d+)")
 
 
+def other_normalization(path: Path) -> str:
+    """Note for a missing file whose name exists in another Unicode normalization form.
+
+    Such names look identical: macOS decomposes accents (NFD), other systems do not (NFC).
+    """
+    wanted = unicodedata.normalize("NFC", path.name)
+    try:
+        names = [name for name in os.listdir(path.parent) if name != path.name]
+    except OSError:
+        return ""
+    if wanted in (unicodedata.normalize("NFC", name) for name in names):
+        return (
+            "; a file has this name in another Unicode form (NFC or NFD): rename it"
+        )
+    return ""
+
+
 @contextmanager
 def open_audio(path: Path) -> Iterator[Stream]:
     """The samples of an audio file.
@@ -67,7 +85,7 @@ def open_audio(path: Path) -> Iterator[Stream]:
     """
     try:
         if not path.is_file():
-            raise ClipError("decode", f"no file {path}")
+            raise ClipError("decode", f"no file {path}{other_normalization(path)}")
         if path.stat().st_size == 0:
             raise ClipError("decode", f"{path} is empty (0 bytes)")
         yield _open(path)

@@ -38,6 +38,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..audio.files import other_normalization
 from ..base import SPLITS, Clip, Dataset, FeatregError, Split, Task, UsageError, label_vector
 from ..console import counted
 from .completeness import few, names_in, say_all
@@ -124,7 +125,8 @@ def read(
     for row, split, (label, mask) in zip(rows, splits, labels, strict=True):
         file = _find(root or path.parent, row, listings)
         if file is None:
-            missing.append(f"{(root or path.parent) / row.cells['path']} in line {row.line}")
+            place = (root or path.parent) / row.cells["path"]
+            missing.append(f"{place} in line {row.line}{other_normalization(place)}")
             continue
         clips.append(
             Clip(row.clip_id, file, split, label, mask, row.start_s, row.duration_s, row.fold)
