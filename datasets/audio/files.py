@@ -65,9 +65,7 @@ def other_normalization(path: Path) -> str:
     except OSError:
         return ""
     if wanted in (unicodedata.normalize("NFC", name) for name in names):
-        return (
-            "; a file has this name in another Unicode form (NFC or NFD): rename it"
-        )
+        return "; a file has this name in another Unicode form (NFC or NFD): rename it"
     return ""
 
 
