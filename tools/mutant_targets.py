@@ -160,6 +160,12 @@ EQUIVALENT: Mapping[tuple[str, str, str], str] = {
         ),
         (
             "extract/inspection/verify.py",
+            "finite = np.isfinite(block.reshape(len(block), -1)).all(axis=1)",
+            ["2"],
+            "numpy takes every negative number for -1",
+        ),
+        (
+            "extract/inspection/verify.py",
             "fits = abs(count - expected) <= leeway + sample_s / timing.hop_s",
             ["Lt"],
             "no clip lasts exactly so long",
@@ -205,6 +211,24 @@ EQUIVALENT: Mapping[tuple[str, str, str], str] = {
             "dataclasses.replace(group.config.recipe, standardize=False)  # of features",
             ["True"],
             "both recipes are compared with the same value",
+        ),
+        (
+            "train/evaluation/bootstrap.py",
+            "last = np.flatnonzero(np.diff(score, append=-1))  # clip of each group",
+            ["2"],
+            "neither number is a probability",
+        ),
+        (
+            "train/evaluation/bootstrap.py",
+            "return _clip_mean(2 * hit / np.maximum(sizes, 1), mask, counts)",
+            ["2"],
+            "a clip with one label in both sets together has no hit",
+        ),
+        (
+            "train/evaluation/bootstrap.py",
+            "return np.asarray(2 * (hit @ counts) / np.maximum(sizes @ counts, 1))",
+            ["2"],
+            "where one label is in both sets together, there is no hit",
         ),
         (
             "train/evaluation/metrics.py",
