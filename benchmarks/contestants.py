@@ -1,8 +1,8 @@
-"""What `extract.py` times: each of these runs alone in a process of its own.
+"""Extractors that `extract.py` compares; each runs alone in its own process.
 
     python contestants.py NAME FOLDER THREADS
 
-Nothing but its own package is imported, so that any Python that has that package can run it.
+Each imports only its own package, so that any Python with that package can run it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _featreg(feature: str, precision: str, folder: Path, **settings: str) -> Any
 
 
 def featreg_rows(feature: str, precision: str, audio: str, **settings: str) -> Any:
-    """Ours, from files at the rate that the network hears to rows, clips sharing batches."""
+    """featreg, from files at the network's sample rate to frames, with common batches of clips."""
 
     def prepare(folder: Path, threads: int) -> Work:
         import soundfile
@@ -52,7 +52,7 @@ def featreg_rows(feature: str, precision: str, audio: str, **settings: str) -> A
 
 
 def featreg_shard(precision: str) -> Any:
-    """Ours, from files to a VGGish shard, as ``prep extract`` does it."""
+    """featreg, from files to a VGGish shard, as in ``prep extract``."""
 
     def prepare(folder: Path, threads: int) -> Work:
         from dataclasses import replace
@@ -81,7 +81,7 @@ def featreg_shard(precision: str) -> Any:
 
 
 def featreg_network(feature: str, precision: str) -> Any:
-    """Ours, the network alone on one batch."""
+    """featreg, only the network, on one batch."""
 
     def prepare(folder: Path, threads: int) -> Work:
         extractor = _featreg(feature, precision, folder).extractor()
@@ -93,7 +93,7 @@ def featreg_network(feature: str, precision: str) -> Any:
 
 
 def matmul(precision: str) -> Any:
-    """A plain product of matrices: the best that the machine shows for this precision."""
+    """A matrix product: the peak performance of the machine in this precision."""
 
     def prepare(folder: Path, threads: int) -> Work:
         import torch
@@ -109,7 +109,7 @@ def matmul(precision: str) -> Any:
 
 
 def torchvggish(audio: str) -> Any:
-    """The published port, with our weights; from files to rows."""
+    """The published port with our weights, from files to frames."""
 
     def prepare(folder: Path, threads: int) -> Work:
         import soundfile
@@ -133,7 +133,7 @@ def torchvggish(audio: str) -> Any:
 
 
 def openl3(folder: Path, threads: int) -> Work:
-    """The published package, untrained: its speed does not depend on its weights."""
+    """The published package, untrained, because its speed does not depend on its weights."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import openl3 as package
     import soundfile
@@ -160,10 +160,10 @@ def torchopenl3(folder: Path, threads: int) -> Work:
 
 
 def efficientat(model: str) -> Any:
-    """The published inference, clip by clip, with our weights; from files to embeddings.
+    """The published inference, clip by clip, with our weights, from files to embeddings.
 
-    Its package is not on PyPI. These are its layers (`Network` is the published network, layer
-    by layer) and its front end, with the mel filters made once and not in each call.
+    The package is not on PyPI. These are its layers (`Network` is the published network, layer
+    by layer) and its front end, with the mel filters computed once instead of in each call.
     """
 
     def prepare(folder: Path, threads: int) -> Work:
@@ -202,7 +202,7 @@ def efficientat(model: str) -> Any:
 
 
 def efficientat_network(model: str, precision: str) -> Any:
-    """Ours, the network alone on windows of 10 s."""
+    """featreg, only the network, on windows of 10 s."""
 
     def prepare(folder: Path, threads: int) -> Work:
         from featreg.extract.conv.threads import in_threads
@@ -215,7 +215,7 @@ def efficientat_network(model: str, precision: str) -> Any:
     return prepare
 
 
-# Rows in the batch of `featreg_network`, and the shape of one.
+# Number of inputs in the batch of `featreg_network`, and their shape.
 BATCH = {"vggish": 132, "openl3": 16, "efficientat-mn04": 16, "efficientat-mn10": 16}
 SHAPE = {"vggish": (96, 64), "openl3": (256, 199)}
 MATMUL = 2048

@@ -1,8 +1,8 @@
-"""Decoding with all of featreg's checks, against reading the same file with soundfile.
+"""Time of decoding with all of featreg's checks, relative to soundfile.
 
     python benchmarks/decode.py
 
-Both take turns in one process, and both average the channels. A ratio is the median over the
+Both alternate in one process, and both average the channels. A ratio is the median over the
 rounds of featreg's time divided by soundfile's in the same round.
 """
 
@@ -33,17 +33,17 @@ FILES = [
 
 
 def plain(path: Path) -> None:
-    """What soundfile's users write."""
+    """Decode with soundfile."""
     soundfile.read(path, dtype="float32", always_2d=True)[0].mean(axis=1)
 
 
 def checked(path: Path) -> None:
-    """What featreg does."""
+    """Decode with featreg."""
     decode(Clip("a", path, "train", NOTHING, NOTHING))
 
 
 def seconds(work: Callable[[Path], None], path: Path) -> float:
-    """Time of one call."""
+    """Time of one call in seconds."""
     begin = time.perf_counter()
     work(path)
     return time.perf_counter() - begin

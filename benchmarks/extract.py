@@ -1,12 +1,11 @@
-"""Extraction speed beside the published packages, in one run on the same audio.
+"""Extraction speed of featreg and of the published packages, in one run on the same audio.
 
     python benchmarks/extract.py --python openl3=other-env/bin/python
 
-Every contestant (`contestants.py`) waits in a process of its own, on the same cores with the
-same number of threads, for its turns (`turns.py`); a ratio is the median over rounds of the
-ratio within a round.
-Weights are drawn at random, which changes no speed. Packages that are not installed are
-named and left out.
+Every contestant (`contestants.py`) runs in its own process, on the same cores with the same
+number of threads, in turns with the others (`turns.py`); a ratio is the median over rounds of
+the ratio within a round. Weights are random, which does not affect the speed. Packages that
+are not installed are reported and skipped.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from contestants import BATCH, CONTESTANTS, MATMUL
 from random_weights import write_weights
 from turns import Contestant, race
 
-# Multiplications and additions of one row, as its layers are defined: 2 x 9 x in x out x
+# Multiplications and additions per frame, by the definition of the layers: 2 x 9 x in x out x
 # height x width summed over convolutions, 2 x in x out over the others.
 GFLOP = {
     "vggish": 1.727,
@@ -49,7 +48,7 @@ TASKS = tuple(dict.fromkeys(name.partition("/")[0] for name in CONTESTANTS))
 
 
 def write_audio(folder: Path) -> None:
-    """Chords with noise in the folders of `AUDIO`."""
+    """Write chords with noise to the folders of `AUDIO`."""
     for name, (suffix, clips, seconds, rate, channels) in AUDIO.items():
         (folder / name).mkdir()
         t = np.arange(seconds * rate)[:, None] / rate
@@ -61,7 +60,7 @@ def write_audio(folder: Path) -> None:
 
 
 def cosine(folder: Path, task: str) -> float:
-    """The smallest cosine between a row in float32 and in bfloat16."""
+    """Smallest cosine similarity of a frame in float32 and in bfloat16."""
     a, b = (
         np.load(folder / f"{task}-featreg-{precision}.npy") for precision in ("float32", "bfloat16")
     )
@@ -70,7 +69,7 @@ def cosine(folder: Path, task: str) -> float:
 
 
 def amount(name: str) -> tuple[float, str]:
-    """What a contestant gets done in a turn, and the unit of its speed."""
+    """Amount of work of a contestant per turn, and the unit of its speed."""
     task, _, who = name.partition("/")
     if not task.startswith("network"):
         audio = AUDIO_OF[task.partition("-mn")[0]]
@@ -82,7 +81,7 @@ def amount(name: str) -> tuple[float, str]:
 
 
 def report(contestants: Sequence[Contestant]) -> None:
-    """Speeds, ours beside each of the others'."""
+    """Print featreg's speeds and those of the other contestants."""
     speeds = {}
     for contestant in contestants:
         done, unit = amount(contestant.name)
@@ -95,7 +94,7 @@ def report(contestants: Sequence[Contestant]) -> None:
 
 
 def python_of(name: str, where: Mapping[str, str]) -> str:
-    """The Python that runs a contestant."""
+    """Python interpreter of a contestant."""
     return where.get(name.partition("/")[2], sys.executable)
 
 
@@ -105,7 +104,7 @@ def python_of(name: str, where: Mapping[str, str]) -> str:
 @click.option("--python", "pythons", multiple=True, help="PACKAGE=FILE: where PACKAGE is.")
 @click.option("--task", "tasks", multiple=True, type=click.Choice(TASKS), help="Only these.")
 def main(rounds: int, threads: int, pythons: Sequence[str], tasks: Sequence[str]) -> None:
-    """Time extraction beside the published packages that are installed.
+    """Compare the extraction speed with the published packages that are installed.
 
     Example: python benchmarks/extract.py --python openl3=other-env/bin/python
     """

@@ -1,12 +1,13 @@
-"""The hostile kit: inputs as the world has them, and worse, and what featreg makes of each.
+"""The hostile kit: unusual, damaged and malicious inputs, and how featreg handles each.
 
     python benchmarks/hostile.py --quick
     python benchmarks/hostile.py --only flips --seed 3
 
-Every input is made from scratch, used as a user would use it, and must end in one of two
-ways: accepted with the right content, which is known because the kit wrote it; or refused in
-one line that names it. Anything else is a failure, printed with the command that repeats it:
-wrong content, a traceback, or no end. The exit status is 1 if there is one.
+Every input is generated and used as a user would use it. It must either be accepted with the
+correct content, which is known because the kit wrote it, or be rejected with a one-line error
+that names it. Everything else (wrong content, a traceback, a hang) is a failure, printed with
+the command that repeats it. The exit status is 1 if there are failures. Everything happens in a
+temporary folder, and SIGTERM ends the kit and all processes that it has started.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported
 
 import importlib
+import signal
 import sys
 import tempfile
 import time
@@ -45,7 +47,7 @@ from hostile_kit.pool import run_cases
 AUDIO_MEMORY = 3 << 30
 COMMAND_MEMORY = 16 << 30
 
-# Kind: what makes its cases, and the address space of a process that runs them.
+# For each kind: the function that creates its cases, and the address space of their processes.
 KINDS: dict[str, tuple[Callable[..., Iterator[Case]], int]] = {
     "containers": (containers.whole, AUDIO_MEMORY),
     "excerpts": (containers.excerpts, AUDIO_MEMORY),
@@ -62,13 +64,13 @@ KINDS: dict[str, tuple[Callable[..., Iterator[Case]], int]] = {
     "predict": (predict.cases, COMMAND_MEMORY),
     "resources": (resources.cases, COMMAND_MEMORY),
 }
-# Those that need a working folder with features and trained runs.
+# Kinds that need a working folder with features and trained runs.
 ON_RUNS = ("runs", "shards", "predict", "resources")
 FAILURES = (WRONG, TRACEBACK, HANG)
 
 
 def table(counts: dict[str, Counter[str]]) -> Iterator[str]:
-    """The outcomes of every kind, and of all of them."""
+    """Print the outcomes by kind, and in total."""
     heads = ("inputs", *OUTCOMES)
     total: Counter[str] = sum(counts.values(), Counter())
     yield "  ".join(["kind".ljust(12), *heads])
@@ -79,7 +81,7 @@ def table(counts: dict[str, Counter[str]]) -> Iterator[str]:
 
 
 def trained(folder: Path) -> Path:
-    """A working folder with trained runs, made once; and torch, imported once for all forks."""
+    """Create the working folder with trained runs, and import torch, once for all forks."""
     base = folder / "base"
     if not base.exists():
         for name in ("torch", "lightning.fabric", "sklearn.metrics", "pandas", "matplotlib.figure"):
@@ -104,10 +106,11 @@ def main(
     processes: int,
     show_refused: bool,
 ) -> None:
-    """Try the hostile kit, and count how each input ends.
+    """Run the hostile kit, and count the outcomes.
 
     Example: python benchmarks/hostile.py --only flips --seed 3
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     counts: dict[str, Counter[str]] = {}
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="hostile-") as temporary:
@@ -119,7 +122,7 @@ def main(
             made = make(kit, trained(Path(temporary))) if kind in ON_RUNS else make(kit)
             cases = [case for case in made if wanted is None or wanted in case.name]
             counts[kind] = Counter()
-            again = f"python benchmarks/hostile.py --only {kind} --seed {seed}"
+            again = f"python {sys.argv[0]} --only {kind} --seed {seed}"
             for case, result in run_cases(cases, processes, folder, memory):
                 counts[kind][result.outcome] += 1
                 if result.outcome in FAILURES:

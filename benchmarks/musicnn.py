@@ -1,7 +1,7 @@
-"""How fast musicnn features come, beside the published package in the same run.
+"""Speed of musicnn features, compared with the published package in the same run.
 
-The published package (musicnn 0.1.0) needs an older numpy than featreg allows, so it runs
-in an interpreter of its own, for example one made by
+The published package (musicnn 0.1.0) requires an older NumPy than featreg, so it runs in its
+own interpreter, for example one created by
 
     python3.11 -m venv published
     published/bin/pip install tensorflow-cpu==2.15.1 "numpy<2" librosa soundfile
@@ -26,8 +26,8 @@ from featreg.extract.extractors.base import Precision
 from featreg.extract.extractors.musicnn import Musicnn, MusicnnConfig
 from featreg.extract.weights.registry import known
 
-# Both clocks of the best repetition count: the wall's, and the processor's, which tells more
-# on a machine that is busy with other work.
+# Wall time and processor time of the best repetition; the latter is more reliable on a machine
+# that is busy with other work.
 Seconds = tuple[float, float]
 
 PUBLISHED = """
@@ -41,7 +41,7 @@ for _ in range(1 + int(sys.argv[2])):
 
 
 def published_seconds(python: str, signal: np.ndarray, repeats: int) -> Seconds:
-    """From a WAV file at 16 kHz to features, in another interpreter."""
+    """Time from a WAV file at 16 kHz to features, in another interpreter."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "signal.wav")
         soundfile.write(path, signal, 16000, subtype="FLOAT")
@@ -53,7 +53,7 @@ def published_seconds(python: str, signal: np.ndarray, repeats: int) -> Seconds:
 
 
 def our_seconds(extractor: Musicnn, signal: np.ndarray, repeats: int) -> Seconds:
-    """From a signal at 16 kHz to rows; loading the network does not count."""
+    """Time from a signal at 16 kHz to frames, without loading the network."""
     extractor.extract(signal)
     took = []
     for _ in range(repeats):

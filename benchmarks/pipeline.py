@@ -1,17 +1,17 @@
-"""Whole extractions, as ratios within one run: what the pipeline loses, and where.
+"""Overhead of the extraction pipeline, measured as ratios within one run.
 
     python benchmarks/pipeline.py
     python benchmarks/pipeline.py --task memory
 
-rates        core seconds and bytes for an hour of audio, by feature
-end-to-end   VGGish from mp3 to shards, beside its network alone on the same cores
-workers      two workers beside one, one thread each
-memory       the most memory of a worker, early and late in a run over 10,000 clips
-align        `prep align` for VGGish and OpenL3 at 0.1 s, per core; and what it writes a
-             second, beside the disk's own rate
+rates        core seconds and bytes per hour of audio, by feature
+end-to-end   VGGish from mp3 to shards, relative to its network alone on the same cores
+workers      two workers relative to one, with one thread each
+memory       peak memory of a worker, early and late in a run over 10,000 clips
+align        `prep align` for VGGish and OpenL3 at 0.1 s, per core; and the bytes that it
+             writes per second, relative to the speed of the disk
 
-Weights are drawn at random, which changes no speed. Each task takes turns with what it is
-compared to, round after round; a ratio is the median over rounds of that within a round.
+Weights are random, which does not affect the speed. Each task alternates with its reference;
+a ratio is the median over rounds of the ratio within a round.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ from featreg.extract.pipeline.shard_job import extract_shard
 from featreg.extract.weights.cache import locate
 
 SECONDS = 29.1
-# What an aligned clip weighs in memory: audio, and VGGish and OpenL3 at 0.1 s.
+# Bytes of an aligned clip: audio, and VGGish and OpenL3 at 0.1 s.
 CLIP_BYTES = round(SECONDS * 16000) * 2 + 291 * (128 + 512) * 4
 CORES = len(os.sched_getaffinity(0))
 NOTHING = np.zeros(50, np.uint8)
 
 
-# Rate and channels of the mp3s: of MagnaTagATune's, and of most others.
+# Rate and channels of mp3 files: those of MagnaTagATune, and the most common ones.
 FORMATS = {"16 kHz mono": (16000, 1), "44.1 kHz stereo": (44100, 2)}
 
 
 def write_audio(folder: Path, rate: int, channels: int, seconds: float, suffix: str) -> list[Path]:
-    """Files of chords with noise."""
+    """Write files of chords with noise."""
     folder.mkdir()
     paths = []
     t = np.arange(round(seconds * rate))[:, None] / rate
@@ -75,7 +75,7 @@ def write_audio(folder: Path, rate: int, channels: int, seconds: float, suffix: 
 
 
 def make_dataset(paths: list[Path], count: int) -> Dataset:
-    """`count` clips of these files, in turn."""
+    """Dataset of `count` clips that use these files in turn."""
     clips = tuple(
         Clip(f"{k:05d}", paths[k % len(paths)], "train", NOTHING, NOTHING) for k in range(count)
     )
@@ -83,7 +83,7 @@ def make_dataset(paths: list[Path], count: int) -> Dataset:
 
 
 def make_spec(name: str, weights: Path | None = None) -> FeatureSpec:
-    """A feature as by default, on CPU."""
+    """A feature with default settings on CPU."""
     config = make_config(name, {})
     names = extractor_class(name).weight_names(config)
     files = [
@@ -93,7 +93,7 @@ def make_spec(name: str, weights: Path | None = None) -> FeatureSpec:
 
 
 class Extraction:
-    """Extracts the same clips again and again; accounts of the last time are in `accounts`."""
+    """Extracts the same clips repeatedly; `accounts` holds the results of the last time."""
 
     def __init__(
         self,
@@ -113,9 +113,9 @@ class Extraction:
         self.accounts: list[ShardResult] = []
 
     def __call__(self) -> float:
-        """Times real time, while every worker is busy and none is at its first shard.
+        """Speed relative to real time, while every worker is busy and past its first shard.
 
-        The first loads the network; and whoever ends first would wait for the others.
+        The first shard includes loading the network; workers that finish early are idle.
         """
         shutil.rmtree(self.folder.path, ignore_errors=True)
         self.folder.path.mkdir(parents=True)
@@ -142,14 +142,14 @@ class Extraction:
 
 
 def timed(job: ShardJob) -> tuple[ShardResult, float, float]:
-    """`extract_shard`, and when it began and ended."""
+    """Call `extract_shard`, and measure when it began and ended."""
     begin = time.time()
     account = extract_shard(job)
     return account, begin, time.time()
 
 
 def end_to_end(folder: Path, rounds: int, clips: int) -> None:
-    """All cores in one worker: files to shards, and batches to rows."""
+    """All cores in one worker: files to shards, and batches to frames."""
     for name, (rate, channels) in FORMATS.items():
         paths = write_audio(folder / f"{rate}", rate, channels, SECONDS, "mp3")
         extraction = Extraction(paths, clips, 64, Workers(0, CORES), folder)
@@ -180,13 +180,13 @@ def end_to_end(folder: Path, rounds: int, clips: int) -> None:
 
 
 def core_seconds() -> float:
-    """Of this process and its children, the decoders."""
+    """Processor seconds of this process and its decoders."""
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
     return sum(sum(each.cpu_times()[:2]) for each in family)
 
 
 def stages(accounts: list[ShardResult]) -> str:
-    """Share of each stage in the time of all."""
+    """Share of each stage in the total time."""
     spent = {stage: sum(each.seconds[stage] for each in accounts) for stage in accounts[0].seconds}
     return ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in spent.items())
 
@@ -194,7 +194,7 @@ def stages(accounts: list[ShardResult]) -> str:
 def compare(
     rounds: int, one: Callable[[], float], other: Callable[[], float]
 ) -> tuple[float, float, float]:
-    """Median of one / other within a round, and of each."""
+    """Median over rounds of the ratio one / other, and of each time."""
     pairs = [(one(), other()) for _ in range(rounds)]
     return (
         statistics.median(a / b for a, b in pairs),
@@ -204,7 +204,7 @@ def compare(
 
 
 def rates(folder: Path, rounds: int, clips: int) -> None:
-    """Core seconds and bytes for an hour of audio, feature by feature: what docs/costs.md uses."""
+    """Core seconds and bytes per hour of audio by feature, as used in docs/costs.md."""
     lengths = {
         "audio": (32, SECONDS),
         "vggish": (16, SECONDS),
@@ -229,7 +229,7 @@ def rates(folder: Path, rounds: int, clips: int) -> None:
 
 
 def two_workers(folder: Path, rounds: int, clips: int) -> None:
-    """Two processes of one thread each, beside one."""
+    """Two processes with one thread each, relative to one."""
     if CORES < 2:
         click.echo("  left out: one core")
         return
@@ -242,7 +242,7 @@ def two_workers(folder: Path, rounds: int, clips: int) -> None:
 
 
 def memory(folder: Path, rounds: int, clips: int) -> None:
-    """One worker, many short clips: its peak after a tenth of them and after all."""
+    """Peak memory of a worker after a tenth of many short clips, and after all of them."""
     paths = write_audio(folder / "short", 16000, 1, 1.0, "wav")
     extraction = Extraction(paths, clips, max(8, clips // 100), Workers(1, 1), folder)
     extraction()
@@ -253,7 +253,7 @@ def memory(folder: Path, rounds: int, clips: int) -> None:
 
 
 def write_native(folder: DatasetDir, clips: int) -> None:
-    """Native shards as VGGish, OpenL3 and the audio give them, of random numbers."""
+    """Write native shards of random numbers in the form of VGGish, OpenL3 and audio."""
     rng = np.random.default_rng(0)
     steps = {"scale": 4 / 255, "offset": -2.0}
     streams = {
@@ -275,7 +275,7 @@ def write_native(folder: DatasetDir, clips: int) -> None:
 
 
 def disk_rate(folder: Path, size: int) -> float:
-    """Bytes a second that one file of this size takes, synced."""
+    """Speed of writing and syncing one file of this size, in bytes per second."""
     block = os.urandom(1 << 22)
     begin = time.perf_counter()
     with (folder / "plain").open("wb") as file:
@@ -287,7 +287,7 @@ def disk_rate(folder: Path, size: int) -> float:
 
 
 def aligned(folder: Path, rounds: int, clips: int) -> None:
-    """Reading native shards, aligning, and writing: on one core, and on all."""
+    """Reading native shards, aligning and writing, on one core and on all."""
     place = DatasetDir(folder / "work" / "aligning" / "benchmark")
     write_native(place, clips)
     for mode in ("linear", "area", "repeat"):  # the default last: it is written on all cores too
@@ -311,7 +311,7 @@ def aligned(folder: Path, rounds: int, clips: int) -> None:
             if isinstance(outcome, Exception):
                 raise outcome
             times.append(outcome)
-        # From the first shard's beginning: the workers have started.
+        # From the start of the first shard, when the workers have started.
         return size / (max(end for _, end in times) - min(begin for begin, _ in times))
 
     ratio, ours, disk = compare(rounds, write, lambda: disk_rate(folder, size))
@@ -320,7 +320,7 @@ def aligned(folder: Path, rounds: int, clips: int) -> None:
 
 
 def timed_align(job: AlignJob) -> tuple[float, float]:
-    """When `align_shard` began and ended."""
+    """Call `align_shard`, and measure when it began and ended."""
     begin = time.time()
     align_shard(job)
     return begin, time.time()
@@ -341,7 +341,7 @@ CLIPS = {"rates": 0, "end-to-end": 192, "workers": 192, "memory": 10000, "align"
 @click.option("--task", "tasks", multiple=True, type=click.Choice(list(TASKS)), help="Only these.")
 @click.option("--clips", type=click.IntRange(128), help="Clips.  [default: by task]")
 def main(rounds: int, tasks: tuple[str, ...], clips: int | None) -> None:
-    """Time whole extractions and alignments.
+    """Measure whole extractions and alignments.
 
     Example: python benchmarks/pipeline.py --task end-to-end
     """

@@ -1,4 +1,4 @@
-"""Weights for benchmarks: drawn at random, which changes no speed."""
+"""Random weights for benchmarks; the speed does not depend on the values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WEIGHTS = ("vggish", "vggish_pca", "openl3-mel256-music", "efficientat-mn04", "e
 
 
 def write_weights(folder: Path) -> None:
-    """Seeded weights that keep the variance of what passes through them."""
+    """Seeded random weights that preserve the variance of activations."""
     rng = np.random.default_rng(0)
     for name in WEIGHTS:
         arrays = {}

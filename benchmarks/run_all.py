@@ -1,9 +1,9 @@
-"""Every benchmark one after another, into one Markdown file with the machine described.
+"""Run all benchmarks, and write the results and the machine to a Markdown file.
 
     python benchmarks/run_all.py --output BENCHMARKS.md
 
-What each script prints becomes rows of one table: its headings are the benchmark, the lines
-below them what was measured. Absolute times are this machine's; ratios were taken in one run.
+The output of each script becomes rows of one table: its headings give the benchmark, and the
+lines below them the measurements. Absolute times depend on the machine; ratios are from one run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import click
 
 HERE = Path(__file__).parent
 
-# Script: its options for a full run, and for a look at whether it works.
+# Options of each script for a full run, and for a quick test.
 SCRIPTS: dict[str, tuple[str, str]] = {
     "hostile": ("--quick", "--quick --only flips"),
     "decode": ("", "--rounds 1 --seconds 2"),
@@ -35,7 +35,7 @@ SCRIPTS: dict[str, tuple[str, str]] = {
 
 
 def machine() -> Iterator[tuple[str, str]]:
-    """What the figures depend on: names and values."""
+    """Properties of the machine and the software, by name."""
     import torch
 
     yield "processor", _processor()
@@ -84,7 +84,7 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 @click.option("--quick", is_flag=True, help="One short round of each, to see that it works.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Markdown file.")
 def main(only: Sequence[str], quick: bool, output: Path | None) -> None:
-    """Run the benchmarks, and write what they measured as a table.
+    """Run the benchmarks, and write their results as a table.
 
     Example: python benchmarks/run_all.py --quick
     """

@@ -1,10 +1,10 @@
-"""What the scheduler bears: shards that take no time, sent as a run sends them.
+"""Throughput of the Dask scheduler for jobs that take no time.
 
     python benchmarks/scheduler.py --shards 100000
 
-Each job names 64 clips, travels to a worker, and comes back with the account of as many, as
-in `prep extract`; only the work in between is left out. So this is the most shards a second
-that one scheduler hands out, and the memory that it and the process which submits take.
+As in `prep extract`, each job of 64 clips is sent to a worker and returns a result for 64 clips,
+but without the work. This measures the maximum number of shards per second of a scheduler, and
+the memory of the scheduler and of the submitting process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NOTHING = np.empty(0, np.uint8)
 
 
 def make_jobs(shards: int) -> Iterator[ShardJob]:
-    """Shards of clips that are called as AudioSet's are: by eleven characters of YouTube's."""
+    """Jobs whose clips have ids of eleven characters, as in AudioSet."""
     request = Request(
         tuple(FeatureSpec(name, make_config(name, {})) for name in ("audio", "vggish"))
     )
@@ -49,12 +49,12 @@ def make_jobs(shards: int) -> Iterator[ShardJob]:
 
 
 def account(job: ShardJob) -> ShardResult:
-    """What a worker gives back, without the work."""
+    """Result of a worker, without the work."""
     return ShardResult({clip.clip_id: 10.0 for clip in job.clips}, (), len(job.clips), 640.0)
 
 
 def plan(clips: int) -> None:
-    """Time and memory to list clips and to plan their shards, with nothing done yet."""
+    """Time and memory to list clips and to plan their shards, without existing shards."""
     label = np.zeros(50, np.uint8)
     before, begin = peak_bytes(), time.perf_counter()
     dataset = Dataset(
@@ -85,7 +85,7 @@ def plan(clips: int) -> None:
 @click.option("--shards", default=10_000, help="Of 64 clips each.")
 @click.option("--workers", default=os.cpu_count() or 1, help="Processes.")
 def main(shards: int, workers: int) -> None:
-    """Send shards that take no time to workers, and count.
+    """Measure the throughput of jobs that take no time.
 
     Example: python benchmarks/scheduler.py --shards 100000
     """

@@ -1,11 +1,11 @@
-"""Training speed, in one run: a step, what Con-Reg adds to it, and the loading of crops.
+"""Training speed in one run: a step, the overhead of Con-Reg, and the loading of crops.
 
     python benchmarks/train.py
 
-step    the full harmonic CNN on 16 crops of 5 s, beside its published eager float32 step
-conreg  a step with Con-Reg on 640 columns beside a plain one
-loader  random crops of 5 s from aligned shards, a reading thread a core, beside decoding
-        the clip's mp3 for each
+step    the full harmonic CNN on 16 crops of 5 s, relative to the published eager float32 step
+conreg  a step with Con-Reg on 640 columns, relative to a step without
+loader  random crops of 5 s from aligned shards, with one reading thread per core, relative to
+        decoding the clip's mp3 for each crop
 
 Contestants (`train_contestants.py`) take turns (`turns.py`); a ratio is the median over
 rounds of the ratio within a round.
@@ -35,7 +35,7 @@ TASKS = tuple(dict.fromkeys(name.partition("/")[0] for name in CONTESTANTS))
 
 
 def write_aligned(folder: Path) -> None:
-    """Clips of noise: VGGish frames in steps of 4 / 255, each ten times, and OpenL3 frames."""
+    """Write clips of noise, with quantized VGGish frames, repeated ten times, and OpenL3 frames."""
     columns, start = {}, 0
     for name, dim in FEATURES.items():
         columns[name] = {"dim": dim, "columns": [start, start + dim]}
@@ -58,7 +58,7 @@ def write_aligned(folder: Path) -> None:
 
 
 def write_mp3(folder: Path) -> None:
-    """Chords with noise, of the length of MagnaTagATune's clips."""
+    """Write chords with noise, of the length of MagnaTagATune's clips."""
     folder.mkdir()
     t = np.arange(round(SECONDS * 44100))[:, None] / 44100
     for k in range(8):
@@ -69,7 +69,7 @@ def write_mp3(folder: Path) -> None:
 
 
 def report(task: str, contestants: Sequence[Contestant]) -> None:
-    """Seconds a step or crops a second, each beside the first contestant's."""
+    """Print seconds per step or crops per second, relative to the first contestant."""
     if not contestants:
         return
     amounts = [FILES if each.name == "loader/mp3" else CROPS for each in contestants]
@@ -95,7 +95,7 @@ TASK_NAMES = {"step": "the published", "conreg": "the plain", "loader": "decodin
 @click.option("--threads", default=os.cpu_count() or 1, help="Threads, or workers, of each.")
 @click.option("--task", "tasks", multiple=True, type=click.Choice(TASKS), help="Only these.")
 def main(rounds: int, threads: int, tasks: Sequence[str]) -> None:
-    """Time training beside the published code.
+    """Compare the training speed with the published code.
 
     Example: python benchmarks/train.py --task step
     """

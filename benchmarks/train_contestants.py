@@ -1,4 +1,4 @@
-"""What `train.py` times: each of these runs alone in a process of its own (`turns.py`)."""
+"""Training tasks that `train.py` compares; each runs alone in its own process (`turns.py`)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from turns import Work, serve
 
 BATCH, SAMPLES, CLASSES = 16, 80_000, 50
 FEATURES = {"vggish": 128, "openl3": 512}
-# Crops that a loader gives in a turn, and files that are decoded in one.
+# Number of crops that a loader returns per turn, and of files decoded per turn.
 CROPS, FILES = 4096, 64
 
 
 def published_step(folder: Path, threads: int) -> Work:
-    """One step of the network as it was published: eager, float32, batch after channel."""
+    """One step of the published network: eager, float32, channels first."""
     import torch
     from torch import Tensor, nn
     from torch.nn import functional as F
@@ -60,16 +60,16 @@ def published_step(folder: Path, threads: int) -> Work:
                 nn.Sigmoid(),
             )
             level, harmonic = torch.arange(128), torch.arange(1, 7)
-            self.centre = (harmonic[:, None] * 32.7 * 2 ** (level / 24)).flatten()[None]
+            self.center = (harmonic[:, None] * 32.7 * 2 ** (level / 24)).flatten()[None]
             self.bins = torch.linspace(0, 8000, 257)[:, None]
             self.window = torch.hann_window(513)
 
         def forward(self, audio: Tensor) -> Tensor:
             spectrum = torch.stft(audio, 513, 256, window=self.window, return_complex=True)
             power = spectrum.abs().pow(2)
-            width = (0.1079 * self.centre + 24.7) / self.q
-            up = self.bins * (2 / width) + 1 - 2 * self.centre / width
-            down = self.bins * (-2 / width) + 1 + 2 * self.centre / width
+            width = (0.1079 * self.center + 24.7) / self.q
+            up = self.bins * (2 / width) + 1 - 2 * self.center / width
+            down = self.bins * (-2 / width) + 1 + 2 * self.center / width
             filters = torch.clamp(torch.minimum(up, down), min=0)
             energy = torch.matmul(power.transpose(1, 2), filters).transpose(1, 2)
             level = 10 * torch.log10(energy.clamp(min=1e-10)).view(len(audio), 6, 128, -1)
@@ -92,7 +92,7 @@ def published_step(folder: Path, threads: int) -> Work:
 
 
 def featreg_step(precision: str, reg: str = "none") -> Callable[[Path, int], Work]:
-    """One step as ``train run --preset mtat`` takes it."""
+    """One step of ``train run --preset mtat``."""
 
     def prepare(folder: Path, threads: int) -> Work:
         import torch
@@ -140,7 +140,7 @@ def featreg_step(precision: str, reg: str = "none") -> Callable[[Path, int], Wor
 
 
 def featreg_loader(features: tuple[str, ...]) -> Callable[[Path, int], Work]:
-    """Random crops from aligned shards, by so many threads as there are cores."""
+    """Random crops from aligned shards, read by one thread per core."""
 
     def prepare(folder: Path, threads: int) -> Work:
         from featreg.datasets.allocator import keep_memory
@@ -172,7 +172,7 @@ def featreg_loader(features: tuple[str, ...]) -> Callable[[Path, int], Work]:
 
 
 def decoding(folder: Path, threads: int) -> Work:
-    """The same crops of audio, each decoded from its mp3 when it is wanted."""
+    """The same crops of audio, each decoded from its mp3 file."""
     import torch
     from torch.utils.data import DataLoader, Dataset
 

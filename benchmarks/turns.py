@@ -1,7 +1,7 @@
-"""A fair race: each contestant alone in a process, taking turns with the others.
+"""Benchmark of several contestants, each in its own process, in turns with the others.
 
-What else the machine does hits all of them, and a ratio within a round means something
-where a time would not. Both sides of the race are here: who tells, and who works.
+Other load on the machine affects all contestants, so the ratio within a round is reliable even if
+the times are not. This module contains both the controlling and the working process.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from typing import Any
 
 import numpy as np
 
-# Does the work once. What it returns, if anything, is kept as FOLDER/NAME.npy.
+# Does the work once. The result, if any, is stored as FOLDER/NAME.npy.
 Work = Callable[[], Any]
 
 
 class Contestant:
-    """One process that works when told to.
+    """A contestant in its own process.
 
     Parameters
     ----------
     script
-        What it runs; it answers as `serve` does.
+        Script to run, which calls `serve`.
     name
-        Which of the script's contestants.
+        Name of the contestant in the script.
     python, folder, threads
-        Its Python, the folder of its files, and how many threads and cores it has.
+        Its Python, the folder of its files, and its number of threads and cores.
 
     Attributes
     ----------
     name
-        As given.
+        Name of the contestant.
     absent
-        Why it cannot take part; empty if it can.
+        Reason why it cannot run; empty if it can.
     seconds
-        What each turn took.
+        Seconds of each turn.
     """
 
     def __init__(self, script: str, name: str, python: str, folder: Path, threads: int) -> None:
@@ -65,7 +65,7 @@ class Contestant:
         return "".join(self._process.stderr.readlines()[-1:]).strip() or "gave no answer"
 
     def turn(self) -> None:
-        """Let it work once."""
+        """Run one turn."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -77,7 +77,7 @@ class Contestant:
 
 
 def race(contestants: Iterable[Contestant], rounds: int) -> list[Contestant]:
-    """Those that took part, after so many rounds; who cannot is named."""
+    """Run the rounds; return the contestants that can run, and print the others."""
     present = []
     for contestant in contestants:
         if contestant.absent:
@@ -94,15 +94,15 @@ def race(contestants: Iterable[Contestant], rounds: int) -> list[Contestant]:
 
 
 def serve(contestants: Mapping[str, Callable[[Path, int], Work]]) -> None:
-    """Be the contestant that the command line names: ``SCRIPT NAME FOLDER THREADS``.
+    """Run the contestant given by the command line: ``SCRIPT NAME FOLDER THREADS``.
 
-    It gets ready, answers "ready" (or why it cannot take part), and then does its work once
-    for each line that it reads, answering with the seconds it took.
+    It prepares its work, prints "ready" (or why it cannot run), and then works once for each line
+    that it reads, and prints the seconds that this took.
     """
     name, folder, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     if hasattr(os, "sched_setaffinity"):  # a package may start more threads than it is told to
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    # Answers go where standard output went; what packages print does not.
+    # Answers go to the original standard output; the output of packages is redirected.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     try:

@@ -1,5 +1,5 @@
-"""What a clip is and how it lies on disk.
+"""Audio datasets, audio files, and the storage of features on disk.
 
-Imports go one way: ``datasets <- extract`` and ``datasets <- train``. The two
-rooms above this one never import each other; files join them.
+Imports go one way: ``datasets <- extract`` and ``datasets <- train``. The packages ``extract``
+and ``train`` communicate through files.
 """

@@ -1,4 +1,4 @@
-"""What a clip and a dataset are, and the ways in which they can be wrong."""
+"""Clips, datasets and the exceptions of featreg."""
 
 from __future__ import annotations
 
@@ -22,11 +22,19 @@ class FeatregError(Exception):
 
 
 class UsageError(FeatregError):
-    """The command was given what it cannot use; exit status 2."""
+    """An option or argument is invalid; exit status 2."""
 
 
 class ClipError(FeatregError):
-    """One clip failed; the others go on. `reason` names what was expected and found."""
+    """One clip failed; processing continues with the others.
+
+    Parameters
+    ----------
+    stage
+        Processing stage that failed, for example ``decode``.
+    reason
+        What was expected and what was found.
+    """
 
     def __init__(self, stage: str, reason: str) -> None:
         super().__init__(f"{stage}: {reason}")
@@ -34,7 +42,7 @@ class ClipError(FeatregError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[ClipError], tuple[str, str]]:
-        return ClipError, (self.stage, self.reason)  # it travels between processes
+        return ClipError, (self.stage, self.reason)  # to be pickled between processes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,12 +60,13 @@ class Clip:
     label
         Shape (classes,), uint8, 1 where the class is present.
     label_mask
-        Shape (classes,), uint8, 1 where somebody annotated the class. A class that
-        nobody annotated is unknown, which is not the same as absent.
+        Shape (classes,), uint8, 1 where the class was annotated. A class that was not
+        annotated is unknown, which is not the same as absent.
     start_s, duration_s
-        The excerpt of the file, in seconds; `duration_s` None reads to the file's end.
+        Start and duration of the excerpt within the file, in seconds; with `duration_s` None,
+        it extends to the end of the file.
     fold
-        Number of the clip's fold in a published cross-validation, None if there are no folds.
+        Number of the clip's fold in a published cross-validation; None without folds.
     """
 
     clip_id: str
@@ -72,24 +81,24 @@ class Clip:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Clips in a fixed order, with what their labels mean.
+    """Clips in a fixed order, with their classes and task.
 
     Attributes
     ----------
     name
-        Folder name in the working folder.
+        Name of the dataset, and of its folder in the working folder.
     classes
         Class names in the order of every label vector.
     clips
         All clips, in the order in which they are extracted.
     task
-        ``multi-label`` (any number of classes a clip) or ``single-label``.
+        ``multi-label`` (any number of classes per clip) or ``single-label``.
     content
-        ``music`` or ``env``: which OpenL3 weights suit the material.
+        ``music`` or ``env`` (environmental sounds); selects the OpenL3 weights.
     known_bad
-        Clip ids whose files are known to be unusable as published, left out of `clips`.
+        Ids of clips whose published files are known to be unusable; they are not in `clips`.
     notes
-        Sentences that must stand beside every result (clips missing, for example).
+        Remarks that are printed with every result, for example about missing clips.
     """
 
     name: str
@@ -107,9 +116,9 @@ def label_vector(classes: Sequence[str], present: Sequence[str]) -> npt.NDArray[
     Raises
     ------
     ValueError
-        If `present` holds a name that is no class.
+        If `present` contains an unknown class.
     """
     unknown = sorted(set(present) - set(classes))
     if unknown:
-        raise ValueError(f"no such class: {', '.join(unknown)}")
+        raise ValueError(f"unknown class: {', '.join(unknown)}")
     return np.array([name in present for name in classes], dtype=np.uint8)

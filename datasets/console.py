@@ -28,6 +28,7 @@ from rich.progress import (
 from rich.text import Text
 
 from .base import FeatregError, UsageError
+from .scarcity import scarcity
 
 # Names of files and clips may contain [brackets] and :colons:, which are printed literally.
 console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
@@ -62,6 +63,10 @@ class Commands(click.Group):
                 ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
             )
             _fail(f"{what}; finished work is kept, run the same command again to resume", status)
+        except (MemoryError, OSError, ImportError, RuntimeError) as error:
+            if reason := scarcity(error):
+                _fail(reason, 1)
+            raise
 
 
 @contextmanager
@@ -103,6 +108,11 @@ class _Lines(logging.Handler):
 def printable(text: str) -> str:
     """The text with bytes of file names that are not UTF-8 written as ``\\udcff``."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def counted(number: int, noun: str) -> str:
+    """The number with the noun in the singular or plural."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def say(message: str) -> None:

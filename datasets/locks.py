@@ -1,4 +1,4 @@
-"""Files and folders that one process holds at a time."""
+"""Locks on files and folders, held by one process at a time."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from .console import warn
 from .shards.atomic_file import DiskError
 
 LOCK = ".lock"
-"""The file in a folder that is locked; it stays, and means nothing while it is not."""
+"""Name of the lock file in a folder; it is never removed, and alone it does not mean a lock."""
 
 _held: set[TextIO] = set()
 
 
-def _let_go() -> None:
-    """Close the copies that a forked process gets: it would hold the lock beyond our end."""
+def _release_in_child() -> None:
+    """Close the lock files in a forked process, which would otherwise outlive its parent's lock."""
     for lock in _held:
         lock.close()
 
 
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_release_in_child)
 
 
 @contextmanager
 def locked(path: Path, remedy: str, busy: str = "") -> Iterator[None]:
-    """Hold the lock file `path` as long as the block lasts; a killed process releases it.
+    """Hold a lock on the file `path` until the block ends; a killed process releases it.
 
-    On a file system without locks a warning is given, and nothing is held.
+    On a file system without locks, print a warning and continue without a lock.
 
     Parameters
     ----------
     path
-        A file for this alone; it and its folder are made if need be, and stay.
+        Lock file; created with its folder if necessary, and never removed.
     remedy
-        What to do where nothing can be written there.
+        What the user can do if the file cannot be written.
     busy
-        Which other process may hold it, and what to do then; if empty, it is waited for.
+        Error message if another process holds the lock; if empty, wait for that process.
 
     Raises
     ------
     DiskError
-        If nothing can be written there.
+        If the file cannot be written.
     FeatregError
-        With `busy`, if another process holds it.
+        If another process holds the lock and `busy` is not empty.
     """
     folder = path.parent
     try:
@@ -63,8 +63,8 @@ def locked(path: Path, remedy: str, busy: str = "") -> Iterator[None]:
             raise FeatregError(f"{folder}: {busy}") from None
         except OSError as error:
             warn(
-                f"{folder}: this file system has no locks ({error.strerror}); see to it that no "
-                "other command writes here"
+                f"{folder}: this file system has no locks ({error.strerror}); make sure that no "
+                "other command writes to this folder"
             )
         _held.add(lock)
         try:
@@ -75,6 +75,6 @@ def locked(path: Path, remedy: str, busy: str = "") -> Iterator[None]:
 
 @contextmanager
 def exclusive(folder: Path, busy: str) -> Iterator[None]:
-    """Hold a folder, made if need be, as long as the block lasts; see `locked`."""
+    """Hold a lock on a folder, created if necessary, until the block ends; see `locked`."""
     with locked(folder / LOCK, "fix this, or use another working folder (--work)", busy):
         yield

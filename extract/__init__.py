@@ -1,1 +1,1 @@
-"""Audio in, features out: the extractors, their alignment in time, and ``prep``."""
+"""Feature extraction: the extractors, alignment of features in time, and the command ``prep``."""

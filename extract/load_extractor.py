@@ -1,4 +1,4 @@
-"""An extractor as a function: audio in, embeddings and their times out.
+"""Extractors as functions that return the embeddings of audio and their times.
 
 ::
 
@@ -47,7 +47,7 @@ def load_extractor(
     """Load a pre-trained feature extractor.
 
     It computes the values that ``prep extract`` stores for the same audio and settings. Trained
-    weights are downloaded on first use, verified and kept, as the command does.
+    weights are downloaded on first use, verified and cached.
 
     Parameters
     ----------
@@ -55,24 +55,24 @@ def load_extractor(
         ``"vggish"``, ``"openl3"``, ``"musicnn"`` or another built-in feature; ``"MODULE:CLASS"``
         for an extractor class of your own.
     weights
-        File of weights to use in place of the published one; a mapping ``{name: file}`` for an
+        Weights file to use instead of the published one; a mapping ``{name: file}`` for an
         extractor that needs several.
     device
-        Where the network runs, as torch names it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+        Device of the network, such as ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
     precision
         ``"float32"``, or ``"bfloat16"`` for the network's matrix products.
     resampler
-        ``"soxr_hq"``, ``"soxr_vhq"`` or ``"kaiser_best"``.
+        Algorithm for sample-rate conversion: ``"soxr_hq"``, ``"soxr_vhq"`` or ``"kaiser_best"``.
     **settings
-        The extractor's settings, the keys of ``prep extract --set NAME.KEY=VALUE``.
+        Settings of the extractor, as in ``prep extract --set NAME.KEY=VALUE``.
 
     Raises
     ------
     UsageError
-        If the name, a setting, a value, a weights file or the device cannot be used; the message
-        lists the choices.
+        If the name, a setting, a value, a weights file or the device is invalid; the message
+        lists the valid ones.
     FeatregError
-        If the weights cannot be downloaded; the message says where to put them.
+        If the weights cannot be downloaded; the message states where to put them by hand.
     """
     _check_choice("precision", precision, get_args(Precision))
     _check_choice("resampler", resampler, RESAMPLERS)
@@ -84,7 +84,7 @@ def load_extractor(
         files = _weight_files(extractor_class(feature, source).weight_names(config), weights)
         extractor = make_spec(feature, source, config, files, device, precision).extractor()
         check_complete(name, extractor)
-    except UsageError as error:  # these name the options of `prep extract`
+    except UsageError as error:  # the messages contain the options of `prep extract`
         message = str(error)
         for option in ("--features ", "--set ", "--weights "):
             message = message.removeprefix(option)
@@ -100,7 +100,7 @@ def _check_choice(argument: str, value: object, choices: Sequence[str]) -> None:
 
 
 def _check_device(device: str) -> None:
-    if device == "cpu":  # without a network there is no need of torch
+    if device == "cpu":  # do not import torch for extractors without a network
         return
     import torch
 
@@ -143,20 +143,20 @@ def _weight_files(
 
 
 class FeatureExtractor:
-    """A loaded extractor: call it with audio. `load_extractor` makes it.
+    """A loaded extractor, returned by `load_extractor`; call it with audio.
 
     Attributes
     ----------
     name
-        Of the feature.
+        Name of the feature.
     dim
-        Dimensions of each embedding.
+        Number of dimensions of an embedding.
     hop_s
         Seconds between embeddings.
     sample_rate
-        Rate to which audio is resampled, in Hz.
+        Sample rate of the extractor in Hz, to which audio is resampled.
     settings
-        Every choice that changes a number.
+        All settings that affect the values.
     """
 
     def __init__(self, extractor: Extractor, resampler: Resampler) -> None:
@@ -187,26 +187,26 @@ class FeatureExtractor:
         Parameters
         ----------
         audio
-            The path of an audio file; an array of shape (samples,) or (samples, channels), floats
-            nominally in [-1, 1] or int16 or int32; or a list of either. Channels are averaged and
-            the result is resampled to the extractor's rate. The clips of a list share batches.
-            Silent audio is accepted.
+            Path of an audio file; array of shape (samples,) or (samples, channels), floats
+            nominally in [-1, 1] or int16 or int32; or a list of these. Channels are averaged and
+            the result is resampled to the extractor's rate. The clips of a list are processed in
+            common batches. Silent audio is accepted.
         sample_rate
-            Rate of the arrays in Hz; not used for files, which state their own.
+            Sample rate of the arrays in Hz; ignored for files.
 
         Returns
         -------
         embeddings
             Shape (frames, dim), float32.
         times
-            Shape (frames,), float64: centres of the frames in seconds.
+            Shape (frames,), float64: centers of the frames in seconds.
 
-        A list gives a list of such pairs.
+        For a list, a list of such pairs is returned.
 
         Raises
         ------
         UsageError
-            If an array has no sample rate or another shape or type, or holds no audio.
+            If an array has no sample rate, an invalid shape or type, or no samples.
         ClipError
             If a file cannot be decoded, or the audio has no embeddings.
         """
@@ -236,7 +236,7 @@ class FeatureExtractor:
         return found
 
     def _decoded(self, stored: Array | ClipError) -> Embeddings:
-        """Values and times of frames as they would be stored."""
+        """Values and times of quantized frames."""
         if isinstance(stored, ClipError):
             raise stored
         values = self._extractor.quantization.values(stored)

@@ -6,6 +6,8 @@ The public names, imported when they are first used, so that ``import featreg`` 
 `load_extractor`               audio in, embeddings of a pre-trained model and their times out
 `AlignedDataset`               audio, aligned features and labels as a torch dataset
 `ConReg`, `DisReg`             losses that shape an embedding by pre-trained features
+`Hint`, `DistanceCorrelation`, further losses of this kind, beyond the paper
+`RKD`, `Scores`
 `load_model`                   a trained classifier: probabilities and embeddings of any audio
 `FeatregError`                 base class of the errors: `UsageError` for an argument that cannot
                                be used, `ClipError` for a clip that cannot be processed
@@ -23,14 +25,22 @@ if TYPE_CHECKING:
     from .train.data.aligned_dataset import AlignedDataset
     from .train.deploy.classifier import load_model
     from .train.regularizers.conreg import ConReg
+    from .train.regularizers.dcor import DistanceCorrelation
     from .train.regularizers.disreg import DisReg
+    from .train.regularizers.hint import Hint
+    from .train.regularizers.rkd import RKD
+    from .train.regularizers.scores import Scores
 
 __all__ = [
+    "RKD",
     "AlignedDataset",
     "ClipError",
     "ConReg",
     "DisReg",
+    "DistanceCorrelation",
     "FeatregError",
+    "Hint",
+    "Scores",
     "UsageError",
     "__version__",
     "load_extractor",
@@ -42,7 +52,11 @@ _MODULES = {
     "ClipError": "datasets.base",
     "ConReg": "train.regularizers.conreg",
     "DisReg": "train.regularizers.disreg",
+    "DistanceCorrelation": "train.regularizers.dcor",
     "FeatregError": "datasets.base",
+    "Hint": "train.regularizers.hint",
+    "RKD": "train.regularizers.rkd",
+    "Scores": "train.regularizers.scores",
     "UsageError": "datasets.base",
     "load_extractor": "extract.load_extractor",
     "load_model": "train.deploy.classifier",

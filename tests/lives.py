@@ -1,4 +1,4 @@
-"""Runs in processes of their own, which may be killed: one import serves them all."""
+"""Runs in processes of their own, which may be killed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def live(
         return counted
 
     if place == "step":
-        fit.Watch.add = then(fit.Watch.add)  # type: ignore[method-assign]
+        fit.LossMonitor.add = then(fit.LossMonitor.add)  # type: ignore[method-assign]
     elif place == "writing":
         atomic_path = checkpoint.atomic_path
 

@@ -1,4 +1,4 @@
-"""Runs that nobody ran: finished folders whose numbers a test decides."""
+"""Run folders with given results, without training."""
 
 from __future__ import annotations
 

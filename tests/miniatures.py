@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kit import tone, write
 
-from featreg.datasets.collections import dcase2017, mtat, speech_commands
+from featreg.datasets.collections import dcase2017, esc50, mtat, speech_commands, urbansound8k
 
 # clip id: (path, tags); 35644 is one of the files that are empty as published.
 MTAT_CLIPS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -75,6 +75,33 @@ def write_speech(root: Path, files: Mapping[str, str]) -> None:
         (root / file).touch()
 
 
+def write_urban(root: Path) -> None:
+    """The index and silent places for two recordings of one source in every fold."""
+    lines = ["slice_file_name,fsID,start,end,salience,fold,classID,class"]
+    for fold in urbansound8k.FOLDS:
+        for part in (0, 1):
+            name = f"{100 + fold}-3-0-{part}.wav"
+            lines.append(f"{name},{100 + fold},0.0,0.2,1,{fold},3,dog_bark")
+            path = root / "audio" / f"fold{fold}" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    (root / "metadata").mkdir()
+    (root / urbansound8k.INDEX).write_text("\n".join(lines) + "\n")
+
+
+def write_esc(root: Path) -> None:
+    """The index and silent places for two recordings of one source in every fold."""
+    lines = ["filename,fold,target,category,esc10,src_file,take"]
+    (root / "audio").mkdir()
+    for fold in esc50.FOLDS:
+        for take, (target, category) in {"A": (0, "dog"), "B": (14, "chirping_birds")}.items():
+            name = f"{fold}-{100 + fold}-{take}-{target}.wav"
+            lines.append(f"{name},{fold},{target},{category},{take == 'A'},{100 + fold},{take}")
+            (root / "audio" / name).touch()
+    (root / "meta").mkdir()
+    (root / esc50.INDEX).write_text("\n".join(lines) + "\n")
+
+
 def make(name: str, root: Path) -> Path:
     """The miniature of a published dataset in a new folder, with audio that can be decoded."""
     root.mkdir(parents=True)
@@ -82,6 +109,10 @@ def make(name: str, root: Path) -> Path:
         write_mtat(root, MTAT_CLIPS)
     elif name == dcase2017.INFO.name:
         write_dcase(root, DCASE_ROWS)
+    elif name == urbansound8k.INFO.name:
+        write_urban(root)
+    elif name == esc50.INFO.name:
+        write_esc(root)
     else:
         write_speech(root, SPEECH_FILES)
     for path in root.rglob("*.[mw][pa][3v]"):

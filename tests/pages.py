@@ -35,7 +35,7 @@ _BLOCK = re.compile(
     r"```(?P<kind>\w+)(?: title=\"(?P<title>.+?)\")?\n(?P<body>.*?)^ *```$",
     re.MULTILINE | re.DOTALL,
 )
-_FAILURE = re.compile(r"^error: |^failed clips: ", re.MULTILINE)
+_FAILURE = re.compile(r"^error: |^\d+ clips? failed;", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Figure 2: fractions, bands, and what is written."""
+"""Figure 2: fractions, bands and files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def groups_of(work: Path, seeds: int) -> list[ablate.Group]:
     return group([Result(run) for run in runs])
 
 
-def test_fractions_are_percents_in_order() -> None:
+def test_fractions_are_sorted_percentages() -> None:
     assert ablate.read_fractions("100,10,30,10") == [0.1, 0.3, 1.0]
 
 
@@ -38,7 +38,7 @@ def test_impossible_fractions_are_named(text: str) -> None:
         ablate.read_fractions(text)
 
 
-def test_every_seed_learns_from_every_share(tmp_path: Path) -> None:
+def test_every_seed_trains_on_every_fraction(tmp_path: Path) -> None:
     config = Result(made_up_run(tmp_path, 3, 0.5)).config
     plan = ablate.plan(config, [0.1, 1.0], 2)
     assert [[(each.fraction, each.seed) for each in seeded] for seeded in plan] == [
@@ -81,10 +81,10 @@ def test_the_band_of_one_run_is_the_interval_of_its_report(tmp_path: Path) -> No
     assert 0.2 < low < high < 0.6
 
 
-def test_shares_of_less_than_a_percent_apart_are_told_apart(tmp_path: Path) -> None:
+def test_fractions_that_differ_by_less_than_a_percent_are_distinct(tmp_path: Path) -> None:
     runs = [made_up_run(tmp_path, 0, 0.5, fraction=p) for p in ablate.read_fractions("2,2.5,7")]
     found = ablate.points(group([Result(run) for run in runs]))
-    assert ablate.in_words(found)["training clips"].tolist() == ["2 %", "2.5 %", "7 %"]
+    assert ablate.formatted(found)["training clips"].tolist() == ["2 %", "2.5 %", "7 %"]
     figure = ablation(found)
     figure.draw_without_rendering()
     ticks = figure.axes[0].get_xticklabels()
@@ -98,7 +98,7 @@ def test_the_figure_is_written_and_read_back(tmp_path: Path) -> None:
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert "Con-Reg</text>" in path.with_suffix(".svg").read_text()
     [back] = ablate.read(tmp_path / "reports", "demo")
-    assert ablate.in_words(back).to_numpy().tolist() == [
+    assert ablate.formatted(back).to_numpy().tolist() == [
         ["10 %", "0.400 (0.152 to 0.648)", "0.500 (0.252 to 0.748)"],
         ["100 %", "0.600 (0.352 to 0.848)", "0.700 (0.452 to 0.948)"],
     ]

@@ -98,7 +98,7 @@ def test_a_malicious_torch_file_runs_nothing(form: str, tmp_path: Path) -> None:
         path.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "torch")
-    with pytest.raises(FeatregError, match=r"evil\.pth.*refused"):
+    with pytest.raises(FeatregError, match=r"evil\.pth.*other types"):
         read_torch(path)
     assert not trap.exists()
     # The trap does work: a bare load springs it.
@@ -136,7 +136,7 @@ def test_a_file_of_another_kind_is_named(content: bytes, tmp_path: Path) -> None
 
 def test_a_single_array_is_no_archive(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", A)
-    with pytest.raises(FeatregError, match="holds a single array"):
+    with pytest.raises(FeatregError, match="a single array"):
         read_npz(tmp_path / "a.npy")
 
 

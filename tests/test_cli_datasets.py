@@ -46,7 +46,7 @@ def test_the_list_names_everything(tmp_path: Path) -> None:
             assert text in result.stdout
         assert f"{info.clips[0]:,} train, {info.clips[1]:,} valid" in result.stdout
     assert "incomplete: mtat: 2 / 1 / 1 clips" in result.stdout
-    assert f"nothing; no folder {tmp_path / 'dcase2017' / 'source'}" in result.stdout
+    assert f"{tmp_path / 'dcase2017' / 'source'} not found" in result.stdout
 
 
 def test_one_dataset_is_read_and_counted(tmp_path: Path) -> None:
@@ -119,8 +119,8 @@ def test_a_check_finds_excerpts_beyond_the_end_and_files_that_are_locked(tmp_pat
     ("arguments", "status", "message"),
     [
         (("datasets", "gtzan"), 2, "no dataset called 'gtzan'"),
-        (("datasets", "--check"), 2, "--check and --root need the name of a dataset"),
-        (("datasets", "demo", "--group", "x"), 2, "--group is no option of demo"),
+        (("datasets", "--check"), 2, "--check and --root"),
+        (("datasets", "demo", "--group", "x"), 2, "--group is not an option of demo"),
         (("datasets", "mtat", "--root", "nowhere"), 1, "found no such folder"),
         (("download", "gtzan"), 2, "no dataset called 'gtzan'"),
     ],

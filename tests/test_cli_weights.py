@@ -34,7 +34,7 @@ def test_list_shows_address_hash_licence_and_state(server: FileServer) -> None:
         assert known.licence in output
         for item in known.published:
             assert item.source in output
-            assert str(item.checksum or "recorded at the first fetch") in output
+            assert str(item.checksum or "the first download is recorded") in output
     assert f"vggish_pca           cached: {cache()}" in output
     assert f"{OPENL3}  missing" in output
 

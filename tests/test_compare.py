@@ -1,4 +1,4 @@
-"""Runs side by side: groups over seeds, what is said of them."""
+"""Comparison of runs: groups over seeds, labels, and sentences on differences."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_seeds_are_one_row_and_the_baseline_comes_first(work: Path) -> None:
     assert rows["test macro PR-AUC"].tolist() == ["0.550 ± 0.071", "0.660 ± 0.085"]
 
 
-def test_clips_may_be_called_as_nothing_is(work: Path) -> None:
+def test_clip_ids_may_look_like_missing_values(work: Path) -> None:
     run = RunDir(work / "runs" / "demo-baseline-s0")
     path = run.path / "predictions.csv"
     path.write_text(path.read_text().replace("\nc0,", "\nNA,").replace("\nc1,", "\nnull,"))
@@ -54,24 +54,30 @@ def test_one_seed_has_no_spread() -> None:
     assert spread([0.5]) == "0.500"
 
 
-def test_gains_are_counted_seed_by_seed(work: Path) -> None:
+def test_differences_are_paired_by_seed(work: Path) -> None:
     [sentence] = differences(load(work, [], None).groups)
-    assert sentence == (
-        "Con-Reg (musicnn, alpha 0.3) is 0.110 better than baseline in macro PR-AUC, and better "
-        "on each of 2 seeds."
-    )
+    assert "Con-Reg (musicnn, alpha 0.3) is 0.110 better than baseline in macro PR-AUC" in sentence
+    assert "each of 2 seeds" in sentence
 
 
-def test_harm_is_said(work: Path) -> None:
+def test_a_loss_with_one_seed_is_reported_as_such(work: Path) -> None:
     made_up_run(work, 0, 0.3, **{**CONREG, "alpha": 5.0})
     [sentence] = [each for each in differences(load(work, [], None).groups) if "alpha 5" in each]
-    assert sentence == (
-        "Con-Reg (musicnn, alpha 5) is 0.200 worse than baseline in macro PR-AUC, on one seed: "
-        "that is no evidence yet."
-    )
+    assert "alpha 5) is 0.200 worse than baseline in macro PR-AUC" in sentence
+    assert "one seed" in sentence
 
 
-def test_a_difference_that_seeds_do_not_agree_on_is_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_equal_results_are_no_difference(tmp_path: Path, seeds: int) -> None:
+    for seed in range(seeds):
+        made_up_run(tmp_path, seed, 0.5)
+        made_up_run(tmp_path, seed, 0.5, **CONREG)
+    [sentence] = differences(load(tmp_path, [], None).groups)
+    assert "do not differ in macro PR-AUC" in sentence
+    assert "better" not in sentence
+
+
+def test_a_difference_of_changing_sign_is_not_clear(tmp_path: Path) -> None:
     for seed, plain, regularized in ((0, 0.5, 0.6), (1, 0.6, 0.55)):
         made_up_run(tmp_path, seed, plain)
         made_up_run(tmp_path, seed, regularized, **CONREG)
@@ -79,21 +85,18 @@ def test_a_difference_that_seeds_do_not_agree_on_is_none(tmp_path: Path) -> None
     assert "no clear difference" in sentence
 
 
-def test_a_smaller_share_of_clips_has_its_own_baseline(work: Path) -> None:
+def test_a_fraction_of_the_clips_has_its_own_baseline(work: Path) -> None:
     made_up_run(work, 0, 0.2, fraction=0.1)
     made_up_run(work, 0, 0.3, fraction=0.1, **CONREG)
     made_up_run(work, 0, 0.4, fraction=0.5, **CONREG)
     sentences = differences(load(work, [], None).groups)
     [same] = [each for each in sentences if "0.1)" in each]
-    assert same == (
-        "Con-Reg (musicnn, alpha 0.3, fraction 0.1) is 0.100 better than baseline (fraction 0.1) "
-        "in macro PR-AUC, on one seed: that is no evidence yet."
-    )
+    assert "alpha 0.3, fraction 0.1) is 0.100 better than baseline (fraction 0.1) in" in same
     [alone] = [each for each in sentences if "0.5)" in each]
-    assert "no baseline with its recipe and its clips" in alone
+    assert "no baseline" in alone
 
 
-def test_standardized_features_have_the_plain_baseline(tmp_path: Path) -> None:
+def test_standardized_features_are_compared_with_the_baseline(tmp_path: Path) -> None:
     made_up_run(tmp_path, 0, 0.5)
     recipe = dataclasses.replace(PRESETS["demo"], standardize=True)
     made_up_run(tmp_path, 0, 0.6, recipe=recipe, **CONREG)
@@ -101,7 +104,7 @@ def test_standardized_features_have_the_plain_baseline(tmp_path: Path) -> None:
     assert "0.100 better than baseline" in sentence
 
 
-def test_what_all_runs_share_is_said_once(tmp_path: Path) -> None:
+def test_settings_that_all_runs_share_are_not_in_labels(tmp_path: Path) -> None:
     for changes in ({}, CONREG):
         made_up_run(tmp_path, 0, 0.5, preset="demo-small", recipe=PRESETS["demo-small"], **changes)
     groups = load(tmp_path, [], None).groups
@@ -120,14 +123,15 @@ def test_a_run_that_is_named_twice_counts_once(work: Path, monkeypatch: pytest.M
 
 def test_a_seed_counts_once(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copied_run(work, "demo-baseline-s1", "again")
-    said: list[str] = []
-    monkeypatch.setattr("featreg.train.experiments.compare.warn", said.append)
+    warnings: list[str] = []
+    monkeypatch.setattr("featreg.train.experiments.compare.warn", warnings.append)
     [baseline, _] = load(work, [], None).groups
     assert [result.folder.name for result in baseline.results] == [
         "demo-baseline-s0",
         "demo-baseline-s1",
     ]
-    assert said == ["again repeats demo-baseline-s1, and is left out"]
+    [warning] = warnings
+    assert "again repeats demo-baseline-s1" in warning
     assert table([baseline])["seeds"].tolist() == [2]
 
 
@@ -154,7 +158,7 @@ def copied_run(work: Path, name: str, target: str, **changes: Any) -> RunDir:
     return run
 
 
-def test_equal_labels_say_what_differs_and_no_more(work: Path) -> None:
+def test_equal_labels_are_extended_by_what_differs(work: Path) -> None:
     first = "demo-baseline-s0"
     copied_run(work, first, "by-roc", metric="roc_auc")
     copied_run(work, first, "exact", recipe={"precision": "float32"})
@@ -174,12 +178,12 @@ def test_equal_labels_say_what_differs_and_no_more(work: Path) -> None:
     assert rows["valid macro ROC-AUC"].tolist() == ["–", "–", "0.800", "–", "–"]
     assert rows["valid macro PR-AUC"].tolist()[2] == "–"
     page = page_of(work)
-    assert "the best macro PR-AUC or macro ROC-AUC (each run&#39;s --metric) on the" in page
-    assert page.count(" for want of test clips that have the class: banjo.") == 2
-    assert "nan" not in page.split("Every run, on the test split")[1].split("</table>")[0]
+    assert "best macro PR-AUC or macro ROC-AUC (each run&#39;s --metric)" in page
+    assert page.count(" on the test split: banjo.") == 2
+    assert "nan" not in page.split("All runs on the test split")[1].split("</table>")[0]
 
 
-def test_equal_labels_of_other_sets_name_the_sets(work: Path) -> None:
+def test_equal_labels_of_different_aligned_sets_name_the_sets(work: Path) -> None:
     run = copied_run(work, "demo-baseline-s0", "other-set", aligned="other-0.1s")
     on_other_data(run, np.arange(40))
     assert [each.label for each in load(work, [], None).groups][:2] == [
@@ -188,24 +192,24 @@ def test_equal_labels_of_other_sets_name_the_sets(work: Path) -> None:
     ]
 
 
-def test_unfinished_runs_are_left_out_or_named(work: Path) -> None:
+def test_unfinished_runs_are_skipped_or_named(work: Path) -> None:
     (work / "runs" / "demo-baseline-s1" / "report.json").unlink()
     assert [len(each.results) for each in load(work, [], None).groups] == [1, 2]
     with pytest.raises(FeatregError, match="not finished"):
         load(work, ["demo-baseline-s1"], None)
 
 
-def test_runs_of_two_datasets_are_asked_about(work: Path) -> None:
+def test_runs_on_two_datasets_need_a_choice(work: Path) -> None:
     made_up_run(work, 0, 0.5, dataset="mtat", preset="mtat", recipe=PRESETS["mtat"])
     with pytest.raises(UsageError, match="demo, mtat"):
         load(work, [], None)
     assert len(load(work, [], "mtat").groups) == 1
 
 
-def test_an_alpha_chosen_on_validation_is_said_to_be(tmp_path: Path) -> None:
+def test_the_origin_of_a_presets_alpha_is_reported(tmp_path: Path) -> None:
     chosen = ALPHAS["demo"]["conreg"]
     for alpha in (chosen, chosen + 1):
         made_up_run(tmp_path, 0, 0.5, **{**CONREG, "alpha": alpha})
     [sentence] = alphas(load(tmp_path, [], None).groups)
     assert f"alpha {chosen:g} of Con-Reg" in sentence
-    assert "chosen on the validation split" in sentence
+    assert "validation split" in sentence

@@ -21,7 +21,7 @@ from featreg.train.evaluation.evaluate_run import evaluate_run, read_scaling
 from featreg.train.experiments.compare import load
 from featreg.train.experiments.sweep import Runner
 from featreg.train.training.checkpoint import Progress
-from featreg.train.training.metrics_log import Journal
+from featreg.train.training.metrics_log import MetricsLog
 from featreg.train.training.run import run
 from featreg.train.training.run_dir import RunDir
 from featreg.train.training.run_files import OUTPUTS
@@ -36,14 +36,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
     write_toy(folder)
     run(TWO_EPOCHS, folder, "done")
-    epoch = Journal.epoch
+    epoch = MetricsLog.epoch
 
-    def stop(self: Journal, history: Sequence[dict[str, float]]) -> None:
+    def stop(self: MetricsLog, history: Sequence[dict[str, float]]) -> None:
         epoch(self, history)
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Journal, "epoch", stop)
+        patch.setattr(MetricsLog, "epoch", stop)
         with pytest.raises(KeyboardInterrupt):
             run(TWO_EPOCHS, folder, "half")
     return folder
@@ -159,6 +159,10 @@ def test_damaged_runs_are_left_out_of_a_comparison(
         assert list(damaged) == [broken.name]
         assert str(broken / name) in damaged[broken.name]
         (broken / name).write_bytes(contents)
+    config = (broken / "config.json").read_bytes()
+    (broken / "config.json").unlink()
+    assert str(broken / "config.json") in load(tmp_path, [], None)[1][broken.name]
+    (broken / "config.json").write_bytes(config)
     (broken / "predictions.csv").unlink()
     shown = call(tmp_path, "compare")
     assert shown.exit_code == 1

@@ -22,6 +22,8 @@ GROUP_OF: dict[str, Callable[[Clip], str]] = {
     "mtat": lambda clip: re.sub(r"-\d+-\d+$", "", clip.path.stem),
     "dcase2017": lambda clip: clip.clip_id[:11],
     "speech_commands": lambda clip: clip.path.name.partition("_")[0],
+    "urbansound8k": lambda clip: clip.clip_id.partition("-")[0],
+    "esc50": lambda clip: clip.clip_id.split("-")[1],
     "own": lambda clip: clip.path.name.partition("-")[0],
 }
 
@@ -125,7 +127,7 @@ def test_downloads_are_over_https_and_stay_in_their_folder(name: str) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"'mtta'; known are demo, mtat.* CSV file"):
+    with pytest.raises(UsageError, match=r"'mtta'; .* demo, mtat.* CSV file"):
         registry.read("mtta", None, work=tmp_path)
 
 
@@ -144,12 +146,12 @@ def test_a_csv_file_is_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("stem", ["mtat", "runs", ".hidden", "a b"])
 def test_a_manifest_must_be_able_to_name_a_folder(tmp_path: Path, stem: str) -> None:
-    with pytest.raises(UsageError, match="the file's name becomes the dataset's"):
+    with pytest.raises(UsageError, match="the file name is the name of the dataset"):
         registry.read(f"{stem}.csv", None, work=tmp_path)
 
 
 def test_an_option_of_another_dataset_is_refused(tmp_path: Path) -> None:
-    message = "--group is no option of mtat; its options: --all-clips, --allow-missing"
+    message = "--group is not an option of mtat; its options: --all-clips, --allow-missing"
     with pytest.raises(UsageError, match=message):
         registry.read("mtat", None, work=tmp_path, group="song")
 

@@ -46,5 +46,5 @@ def test_what_the_decoder_prints_is_not_shown(
 
 def test_a_crash_is_an_error_of_this_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder_pool, "_single_decoder", lambda: ChildProcess(die, 60.0))
-    with pytest.raises(ClipError, match=r"a\.wav: the decoder crashed on it, twice: .*SIGSEGV"):
+    with pytest.raises(ClipError, match=r"a\.wav: the decoder crashed twice: .*SIGSEGV"):
         decode_apart(make_clip(tmp_path / "a.wav"))

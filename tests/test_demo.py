@@ -106,7 +106,7 @@ def test_composing_twice_gives_the_same_scores(scores: dict[str, Score]) -> None
     assert demo_scores.compose(seed=1) != (*scores.values(),)
 
 
-def test_every_part_is_long_enough_to_be_recognised_and_within_its_range(
+def test_every_part_is_long_enough_to_be_recognized_and_within_its_range(
     scores: dict[str, Score],
 ) -> None:
     assert {*demo_scores.INSTRUMENTS} == {*demo.CLASSES} == {*SEEN.presets} == {*UNSEEN.presets}
@@ -141,7 +141,7 @@ def test_a_midi_file_byte_for_byte() -> None:
 
 
 def test_another_folder_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(FeatregError, match=r"expected index\.csv .* leave out --root"):
+    with pytest.raises(FeatregError, match=r"expected index\.csv .*--root"):
         demo.read(tmp_path)
 
 

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from custom_feature_runs import run, write_manifest
 from extractions import REQUEST, extract
 from file_server import FileServer
-from outside_runs import run, write_manifest
 from weight_files import OPENL3
 
 from featreg.datasets.base import Dataset
@@ -34,7 +34,7 @@ def test_weights_that_are_not_here_are_named_and_not_fetched(
     command = f"prep extract --dataset {manifest} --workers 1 --features openl3"
     planned = run(tmp_path / "work", command, "--dry-run")
     assert planned.exit_code == 0, planned.output
-    missing = f"openl3: the weights {OPENL3} are not here; the run fetches them (about 17 MB)"
+    missing = f"openl3: the weights {OPENL3} are not on this machine"
     assert missing in planned.output
     for name in ("audio", "openl3"):
         assert f"{name}: 8 clips to compute: not extracted yet" in planned.output
@@ -44,7 +44,7 @@ def test_weights_that_are_not_here_are_named_and_not_fetched(
 
     assert run(tmp_path / "work", command).exit_code == 0
     with_weights = run(tmp_path / "work", command, "--dry-run").output
-    assert "not here" not in with_weights
+    assert "not on this machine" not in with_weights
     fetched = len(server.ranges)
     for path in cache().iterdir():
         path.unlink()
@@ -63,7 +63,7 @@ def test_weights_without_an_address_are_named_with_what_brings_them(
     command = f"prep extract --dataset {manifest} --features musicnn --set musicnn.model=MTT"
     planned = run(tmp_path / "work", command, "--dry-run")
     assert planned.exit_code == 0, planned.output
-    assert "musicnn-mtt are not here; get them by `pip download --no-deps musicnn" in planned.output
+    assert "run `pip download --no-deps musicnn" in planned.output
 
 
 def test_an_alignment_s_shards_and_room_are_told_and_nothing_is_written(

@@ -42,7 +42,7 @@ def test_filters() -> None:
     assert filters.shape == (128, 512)
     assert filters.min() == 0
     assert filters.max() <= 1
-    # Neighbours share each bin between the first and the last centre.
+    # Neighbors share each bin between the first and the last center.
     shared = np.flatnonzero(filters[0])[-1], np.flatnonzero(filters[127])[0]
     np.testing.assert_allclose(filters[:, shared[0] + 1 : shared[1]].sum(0), 1.0, atol=1e-12)
     assert not filters[:, 480:].any()  # 15 kHz and above

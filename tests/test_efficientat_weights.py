@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_refused(content: str, tmp_path: Path) -> None:
     elif content == "infinite":
         state[expected] = torch.full((527,), torch.inf)
     elif content == "pickle":
-        state[expected], expected = Path("x"), "more than tensors"
+        state[expected], expected = Path("x"), "other types than tensors"
     file = tmp_path / "mine.pt"
     torch.save([1.0] if content == "list" else state, file)
     if content == "half":
@@ -108,7 +108,7 @@ def test_a_model_without_a_known_hash_is_fetched_and_its_hash_recorded(
     path = locate("efficientat-mn05", {})
     sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
     assert sha256 in messages.text
-    assert check_content(path) == f"intact, made from sha256 {sha256}"
+    assert check_content(path) == f"intact, converted from sha256 {sha256}"
     assert is_here("efficientat-mn05", {})
     assert locate("efficientat-mn05", {}) == path
     assert len(server.ranges) == 1

@@ -133,7 +133,7 @@ def test_a_stopped_run_says_how_to_go_on_and_leaves_no_process(
         run.process.send_signal(number)
     assert run.wait() == status, run.output
     run.assert_nothing_is_left()
-    assert "the same command goes on from there" in run.output
+    assert "same command again" in run.output
     assert "Traceback" not in run.output
     assert not list(tmp_path.rglob("*.tmp"))
     # What is finished is whole, and as it would have been.
@@ -196,7 +196,7 @@ def test_a_clip_that_the_network_cannot_bear_is_found_among_others(
     run = prep(work, *command, "--features", f"fatal:{feature}", "--clip-timeout", 3)
     assert run.wait() == 1, run.output
     assert "3 clips extracted, 1 failed, of 4" in run.output
-    assert "tried one by one" in run.output
+    assert "clips one by one" in run.output
     assert "Traceback" not in run.output
     assert "most recent call first" not in run.output
     failures = pd.read_csv(work / "tones" / "failures.csv", dtype=str)
@@ -231,7 +231,7 @@ def test_a_clip_that_hangs_its_decoder_beside_one_that_kills_the_network(tmp_pat
     options = ["--features", "fatal:Deadly", "--clip-timeout", 2]
     run = prep(work, *command, *options, traps=tmp_path)
     assert run.wait() == 1, run.output
-    assert "1 clips extracted, 3 failed, of 4" in run.output
+    assert "1 clip extracted, 3 failed, of 4" in run.output
     failures = pd.read_csv(work / "tones" / "failures.csv", index_col="clip_id")
     stages = {"01-hang.wav": "decode", "02.wav": "extract", "03-crash.wav": "decode"}
     assert failures["stage"].to_dict() == stages
@@ -318,7 +318,7 @@ def test_a_full_disk_ends_the_run_with_a_line_that_names_the_file(
     assert run.wait() == 1
     (error,) = [line for line in run.output.splitlines() if line.startswith("error:")]
     assert "/native/" in error
-    assert "MB free there" in error
+    assert "MB free" in error
     assert "the same command again" in error
     assert "Traceback" not in run.output
     assert not list(tmp_path.rglob("*.tmp"))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import Result
-from outside_runs import rows_of, run, write_manifest
+from custom_feature_runs import rows_of, run, write_manifest
 
 from featreg.datasets.base import ClipError, UsageError
 from featreg.datasets.collections.manifest import read
@@ -104,5 +104,5 @@ def test_ids_do_not_lead_out_of_the_folder(tmp_path: Path, clip_id: str) -> None
     (tmp_path / "here").mkdir()
     np.save(tmp_path / "here" / "b.npy", np.ones((3, 7)))
     made = folder_class("made")(complete("made", FolderConfig(tmp_path / "here", 0.5)), {})
-    with pytest.raises(ClipError, match=r"names no file in .* a column clip_id"):
+    with pytest.raises(ClipError, match=r"clip id .* column clip_id"):
         made.prepare(clip_id, np.zeros(16000, np.float32))

@@ -1,4 +1,4 @@
-"""Features on the embedding's frames, and the four ways to decode them."""
+"""Resampling of features to the embedding's frames, and the four classifiers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def tagger(request: pytest.FixtureRequest) -> Tagger:
         ([1, 2, 3], 1, [2]),
     ],
 )
-def test_frames_on_paper(rows: list[float], frames: int, expected: list[float]) -> None:
+def test_resampled_frames_on_paper(rows: list[float], frames: int, expected: list[float]) -> None:
     v = torch.tensor(rows, dtype=torch.float64)[None, :, None]
     torch.testing.assert_close(to_frames(v, frames)[0, :, 0].tolist(), [float(x) for x in expected])
 
@@ -79,7 +79,7 @@ def test_frames_equal_a_slow_loop_in_fractions(rows: int, frames: int) -> None:
     assert float(result.mean()) == pytest.approx(float(v.mean()), rel=1e-12)
 
 
-def test_frames_keep_batch_and_values_apart() -> None:
+def test_frames_of_clips_and_dimensions_are_independent() -> None:
     v = torch.randn(2, 6, 3)
     torch.testing.assert_close(to_frames(v, 2)[1, :, 2], v[1, :, 2].view(2, 3).mean(dim=1))
 
@@ -115,13 +115,13 @@ def test_tagger_keeps_its_contract(tagger: Tagger) -> None:
         assert changed == looked_at
 
 
-def test_what_is_needed_and_missing_is_named(tagger: Tagger) -> None:
+def test_missing_inputs_are_named(tagger: Tagger) -> None:
     audio, features = torch.randn(2, Tiny.samples), torch.randn(2, 9, B_F)
     if tagger.needs_features:
-        with pytest.raises(ValueError, match="needs features"):
+        with pytest.raises(ValueError, match="features"):
             tagger(audio, None)
     if tagger.needs_audio:
-        with pytest.raises(ValueError, match="needs audio"):
+        with pytest.raises(ValueError, match="audio"):
             tagger(None, features)
 
 
@@ -131,7 +131,7 @@ def test_only_fusion_needs_features_and_only_features_need_no_audio() -> None:
     assert [name for name, tagger in built.items() if not tagger.needs_audio] == ["features"]
 
 
-def test_fused_embedding_is_what_the_encoder_made() -> None:
+def test_fused_classifiers_return_the_encoders_embedding() -> None:
     audio, features = torch.randn(2, Tiny.samples), torch.randn(2, 9, B_F)
     encoder = Tiny()
     for tagger in (
@@ -189,11 +189,11 @@ def test_autocast_is_near_float32(tagger: Tagger) -> None:
 
 
 def test_unknown_fusion_is_named() -> None:
-    with pytest.raises(UsageError, match="'sum'; choose from none, features, concat, film"):
+    with pytest.raises(UsageError, match=r"'sum' .*none, features, concat, film"):
         build_tagger("sum", Tiny(), B_F, CLASSES)
 
 
-def test_names_are_known_without_torch() -> None:
+def test_names_do_not_import_torch() -> None:
     code = (
         "import sys, featreg.train.models.registry, featreg.train.regularizers.registry;"
         "sys.exit('torch' in sys.modules)"

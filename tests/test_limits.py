@@ -7,13 +7,20 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from runs import prep
 from test_faults import extract, make_manifest
 
+from featreg.datasets.base import FeatregError
+from featreg.datasets.console import Commands
+from featreg.datasets.shards.atomic_file import DiskError, atomic_path
 from featreg.datasets.shards.hdf5 import Appender, create_shard, write_strings
+from featreg.extract.pipeline import run
 
 SCRIPT = """
 import sys
@@ -71,6 +78,60 @@ def test_wherever_the_disk_becomes_full_one_line_says_so(limit: int, tmp_path: P
     (line,) = done.stdout.splitlines()
     assert line.startswith(f"DiskError {path}: the file may not grow further")
     assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["folder", "file/inside"])
+def test_a_name_that_is_taken_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(DiskError, match=rf"{name}: cannot be written.*move that away"),
+        atomic_path(tmp_path / name) as temporary,
+    ):
+        temporary.touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+@pytest.mark.parametrize(
+    ("error", "scarce"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("can't start new thread"), True),
+        (OSError(24, "Too many open files"), True),
+        (OSError(12, "Cannot allocate memory"), True),
+        (ImportError("x.so: failed to map segment from shared object"), True),
+        (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), True),
+        (OSError(2, "No such file or directory"), False),
+        (RuntimeError("shape"), False),
+    ],
+)
+def test_a_machine_that_lacks_something_is_no_failure_of_clips(
+    error: Exception, scarce: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = SimpleNamespace(clips=(SimpleNamespace(clip_id="a"),))
+    monkeypatch.setattr(run, "run_jobs", lambda *_: iter([(job, error)]))
+    if scarce:
+        with pytest.raises(FeatregError, match="the machine lacks memory"):
+            list(run._results([], None))
+    else:
+        ((_, result),) = run._results([], None)
+        assert [failure.clip_id for failure in result.failures] == ["a"]
+
+
+def test_a_command_that_lacks_memory_ends_in_one_line() -> None:
+    @click.group(cls=Commands)
+    def group() -> None:
+        pass
+
+    @group.command()
+    def lack() -> None:
+        raise MemoryError
+
+    result = CliRunner().invoke(group, ["lack"])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: MemoryError")
 
 
 def test_too_few_open_files_are_refused_with_the_limit_that_is_needed(tmp_path: Path) -> None:

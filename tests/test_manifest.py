@@ -45,6 +45,14 @@ def test_labels_in_one_column(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", [" x.wav", "x.wav ", "  x y.wav"])
+def test_a_name_may_begin_or_end_with_a_space(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    (tmp_path / "e.wav").touch()
+    dataset = read(write(tmp_path, f"{BASIC}{name},train,dog\n e.wav ,train,dog\n"))
+    assert [clip.path for clip in dataset.clips[4:]] == [tmp_path / name, tmp_path / "e.wav"]
+
+
 def test_labels_in_columns_where_empty_is_not_annotated(tmp_path: Path) -> None:
     text = (
         "zebra,path,split,ant\n1,a.wav,train,0\n,b.wav,valid,1\n1,c.wav,test,1\n0,d.wav,train,1\n"
@@ -172,13 +180,13 @@ def test_a_written_split_draws_its_group_along(tmp_path: Path) -> None:
 
 def test_a_group_in_two_splits_is_refused(tmp_path: Path) -> None:
     text = "path,split,song,labels\na.wav,test,s,x\nb.wav,train,s,x\nc.wav,valid,t,x\n"
-    with pytest.raises(FeatregError, match="the clips with song 's' lie in test and train"):
+    with pytest.raises(FeatregError, match=r"song 's' .*test and train"):
         read(write(tmp_path, text), group="song")
 
 
 def test_a_file_cut_into_splits_by_hand_has_no_place_for_another_excerpt(tmp_path: Path) -> None:
     text = "path,start_s,split,labels\na.wav,0,train,x\na.wav,5,valid,x\na.wav,9,,x\n"
-    with pytest.raises(FeatregError, match=r"the clips with path 'a\.wav' lie in train and valid"):
+    with pytest.raises(FeatregError, match=r"path 'a\.wav' .*train and valid"):
         read(write(tmp_path, text))
 
 
@@ -188,11 +196,11 @@ def test_a_file_cut_into_splits_by_hand_has_no_place_for_another_excerpt(tmp_pat
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("path,", "file,", "expected a column path .* found file, split, labels"),
-        (",", ";", "expected a column path .* comma-separated; found path;split;labels"),
-        ("split,labels", "split,split", "every column needs a name of its own"),
-        ("split,labels", ",labels", "every column needs a name of its own"),
-        ("split,labels", "artist,labels", "unknown column artist beside labels"),
+        ("path,", "file,", "'path'.* found file, split, labels"),
+        (",", ";", "comma-separated .* found path;split;labels"),
+        ("split,labels", "split,split", "unique name .* found path, split, split"),
+        ("split,labels", ",labels", "unique name .* found path, , labels"),
+        ("split,labels", "artist,labels", "unknown column artist"),
     ],
 )
 def test_columns_that_cannot_be(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -206,7 +214,7 @@ def test_labels_are_needed(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_has_no_columns(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"expected a column path .* found nothing"):
+    with pytest.raises(UsageError, match=r"'path'.* found nothing"):
         read(write(tmp_path, ""))
 
 
@@ -219,15 +227,13 @@ def test_a_class_must_fit_in_a_line(tmp_path: Path) -> None:
     path = write(tmp_path, "")
     for text in ('path,labels\na.wav,"d\rg"\n', 'path,"d\rg"\na.wav,1\n'):
         path.write_bytes(text.encode())
-        with pytest.raises(UsageError, match=r"must not hold control characters, found 'd\\rg'"):
+        with pytest.raises(UsageError, match=r"control characters .*found 'd\\rg'"):
             read(path)
 
 
 def test_labels_that_are_all_empty_name_no_class(tmp_path: Path) -> None:
     path = write(tmp_path, "path,split,labels\na.wav,train,\nb.wav,valid, |\nc.wav,test,\n")
-    with pytest.raises(
-        FeatregError, match=r"no class in any row; expected .* in its column labels"
-    ):
+    with pytest.raises(FeatregError, match=r"no class in any row; expected .* column 'labels'"):
         read(path, allow_missing=True)
 
 
@@ -235,7 +241,7 @@ def test_an_unknown_column_is_told_from_a_class(tmp_path: Path) -> None:
     text = "path,dog,artist\na.wav,1,Bach\n"
     with pytest.raises(FeatregError, match=r"line 2, column artist: expected 0, 1 or .*'Bach'"):
         read(write(tmp_path, text))
-    with pytest.raises(UsageError, match="--group composer: no such column; found path, dog, art"):
+    with pytest.raises(UsageError, match=r"--group composer: .* path, dog, art"):
         read(write(tmp_path, text), group="composer")
 
 
@@ -247,12 +253,12 @@ def test_an_unknown_column_is_told_from_a_class(tmp_path: Path) -> None:
         ("path,start_s,labels", "b.wav,1:30,x", "line 3, column start_s: .* found '1:30'"),
         ("path,duration_s,labels", "b.wav,inf,x", "line 3, column duration_s: expected seconds"),
         ("path,duration_s,labels", "b.wav,0,x", "line 3, column duration_s: expected more than 0"),
-        ("path,clip_id,labels", "b.wav,,x", "files not found"),
-        ("path,clip_id,labels", "b.wav,a.wav,x", "column clip_id: .* 'a.wav' again, as in line 2"),
+        ("path,clip_id,labels", "b.wav,,x", "1 audio file not found"),
+        ("path,clip_id,labels", "b.wav,a.wav,x", "column clip_id: .* 'a.wav', .* in line 2"),
         ("path,clip_id,labels", 'b.wav,"b\rc",x', "column clip_id: expected no line breaks"),
         ("path,clip_id,labels", "b.wav,b\x1fc,x", "column clip_id: expected no line breaks"),
         ("path,labels,clip_id", ",x,b", "line 3, column path: expected an audio file"),
-        ("path,labels", "a.wav,x", "line 3, column clip_id: expected a new id, .* line 2"),
+        ("path,labels", "a.wav,x", "line 3, column clip_id: expected a unique id, .* line 2"),
         ("path,labels", "b.wav", "line 3, column 2: expected 2 columns, found 1"),
         ("path,labels", '"b.wav,x', "line 3, column 1: "),
         ("path,labels", 'b.wav,"x', "line 3, column 2: "),
@@ -267,7 +273,7 @@ def test_cells_that_cannot_be(tmp_path: Path, columns: str, cells: str, message:
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     path = write(tmp_path, BASIC, audio="abc")
-    expected = f"1 audio files not found ({tmp_path / 'd.wav'} in line 5)"
+    expected = f"1 audio file not found ({tmp_path / 'd.wav'} in line 5)"
     with pytest.raises(FeatregError, match=re.escape(expected)):
         read(path)
     dataset = read(path, allow_missing=True)
@@ -289,7 +295,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         ("path,split,labels\na.wav,train,\nb.wav,valid,x\nc.wav,test,\n", "'x' in valid only"),
     ],
 )
-def test_classes_that_cannot_be_learnt_and_tested(tmp_path: Path, text: str, message: str) -> None:
+def test_classes_that_cannot_be_learned_and_tested(tmp_path: Path, text: str, message: str) -> None:
     path = write(tmp_path, text)
     with pytest.raises(FeatregError, match=message):
         read(path)
@@ -297,7 +303,7 @@ def test_classes_that_cannot_be_learnt_and_tested(tmp_path: Path, text: str, mes
 
 
 def test_a_class_must_not_be_called_like_a_column(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="a class must not be called split"):
+    with pytest.raises(UsageError, match="class 'split'"):
         read(write(tmp_path, BASIC.replace("dog", "split")))
 
 
@@ -319,9 +325,7 @@ def test_a_list_that_is_not_as_it_was_written_is_named(
     folder.path.mkdir(parents=True)
     folder.write_dataset(read(write(tmp_path, BASIC)), ["vggish"])
     (folder.path / name).write_bytes(content)
-    with pytest.raises(
-        FeatregError, match=rf"{name}.*not as .*featreg writes it .* delete it and run"
-    ):
+    with pytest.raises(FeatregError, match=rf"{name}.*damaged.* `prep extract` again"):
         folder.read_dataset()
 
 

@@ -91,6 +91,8 @@ def test_a_tag_of_no_frames_still_says_what_the_encoder_added(tmp_path: Path) ->
     expected = heard(tmp_path, bytes(data))
     at = data.index(b"Info") + 8
     data[at : at + 4] = bytes(4)
+    at = data.index(b"LAME") + 34
+    data[at : at + 2] = bytes(2)  # no checksum
     np.testing.assert_allclose(heard(tmp_path, bytes(data)), expected, atol=1e-6)
 
 
@@ -113,6 +115,38 @@ def test_frames_that_are_declared_must_be_there(tmp_path: Path, lacking: int) ->
     cut = data[: part.end - lacking * part.first_bytes - lacking]
     with pytest.raises(ClipError, match=rf"declares {part.declared} frames"):
         heard(tmp_path, cut)
+
+
+@pytest.mark.parametrize("lacking", [1, 2])
+def test_the_last_frames_must_be_there(tmp_path: Path, lacking: int) -> None:
+    data = encoded(LEAN)
+    part = only(data)
+    with pytest.raises(ClipError, match=rf"{part.frames - lacking} are there"):
+        heard(tmp_path, data[: part.end - (lacking - 1) * (part.first_bytes + 1) - 1])
+
+
+def test_a_frame_in_the_middle_must_be_there(tmp_path: Path) -> None:
+    data = bytearray(encoded(LEAN))
+    head = data[only(bytes(data)).begin :][:2]
+    data[data.index(head, len(data) // 2)] ^= 1
+    with pytest.raises(ClipError, match="frames"):
+        heard(tmp_path, bytes(data))
+
+
+def test_a_frame_of_other_channels_is_named(tmp_path: Path) -> None:
+    data = bytearray(encoded(LEAN))
+    head = data[only(bytes(data)).begin :][:2]
+    data[data.rindex(head) + 3] ^= 0x80  # mono is 11, joint stereo 01
+    with pytest.raises(ClipError, match="mono and stereo"):
+        heard(tmp_path, bytes(data))
+
+
+@pytest.mark.parametrize("where", [7, 8, 13, 19, 124, 141, 150])
+def test_a_damaged_tag_is_named(tmp_path: Path, where: int) -> None:
+    data = bytearray(encoded(LEAN))
+    data[data.index(b"Info") + where] ^= 4
+    with pytest.raises(ClipError, match=r"a\.mp3.*wrong checksum"):
+        heard(tmp_path, bytes(data))
 
 
 def test_an_excerpt_at_a_low_bit_rate_has_what_came_before(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_the_audio_may_lie_in_the_root(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(root: Path) -> None:
     (root / "mp3/0/artist-album-02-other_song-0-29.mp3").unlink()
     expected = (
-        "1 / 1 / 1 clips (training / validation / test), published are 2 / 1 / 1; "
+        "1 / 1 / 1 clips (training / validation / test), expected 2 / 1 / 1 as published; "
         "1 without an audio file (0/artist-album-02-other_song-0-29.mp3)"
     )
     with pytest.raises(FeatregError, match=re.escape(expected)):
@@ -70,7 +70,7 @@ def test_a_missing_file_is_named(root: Path) -> None:
 
 def test_other_counts_are_an_error_though_every_file_is_there(root: Path) -> None:
     write_mtat(root, {key: clip for key, clip in MTAT_CLIPS.items() if key != "6"})
-    with pytest.raises(FeatregError, match=r"1 / 1 / 1 clips .* published are 2 / 1 / 1"):
+    with pytest.raises(FeatregError, match=r"1 / 1 / 1 clips .* expected 2 / 1 / 1"):
         mtat.read(root)
 
 
@@ -96,7 +96,7 @@ def test_an_absent_root_is_said_to_be_absent(tmp_path: Path) -> None:
         ('"10"\t"0"', '"10"\t"2"', "line 4, column guitar: expected 0 or 1, found '2'"),
         ('"10"\t"0"\t', '"10"\t', "line 4, column 53: expected 53 columns, found 52"),
         ('"10"', '"6"', "line 4, column clip_id: .* found '6'"),
-        ('"10"', '"ten"', "line 4, column clip_id: expected a number .* found 'ten'"),
+        ('"10"', '"ten"', "line 4, column clip_id: expected a unique number, found 'ten'"),
         ("b/other", "g/other", "line 4, column mp3_path: expected a path like .* found 'g/other"),
         ("b/other", "b/../other", "line 4, column mp3_path"),
         ('third-29-58.mp3"', "third-29-58.mp3", "line 4, column 53: "),

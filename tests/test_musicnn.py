@@ -302,7 +302,7 @@ def test_from_tensorflow_fills_the_network_and_leaves_the_optimizer_out() -> Non
     [(0.5, "0.496 or 0.512"), (0.01, "0.016"), (0.97601, "0.976 or 0.992")],
 )
 def test_a_hop_of_no_whole_number_of_frames_is_refused(hop: float, nearest: str) -> None:
-    with pytest.raises(UsageError, match=rf"musicnn\.hop={hop}: .* the nearest is {nearest}$"):
+    with pytest.raises(UsageError, match=rf"musicnn\.hop={hop}: .*; use {nearest}$"):
         MusicnnConfig(hop=hop)
 
 

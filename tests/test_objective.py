@@ -1,4 +1,4 @@
-"""The loss of a batch: labels that nobody annotated do not count."""
+"""The loss of a batch with unannotated labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from featreg.train.training.objective import Objective
 
 
 class _Says(torch.nn.Module):
-    """A tagger that gives the same logits whatever it hears."""
+    """A classifier with the same logits for any input."""
 
     def __init__(self, logits: torch.Tensor) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class _Says(torch.nn.Module):
         return Output(self._logits, self._logits[:, None])
 
 
-def test_labels_that_nobody_annotated_do_not_count() -> None:
+def test_unannotated_labels_do_not_count() -> None:
     logits = torch.tensor([[2.0, -1.0], [0.5, 3.0]])
     label = torch.tensor([[1.0, 1.0], [0.0, 1.0]])
     mask = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
@@ -35,7 +35,7 @@ def test_labels_that_nobody_annotated_do_not_count() -> None:
     assert objective(batch).task.item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_clips_that_nobody_annotated_do_not_count_in_a_single_label_task() -> None:
+def test_unannotated_clips_do_not_count_in_a_single_label_task() -> None:
     logits = torch.tensor([[2.0, -1.0], [0.5, 3.0], [1.0, 1.0]])
     label = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
     mask = torch.tensor([[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]])

@@ -156,7 +156,7 @@ def test_stereo_at_another_rate(
     found = extractor.extract(resample(mono, 44100, RATE, method))
     expected = published["mel256/512/stereo44k/embedding"]
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
-    # Published times are the windows' starts where these are not centred.
+    # Published times are the windows' starts where these are not centered.
     starts = extractor.timing.centers(len(found)) - extractor.timing.window_s / 2
     np.testing.assert_allclose(starts, published["mel256/512/stereo44k/time"], atol=1e-12)
 

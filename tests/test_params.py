@@ -1,4 +1,4 @@
-"""Table II of the paper: parameters in training and in use."""
+"""Table II of the paper: parameters in training and at inference."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def test_table_two_follows_from_its_formulas(rows: list[Row], features: int) -> 
     }
 
 
-def test_a_regularized_model_leaves_home_as_the_baseline_with_any_encoder() -> None:
+def test_a_regularized_model_has_the_baselines_size_with_any_encoder() -> None:
     baseline, *rows = table_two(classes=50, encoder="mel_cnn")
     for row in rows:
         if row.method in ("Con-Reg", "Dis-Reg"):
             assert row.inference == baseline.inference
 
 
-def test_count_leaves_out_what_is_frozen() -> None:
+def test_frozen_parameters_are_not_counted() -> None:
     encoder = build_encoder("mel_cnn", width=2)
     every = count(encoder)
     encoder.bn.requires_grad_(False)

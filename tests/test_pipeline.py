@@ -181,7 +181,7 @@ def test_a_release_that_changes_numbers_redoes_what_it_touches(
 def test_a_folder_that_a_worker_does_not_see_ends_the_run(dataset: Dataset, tmp_path: Path) -> None:
     folder = DatasetDir(tmp_path / "tones")
     (job, *_) = make_plan(dataset, folder, REQUEST).jobs
-    with pytest.raises(FeatregError, match=r"no such folder on .* under the same paths"):
+    with pytest.raises(FeatregError, match=r"no such folder on .* the same paths"):
         extract_shard(job)
 
 

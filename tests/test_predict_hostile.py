@@ -31,7 +31,7 @@ from featreg.extract.pipeline.decode import DecodedClip, DecodeOptions, decode_c
 from featreg.train.deploy import tag_files
 from featreg.train.deploy.classifier import Classifier
 from featreg.train.deploy.model_file import read_model, write_model
-from featreg.train.deploy.tag_files import csv_header
+from featreg.train.deploy.tag_files import csv_header, csv_line
 from featreg.train.training.run_dir import RunDir
 
 pytest_plugins = "run_fixtures"
@@ -114,6 +114,11 @@ def test_a_name_that_is_not_utf8_can_be_recovered(
     assert result.exit_code == 1
     assert "plain.wav" in result.stdout
     assert "caf\\udce9.wav" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\rb", "a\r\nb", 'a"b', "a,b", " a"])
+def test_a_line_of_csv_gives_back_every_name(name: str) -> None:
+    assert list(csv.reader(io.StringIO(csv_line([name, "0.5"]), newline=""))) == [[name, "0.5"]]
 
 
 def test_output_is_utf8_whatever_the_terminal(work: Path, trained: RunDir, tmp_path: Path) -> None:

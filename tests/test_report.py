@@ -1,4 +1,4 @@
-"""The page of a comparison: what it draws, what it leaves out, and what it says of tables."""
+"""The report of a comparison: its figures, tables and sentences."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ def work(tmp_path: Path) -> Path:
     ],
     ids=["fewer clips", "other clips", "other classes"],
 )
-def test_other_test_sets_are_told_apart(work: Path, keep: np.ndarray, classes: list[str]) -> None:
+def test_different_test_sets_are_numbered(work: Path, keep: np.ndarray, classes: list[str]) -> None:
     for seed in (0, 1):
         on_other_data(RunDir(work / "runs" / f"demo-conreg-musicnn-a0.3-s{seed}"), keep, classes)
     result = CliRunner().invoke(train, ["compare", "--work", str(work)])
     assert result.exit_code == 0, result.output
-    assert "numbers compare within a test set only" in result.output
+    assert "same test set" in result.output
     assert table(load(work, [], None).groups)["test set"].tolist() == [1, 2]
     page = (work / "reports" / "demo.html").read_text()
-    assert page.count("Groups with another test set are not drawn.") == 3
+    assert page.count("Groups with another test set are not shown.") == 3
     assert left_out(page) == ["Con-Reg (musicnn, alpha 0.3): another test set"]
 
 
 def left_out(page: str) -> list[str]:
-    """What a page lists as not drawn: folded, behind how many there are."""
+    """Return the collapsed list of groups that are not drawn, and check its count."""
     match = re.search(
-        r"<details><summary>Left out \((\d+)\)</summary>(.*?)</details>", page, re.DOTALL
+        r"<details><summary>Not shown \((\d+)\)</summary>(.*?)</details>", page, re.DOTALL
     )
     assert match is not None
     found = re.findall("<li>(.*?)</li>", match[2])
@@ -65,7 +65,7 @@ def left_out(page: str) -> list[str]:
     return found
 
 
-def test_maps_lay_equal_clips_on_each_other(work: Path) -> None:
+def test_equal_embeddings_have_equal_maps(work: Path) -> None:
     run = RunDir(work / "runs" / "demo-baseline-s1")
     shutil.copy(work / "runs" / "demo-baseline-s0" / "embeddings.npz", run.path)
     rewrite_report(run)
@@ -78,7 +78,7 @@ def test_maps_lay_equal_clips_on_each_other(work: Path) -> None:
         assert np.median(apart) < spread_out / 10
 
 
-def test_the_report_needs_nothing_else(work: Path) -> None:
+def test_the_report_is_self_contained(work: Path) -> None:
     result = CliRunner().invoke(train, ["compare", "--work", str(work)])
     assert result.exit_code == 0, result.output
     assert "0.550 ± 0.071" in result.output
@@ -88,30 +88,30 @@ def test_the_report_needs_nothing_else(work: Path) -> None:
     assert len(images) == 3
     assert all(base64.b64decode(image).startswith(b"\x89PNG") for image in images)
     assert not re.search(r'(src|href)="(?!data:)', page)
-    assert "better on each of 2 seeds" in page
+    assert "each of 2 seeds" in page
     assert "train run --reg none" in page
     assert "0123456789abcdef" in page
-    assert "have the class: banjo" in page
+    assert "on the test split: banjo" in page
     assert "Notes are &lt;b&gt;escaped" in page
 
 
-def test_what_is_not_drawn_is_named_and_can_be_chosen(work: Path) -> None:
+def test_groups_that_are_not_drawn_are_listed_and_can_be_selected(work: Path) -> None:
     for alpha in (1.0, 2.0, 3.0, 4.0, 5.0):
         made_up_run(work, 0, 0.6, **{**CONREG, "alpha": alpha})
     made_up_run(work, 0, 0.2, fraction=0.1)
     page = page_of(work)
-    assert "6 of 8 groups of runs are drawn" in page
+    assert "6 of 8 groups of runs" in page
     assert left_out(page) == ["baseline (fraction 0.1)", "Con-Reg (musicnn, alpha 5)"]
     assert 'addEventListener("beforeprint"' in page  # unfolds it on paper
     assert "than baseline in macro PR-AUC" in page.split("alpha 5) is ")[1][:60]
     page = page_of(work, "demo-baseline-s0", "demo-conreg-musicnn-a5-s0")
-    assert "groups of runs are drawn" not in page
-    assert "<summary>Left out" not in page
+    assert " groups of runs, and" not in page
+    assert "<summary>Not shown" not in page
 
 
-def test_classes_stand_in_numbers_too(work: Path) -> None:
+def test_the_classes_are_also_in_a_table(work: Path) -> None:
     [section] = [
-        part for part in page_of(work).split("<section>") if "Class by class, in numbers" in part
+        part for part in page_of(work).split("<section>") if "per class, in numbers" in part
     ]
     lines = [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in section.split("</tr>")]
     assert [line for line in lines if line] == [
@@ -122,12 +122,14 @@ def test_classes_stand_in_numbers_too(work: Path) -> None:
     assert "<details>" not in section
 
 
-def test_a_long_table_of_classes_is_folded(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_table_of_classes_is_collapsed(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("featreg.train.report.html.MOST_ROWS", len(CLASSES) - 1)
     assert "<details><summary>All 4 classes</summary>" in page_of(work)
 
 
-def test_tables_say_what_made_them(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_name_the_commands_that_created_them(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sys.argv", ["/any/bin/train", "ablate", "--seeds", "2"])
     reports, groups = work / "reports", load(work, [], None).groups
     chosen = "alpha 0.3 of Con-Reg was chosen on the validation split."
@@ -136,12 +138,12 @@ def test_tables_say_what_made_them(work: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("sys.argv", ["/any/bin/train", "table1", "--seeds", "2"])
     write_table(work)
     page = page_of(work)
-    assert "demo: made by <code>train table1 --seeds 2</code>." in page
-    assert "Made by <code>train ablate --seeds 2</code>." in page
-    assert f"of training. {chosen}</figcaption>" in page
-    assert "Made by <code>train params --classes 50 --encoder mel_cnn --save</code>." in page
+    assert "demo: created by <code>train table1 --seeds 2</code>." in page
+    assert "Created by <code>train ablate --seeds 2</code>." in page
+    assert f" {chosen}</figcaption>" in page
+    assert "Created by <code>train params --classes 50 --encoder mel_cnn --save</code>." in page
     assert "mel_cnn at full width, 50 classes" in page
-    assert "Table II of the paper has harmonic_cnn and 17 classes" in page
+    assert "harmonic_cnn and 17 classes" in page
 
 
 def write_table(work: Path) -> None:
@@ -153,22 +155,22 @@ def write_table(work: Path) -> None:
     table1.record(work, cells, {})
 
 
-def test_a_seed_more_than_the_table_has_leaves_its_method_drawn(work: Path) -> None:
+def test_a_method_with_additional_seeds_is_still_drawn(work: Path) -> None:
     write_table(work)
     made_up_run(work, 0, 0.2, fraction=0.1)
     for seed in (2, 3):
         made_up_run(work, seed, 0.5)
     page = page_of(work)
     assert left_out(page) == ["baseline (fraction 0.1)"]
-    assert "No baseline is among these runs" not in page
+    assert "no baseline" not in page
     assert "is 0.110 better than baseline" in page
 
 
-def test_a_table_names_runs_that_are_gone(work: Path) -> None:
+def test_a_table_names_missing_runs(work: Path) -> None:
     write_table(work)
-    assert "not there" not in page_of(work)
+    assert "Missing runs" not in page_of(work)
     shutil.rmtree(work / "runs" / "demo-conreg-musicnn-a0.3-s1")
-    assert "Left out, since it is not there: runs/demo-conreg-musicnn-a0.3-s1" in page_of(work)
+    assert "Missing runs: runs/demo-conreg-musicnn-a0.3-s1" in page_of(work)
 
 
 def test_names_of_combined_features_break_on_narrow_screens(work: Path) -> None:
@@ -181,7 +183,7 @@ def test_names_of_combined_features_break_on_narrow_screens(work: Path) -> None:
     ]
 
 
-def test_a_report_can_go_elsewhere(work: Path) -> None:
+def test_the_path_of_the_report_can_be_given(work: Path) -> None:
     target = work / "elsewhere.html"
     names = ["demo-baseline-s0", str(work / "runs" / "demo-baseline-s1")]
     arguments = ["compare", *names, "--report", str(target), "--work", str(work)]

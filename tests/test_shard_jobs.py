@@ -48,7 +48,7 @@ def test_a_worker_without_a_gpu_blames_no_clip(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     dataset = make_dataset(tmp_path / "source", {"train": 1})
     job = make_job(dataset, tmp_path / "work", replace(LOUDNESS, device="cuda"))
-    with pytest.raises(FeatregError, match=r"no GPU on worker .* or use --device cpu"):
+    with pytest.raises(FeatregError, match=r"no GPU found on worker .* or use --device cpu"):
         extract_shard(job)
 
 

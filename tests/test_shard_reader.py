@@ -139,7 +139,7 @@ def test_a_file_cut_short_meanwhile_is_named(copy: Path) -> None:
     reader = ShardReader(copy, ["audio"])
     reader.read("audio", 0, np.empty(100, np.int16))
     os.truncate(copy, begin_of(copy, "audio") + 100)
-    with pytest.raises(FeatregError, match=r"s\.h5: .*short"):
+    with pytest.raises(FeatregError, match=r"s\.h5: .*truncated"):
         reader.read("audio", 0, np.empty(100_000, np.int16))
 
 

@@ -45,7 +45,7 @@ def test_a_listed_recording_that_is_missing_is_named(root: Path) -> None:
 
 def test_a_training_recording_that_is_missing_is_counted(root: Path) -> None:
     (root / "no/00aa_nohash_0.wav").unlink()
-    with pytest.raises(FeatregError, match=r"2 / 1 / 1 clips .* published are 3 / 1 / 1"):
+    with pytest.raises(FeatregError, match=r"2 / 1 / 1 clips .* expected 3 / 1 / 1"):
         speech_commands.read(root)
 
 

@@ -264,7 +264,7 @@ def test_frames_of_a_file_that_changed_since_are_not_put_beside_its_audio(
     extract(dataset, tmp_path)
     edit(dataset.clips[1])
     extract(dataset, tmp_path, replace(REQUEST, features=(AUDIO,)))
-    with pytest.raises(FeatregError, match=r"train-1 .*features loudness"):
+    with pytest.raises(FeatregError, match=r"train-1\).*features loudness"):
         align(tmp_path)
     extract(dataset, tmp_path)
     assert_aligned_as_decoded(dataset, tmp_path)

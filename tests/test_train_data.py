@@ -77,7 +77,7 @@ def test_a_crop_covers_the_same_time_in_audio_and_frames(toy: AlignedSet) -> Non
     assert max(starts) <= 20
 
 
-def test_a_crop_depends_on_seed_epoch_and_clip_alone(toy: AlignedSet) -> None:
+def test_a_crop_depends_only_on_seed_epoch_and_clip(toy: AlignedSet) -> None:
     once, again = Crops(cutter(toy), seed=1), Crops(cutter(toy), seed=1)
     assert torch.equal(crop(once, 3, 7).audio, crop(again, 3, 7).audio)
     frames = {int(crop(once, epoch, 7).features[0, 0]) for epoch in range(20)}
@@ -99,7 +99,7 @@ def test_threads_give_the_same_batches(
             assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
 
 
-def test_an_error_in_a_thread_is_the_readers_own(
+def test_an_error_in_a_reading_thread_is_raised(
     toy: AlignedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crops = Crops(cutter(toy), seed=0)
@@ -109,11 +109,11 @@ def test_an_error_in_a_thread_is_the_readers_own(
 
 
 def test_a_feature_named_twice_is_refused(toy: AlignedSet) -> None:
-    with pytest.raises(UsageError, match=r"--features tones\+tones: name each feature once"):
+    with pytest.raises(UsageError, match=r"--features tones\+tones"):
         toy.features(["tones", "tones"])
 
 
-def test_a_clip_of_more_frames_than_audio_is_repeated_frame_for_frame(tmp_path: Path) -> None:
+def test_a_clip_with_more_frames_than_audio_is_repeated_by_frames(tmp_path: Path) -> None:
     """44,101 samples at 44.1 kHz are 16,000 here, which ten frames cover, but eleven frames."""
     aligned = lengths(tmp_path, 1.05)
     clips = aligned.split("train")
@@ -141,7 +141,7 @@ def test_memory_stays_flat_over_20000_reads(
     assert read(18_000) - settled < 1 << 20
 
 
-def test_pickling_leaves_handles_behind(toy: AlignedSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_shards_are_not_pickled(toy: AlignedSet, monkeypatch: pytest.MonkeyPatch) -> None:
     crops = Crops(cutter(toy), seed=0)
     expected = crop(crops, 0, 3)
     assert torch.equal(crop(pickle.loads(pickle.dumps(crops)), 0, 3).audio, expected.audio)
@@ -174,7 +174,7 @@ def test_chunks_reach_from_start_to_end(extra: int, count: int) -> None:
 
 
 class _Lengths:
-    """Stands for a cutter of excerpts of 1 s and a clip of `samples` samples."""
+    """A stand-in for a cutter of excerpts of 1 s and a clip of `samples` samples."""
 
     frame_samples = 1600
 
@@ -194,7 +194,7 @@ def test_the_last_chunk_ends_where_the_clip_ends(tmp_path: Path) -> None:
     assert batch.features[-1, :, 0].tolist() == list(range(16, 26))  # from 1.63 s
 
 
-def test_every_clip_comes_once_an_epoch_in_even_batches() -> None:
+def test_every_clip_is_in_one_of_the_equal_batches_of_an_epoch() -> None:
     order = EpochOrder(21, 5, seed=0, rank=0, world=1)
     first = list(order)
     assert sorted(clip for batch in first for _, clip in batch) == list(range(21))
@@ -206,8 +206,8 @@ def test_every_clip_comes_once_an_epoch_in_even_batches() -> None:
 @pytest.mark.parametrize(
     ("clips", "batch_size", "world"), [(3, 2, 1), (2, 16, 1), (17, 16, 1), (9, 2, 2), (13, 3, 3)]
 )
-def test_no_device_is_left_with_a_single_clip(clips: int, batch_size: int, world: int) -> None:
-    """Batch normalisation has no variance of one."""
+def test_no_device_gets_a_single_clip(clips: int, batch_size: int, world: int) -> None:
+    """Batch normalization fails on a single clip."""
     orders = [EpochOrder(clips, batch_size, 0, rank, world) for rank in range(world)]
     batches = [batch for order in orders for batch in order]
     assert sorted(clip for batch in batches for _, clip in batch) == list(range(clips))
@@ -221,7 +221,7 @@ def test_too_few_clips_are_refused() -> None:
         EpochOrder(3, 16, 0, 0, 2)
 
 
-def test_an_interrupted_epoch_goes_on_where_it_was() -> None:
+def test_an_interrupted_epoch_is_resumed() -> None:
     order = EpochOrder(20, 6, seed=0, rank=0, world=1)
     whole = list(order)
     order.done = 2
@@ -236,7 +236,7 @@ def test_devices_share_each_batch() -> None:
         assert sorted(batch) == sorted(first + second)
 
 
-def test_a_smaller_fraction_lies_inside_a_larger_one(toy: AlignedSet) -> None:
+def test_a_smaller_fraction_is_a_subset_of_a_larger_one(toy: AlignedSet) -> None:
     clips = toy.split("train")
     small, large = (set(clips.fraction(p, seed=4).clip_id) for p in (0.3, 0.7))
     assert len(small) == 5
@@ -261,7 +261,7 @@ def test_labels_and_masks_stay_with_their_clips(toy: AlignedSet) -> None:
         np.testing.assert_array_equal(clips.frames[k], everything.frames[at])
 
 
-def test_features_lie_side_by_side_in_the_order_asked_for(toy: AlignedSet) -> None:
+def test_features_are_concatenated_in_the_requested_order(toy: AlignedSet) -> None:
     clips = toy.split("train")
     both = ClipReader(clips, {"noise": 3, "tones": 4}).frames(2, 3, 9)
     assert both.shape == (6, 7)
@@ -281,15 +281,15 @@ def test_scaling_makes_mean_zero_and_deviation_one(toy: AlignedSet) -> None:
     np.testing.assert_allclose(scaled * scaling.std + scaling.mean, plain, atol=1e-5)
 
 
-def test_scaling_knows_the_training_clips_alone(tmp_path: Path) -> None:
+def test_scaling_uses_the_training_clips_only(tmp_path: Path) -> None:
     """Frames count up from 0, so that longer clips of other splits would move the mean."""
     write_shard(tmp_path / "train-00000.h5", "train", [1.0] * 4, header())
     write_shard(tmp_path / "valid-00000.h5", "valid", [9.0] * 6, header())
     write_shard(tmp_path / "test-00000.h5", "test", [9.0] * 6, header())
     recipe = dataclasses.replace(RECIPE, standardize=True)
     config = dataclasses.replace(CONREG, recipe=recipe, fraction=0.5)
-    it = _Run(config, AlignedSet(tmp_path), RunDir(tmp_path), Fabric(), 0, 60.0, False)
-    scaling = it._scaling()
+    trial = _Run(config, AlignedSet(tmp_path), RunDir(tmp_path), Fabric(), 0, 60.0, False, "")
+    scaling = trial._scaling()
     assert scaling is not None
     assert scaling.mean[0] == pytest.approx(4.5)  # frames 0 to 9
 
@@ -306,24 +306,24 @@ def test_mixed_shards_are_named(tmp_path: Path) -> None:
         AlignedSet(tmp_path)
 
 
-def test_frames_of_no_whole_number_of_samples_are_refused(tmp_path: Path) -> None:
+def test_a_hop_of_a_fraction_of_a_sample_is_refused(tmp_path: Path) -> None:
     write_shard(tmp_path / "train-00000.h5", "train", [1.0], header(resolution_s=0.33333))
     with pytest.raises(FeatregError, match=r"0\.33333 s is 5333\.28 samples at 16000 Hz"):
         cutter(AlignedSet(tmp_path))
 
 
-def test_a_crop_of_no_whole_number_of_frames_is_refused(toy: AlignedSet) -> None:
+def test_a_crop_of_a_fraction_of_a_frame_is_refused(toy: AlignedSet) -> None:
     with pytest.raises(UsageError, match=r"1\.05 s \(--crop\).* 1 s"):
         cutter(toy, samples=RATE + 800)
 
 
 def test_an_unknown_feature_is_named(toy: AlignedSet) -> None:
-    with pytest.raises(UsageError, match="holds no 'vggish'; it holds tones, noise"):
+    with pytest.raises(UsageError, match=r"'vggish' .* tones, noise"):
         toy.features(["vggish"])
 
 
 def test_a_missing_split_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FeatregError, match="no clip of the split 'valid', only of train"):
+    with pytest.raises(FeatregError, match="'valid', only in train"):
         lengths(tmp_path, 1.0).split("valid")
 
 

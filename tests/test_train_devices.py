@@ -1,4 +1,4 @@
-"""Several devices: who starts them, and that they train as one."""
+"""Several devices: their launchers, and equality with one device."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def train(work: Path, line: str, **environment: str) -> subprocess.CompletedProc
     ],
     ids=["the second task", "a rank"],
 )
-def test_a_run_on_one_device_is_a_run_whatever_started_it(
+def test_the_launcher_does_not_matter_for_one_device(
     work: Path, environment: dict[str, str]
 ) -> None:
     done = train(work, "run", **environment)
@@ -63,12 +63,12 @@ def test_a_run_on_one_device_is_a_run_whatever_started_it(
     assert find_runs(work)[0].finished
 
 
-def test_devices_are_as_many_in_a_job_of_slurm(work: Path) -> None:
+def test_slurm_does_not_change_the_number_of_devices(work: Path) -> None:
     slurm = {**SLURM, "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
     for name, environment in (("plain", {}), ("slurm", slurm)):
         done = train(work, f"run --devices 2 --run-name {name}", **environment)
         assert done.returncode == 0, done.stderr
-    # Batches are normalised on each device: one device for two would have another loss.
+    # Batches are normalized on each device: one device for two would have another loss.
     plain, inside = (
         pd.read_csv(work / "runs" / each / "metrics.csv") for each in ("plain", "slurm")
     )
@@ -88,7 +88,7 @@ def test_torchrun_starts_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_more_devices_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    with pytest.raises(UsageError, match="--devices 2: 1 GPU here"):
+    with pytest.raises(UsageError, match="--devices 2: only 1 GPU"):
         build_fabric(dataclasses.replace(CONREG, devices=2), "cuda")
 
 
@@ -97,7 +97,7 @@ LABEL = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0]]).fl
 
 
 class _Linear(torch.nn.Module):
-    """A tagger of three classes without batch normalisation, which would differ by device."""
+    """A classifier of three classes without batch normalization, which would differ by device."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ def one_of_two(rank: int, port: int, told: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_the_tasks_loss_over_devices_is_that_of_the_whole_batch(tmp_path: Path) -> None:
+def test_the_task_loss_over_devices_equals_that_of_the_whole_batch(tmp_path: Path) -> None:
     port = free_port()
     for process in [start(one_of_two, rank, port, tmp_path) for rank in (0, 1)]:
         process.join(60)

@@ -1,9 +1,10 @@
-"""`train eval`: the report again, other shards, and what does not fit."""
+"""`train eval`: the same numbers as in the report, other shards, and invalid shards."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from synthetic import RATE, header, write_toy
 from toy_runs import CLASSES, CONCAT, call, noise
 
 from featreg.datasets.base import FeatregError, UsageError
+from featreg.train.deploy.classifier import Classifier
 from featreg.train.evaluation.evaluate_run import evaluate_run
 from featreg.train.training.run import run
 from featreg.train.training.run_dir import RunDir
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("name", ["trained", "concat", "features"])
-def test_testing_again_gives_the_report_to_the_digit(
+def test_evaluating_again_equals_the_report_exactly(
     work: Path, trained: RunDir, concat: RunDir, name: str
 ) -> None:
     if name == "features":
@@ -62,7 +64,7 @@ def test_classes_without_positives_are_listed(tmp_path: Path, trained: RunDir) -
         shard["label"][...] = label
     result = call(tmp_path, "eval", trained.path)
     assert result.exit_code == 0, result.output
-    assert "macro PR-AUC leaves out, having no score: middle" in result.stdout
+    assert re.search(r"^macro PR-AUC .*: middle$", result.stdout, re.MULTILINE)
     assert "nan" not in result.stdout.lower()
 
 
@@ -83,12 +85,12 @@ def test_classes_without_positives_are_listed(tmp_path: Path, trained: RunDir) -
         ({"task": "single-label"}, "task is single-label, but .* multi-label"),
         (
             {"dims": {"noise": 3}},
-            "holds no 'tones', only noise; the model of concat .*fusion concat",
+            "'tones' not found, only noise; .* concat .*fusion concat",
         ),
         ({"dims": {"tones": 4, "noise": 2}}, "dim of noise is 2, but .* with 3"),
     ],
 )
-def test_shards_that_do_not_fit_are_named(
+def test_shards_that_do_not_match_the_model_are_named(
     work: Path, concat: RunDir, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     about = header(**changes)
@@ -107,15 +109,15 @@ def test_too_little_memory_is_one_line(
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr("featreg.train.evaluation.evaluate_run.predict", full)
-    monkeypatch.setattr("featreg.train.deploy.classifier.probabilities", full)
+    monkeypatch.setattr(Classifier, "_pieces", full)
     write(path := tmp_path / "noise.wav", noise(1.0), RATE)
     for command in (("eval", "trained"), ("predict", path, "--run", "trained")):
         result = call(work, *command)
         assert result.exit_code == 1
-        assert "error: trained: out of memory; free some of it" in result.stderr
+        assert "trained: out of memory" in result.stderr
 
 
-def test_other_shards_can_be_named(work: Path, trained: RunDir, tmp_path: Path) -> None:
+def test_other_shards_can_be_selected(work: Path, trained: RunDir, tmp_path: Path) -> None:
     other = header(dims={"noise": 3}, mode="area", notes=("Other tones.",))
     write_toy(tmp_path, aligned="other", about=other)
     said = call(tmp_path, "eval", trained.path, "--aligned", "other").stdout

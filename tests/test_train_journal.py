@@ -1,4 +1,4 @@
-"""Curves: a CSV always, TensorBoard where it is asked for, both without repetitions."""
+"""Learning curves: a CSV file, and TensorBoard logs on request, without repetitions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from featreg.datasets.base import UsageError
 from featreg.train.cli.train import train
 from featreg.train.training.checkpoint import Progress
-from featreg.train.training.metrics_log import Journal, require_tensorboard
+from featreg.train.training.metrics_log import MetricsLog, require_tensorboard
 
 STEPS = 3
 
@@ -23,7 +23,7 @@ def row(epoch: int) -> dict[str, float]:
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows: tag -> steps and values."""
+    """Return the steps and values that TensorBoard shows, by tag."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events: Any = accumulator.EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
@@ -33,26 +33,26 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-def train_epoch(journal: Journal, state: Progress, stop: int = STEPS) -> None:
+def train_epoch(log: MetricsLog, state: Progress, stop: int = STEPS) -> None:
     for step in range(state.step, stop):
-        journal.step(state.epoch * STEPS + step, float(state.epoch * STEPS + step))
+        log.step(state.epoch * STEPS + step, float(state.epoch * STEPS + step))
     if stop == STEPS:
         state.epoch, state.step = state.epoch + 1, 0
         state.history.append(row(state.epoch))
-        journal.epoch(state.history)
+        log.epoch(state.history)
 
 
 def test_an_interrupted_run_has_the_curves_of_an_uninterrupted_one(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     state = Progress()
-    journal = Journal(tmp_path, state, STEPS, tensorboard=True)
-    train_epoch(journal, state)
-    train_epoch(journal, state, stop=2)  # killed here, with what was saved after one step
-    journal.close()
+    log = MetricsLog(tmp_path, state, STEPS, tensorboard=True)
+    train_epoch(log, state)
+    train_epoch(log, state, stop=2)  # killed here, with what was saved after one step
+    log.close()
     state.step = 1
-    journal = Journal(tmp_path, state, STEPS, tensorboard=True)
-    train_epoch(journal, state)
-    journal.close()
+    log = MetricsLog(tmp_path, state, STEPS, tensorboard=True)
+    train_epoch(log, state)
+    log.close()
     found = curves(tmp_path)
     assert found["step/loss"] == [(step, float(step)) for step in range(6)]
     assert [step for step, _ in found["valid/pr_auc"]][-1] == 6
@@ -60,9 +60,9 @@ def test_an_interrupted_run_has_the_curves_of_an_uninterrupted_one(tmp_path: Pat
     assert found["train/lr"][-1] == (6, pytest.approx(0.1))
 
 
-def test_the_csv_is_written_after_the_fact(tmp_path: Path) -> None:
+def test_a_missing_csv_is_written_on_resuming(tmp_path: Path) -> None:
     """A run may be killed after its state was saved, and before its curves were."""
-    Journal(tmp_path, Progress(epoch=2, history=[row(1), row(2)]), STEPS, tensorboard=False)
+    MetricsLog(tmp_path, Progress(epoch=2, history=[row(1), row(2)]), STEPS, tensorboard=False)
     assert pd.read_csv(tmp_path / "metrics.csv")["epoch"].tolist() == [1, 2]
     assert not (tmp_path / "tensorboard").exists()
 
@@ -71,7 +71,7 @@ def test_a_missing_package_is_named_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UsageError, match=r"pip install '\.\[tensorboard\]' in featreg"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[tensorboard\]'"):
         require_tensorboard()
 
 

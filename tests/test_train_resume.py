@@ -1,4 +1,4 @@
-"""A run that is killed goes on to the same numbers; one that fails ends on all devices."""
+"""Resuming of killed runs, and the end of failing runs on all devices."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from featreg.datasets.base import FeatregError
 from featreg.train.config.presets import Config, Recipe
 from featreg.train.evaluation.evaluate_run import evaluate_run
 from featreg.train.training.checkpoint import Progress
-from featreg.train.training.ddp import end_with_parent, ended_together
+from featreg.train.training.ddp import exit_with_parent, kill_children_on_error
 from featreg.train.training.run import run
 from featreg.train.training.run_dir import RunDir
 
@@ -71,7 +71,7 @@ def unbroken(work: Path) -> RunDir:
 
 
 def lives(work: Path, name: str, deaths: list[tuple[str, int, float]]) -> RunDir:
-    """Start a run as often as it has `deaths`; the last one is none."""
+    """Start a run once for each of `deaths`; the last start is not killed."""
     for place, count, save_every in deaths:
         process = start(live, work, CONFIG.to_json(), name, place, count, save_every)
         process.join(120)
@@ -80,7 +80,7 @@ def lives(work: Path, name: str, deaths: list[tuple[str, int, float]]) -> RunDir
 
 
 def numbers(folder: RunDir) -> tuple[pd.DataFrame, dict[str, Any], dict[str, torch.Tensor]]:
-    """All that a run measured, but for the time it took."""
+    """Return all results of a run except its duration."""
     curves = pd.read_csv(folder.path / "metrics.csv").drop(columns="seconds")
     report = folder.read_json("report.json")
     del report["files"]  # metrics.csv holds how long epochs took
@@ -126,14 +126,14 @@ def test_killed_at_the_worst_moment(work: Path, unbroken: RunDir, place: str, co
     assert left == []
 
 
-def test_a_step_that_was_saved_is_not_taken_again(work: Path) -> None:
+def test_a_saved_step_is_not_repeated(work: Path) -> None:
     lives(work, "saved-step", [("saved", 2, 0.0)])
     state = Progress.load(work / "runs/saved-step/state.pt")
     assert (state.epoch, state.step) == (0, 2)
     assert len(state.sums) == 3
 
 
-def test_saving_waits_for_its_time(work: Path) -> None:
+def test_checkpoints_wait_for_the_interval(work: Path) -> None:
     lives(work, "patient", [("step", 3, 1e9)])
     assert not (work / "runs/patient/state.pt").exists()
 
@@ -172,7 +172,7 @@ def test_two_processes_do_not_train_one_run(work: Path, tmp_path: Path) -> None:
     assert not half.exists()
     half.touch()  # the other one's, from here on
     for fresh in (False, True):
-        with pytest.raises(FeatregError, match=r"runs/held: another process trains this run"):
+        with pytest.raises(FeatregError, match=r"runs/held: another process"):
             run(CONFIG, work, name="held", fresh=fresh)
     assert half.exists()
     os.kill(int(held.read_text()), signal.SIGKILL)
@@ -203,7 +203,7 @@ def test_a_state_of_another_version_is_named(work: Path) -> None:
 
 
 def one_of_two(work: Path, rank: int, port: int, name: str, trouble: str, told: Path) -> None:
-    """A device of two; there is trouble on the second one alone."""
+    """Train on one of two devices; the second one fails."""
     from featreg.train.training import fit
     from featreg.train.training.objective import Objective
 
@@ -241,22 +241,22 @@ def two_devices(work: Path, name: str, trouble: str = "") -> tuple[list[int | No
 
 
 @pytest.mark.parametrize("trouble", ["loss", "gradient"])
-def test_trouble_on_one_device_ends_both_and_is_told_once(work: Path, trouble: str) -> None:
+def test_an_error_on_one_device_ends_both_and_is_reported_once(work: Path, trouble: str) -> None:
     codes, told = two_devices(work, f"trouble-{trouble}", trouble)
     assert codes == [1, 0]
     assert not told.with_suffix(".1").exists()
     message = told.with_suffix(".0").read_text()
-    clips = message.split("on the clips ")[1].split(";")[0].split(", ")
+    clips = message.split("of the clips ")[1].split(";")[0].split(", ")
     if trouble == "loss":
         assert "epoch 1: the loss is nan in step" in message
         assert "train-00000-5" in clips
         assert len(clips) == 4  # the second device's share
     else:
-        assert "epoch 1: the gradient's norm is inf in step 1" in message
+        assert "epoch 1: the norm of the gradient is inf in step 1" in message
         assert len(clips) == 8
 
 
-def test_two_devices_go_on_as_one_does(work: Path) -> None:
+def test_two_devices_resume_like_one(work: Path) -> None:
     codes, _ = two_devices(work, "two")
     assert codes == [0, 0]
     for step in (1, 2):  # of two an epoch
@@ -277,23 +277,23 @@ def _fabric_with(process: subprocess.Popen[bytes]) -> Any:
     return SimpleNamespace(strategy=SimpleNamespace(launcher=SimpleNamespace(procs=[process])))
 
 
-def test_an_error_here_ends_the_processes_of_other_devices() -> None:
+def test_an_error_kills_the_processes_of_other_devices() -> None:
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    with pytest.raises(ValueError, match="here"), ended_together(_fabric_with(sleeper)):
+    with pytest.raises(ValueError, match="here"), kill_children_on_error(_fabric_with(sleeper)):
         raise ValueError("here")
     assert sleeper.wait(30) == KILLED
 
 
-def test_an_error_of_another_device_is_not_repeated_as_a_lost_connection() -> None:
+def test_an_error_of_another_device_is_reported_as_such() -> None:
     failed = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
-    message = "another device ended with status 3; what it said stands above"
-    with pytest.raises(FeatregError, match=message), ended_together(_fabric_with(failed)):
+    message = "another device failed with status 3"
+    with pytest.raises(FeatregError, match=message), kill_children_on_error(_fabric_with(failed)):
         raise RuntimeError("connection closed by peer")
 
 
 def parent_of_one(told: Path) -> None:
     if os.fork() == 0:
-        end_with_parent(every_s=0.01)
+        exit_with_parent(interval_s=0.01)
         told.with_suffix(".half").write_text(str(os.getpid()))
         told.with_suffix(".half").rename(told)
         time.sleep(600)

@@ -220,3 +220,14 @@ def test_a_zip_archive_is_measured_before_it_is_unpacked(
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.npz")
     assert "pipe.npz" in refused("vggish_pca", tmp_path / "pipe.npz")
+
+
+def test_a_flipped_bit_of_a_torch_file_is_found_by_its_checksum(
+    seeded: ModuleType, tmp_path: Path
+) -> None:
+    path = tmp_path / "pca.pth"
+    torch.save({key: torch.from_numpy(value) for key, value in pca(seeded).items()}, path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1  # within the eigenvectors
+    path.write_bytes(data)
+    assert "checksum" in refused("vggish_pca", path)

@@ -1,1 +1,1 @@
-"""Aligned shards in, models out: ``train``."""
+"""Training, evaluation and use of classifiers on aligned shards."""

@@ -1,8 +1,8 @@
-"""``python -m featreg.train``: the command `train`, where no script is on the path."""
+"""Run the command `train` as ``python -m featreg.train``."""
 
 import sys
 
 from .cli.train import train
 
-sys.argv[0] = "train"  # a run notes what was typed
+sys.argv[0] = "train"  # a run stores its command line
 train(prog_name="train")

@@ -1,1 +1,1 @@
-"""Hostile inputs of every kind, each with what must come of it (see `benchmarks/hostile.py`)."""
+"""Hostile inputs of every kind with their expected outcomes (see `benchmarks/hostile.py`)."""

@@ -1,4 +1,4 @@
-"""A small working folder with everything in it: features, aligned shards, and trained runs."""
+"""A small working folder with features, aligned shards and trained runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import numpy as np
@@ -49,11 +51,9 @@ RUNS = {
 def build(
     folder: Path, runs: Sequence[str] = tuple(RUNS), classes: tuple[str, str] = CLASSES
 ) -> Path:
-    """The working folder, made in processes that end: this one stays small, and may fork."""
-    context = multiprocessing.get_context("fork")
-    process = context.Process(target=_build, args=(folder, runs, classes))
-    process.start()
-    process.join()
+    """Create the working folder in other processes, so that this one stays small and can fork."""
+    with _apart(_build, folder, runs, classes) as process:
+        process.join()
     reason = folder / "reason"
     if process.exitcode or reason.exists():
         said = reason.read_text() if reason.exists() else f"status {process.exitcode}"
@@ -64,15 +64,35 @@ def build(
 
 
 def extract(folder: Path, work: Path) -> list[object]:
-    """The words after ``prep`` that extract the clips in `folder`."""
+    """Arguments of ``prep`` that extract the clips in `folder`."""
     return ["extract", "--dataset", folder / "list.csv", "--features", f"audio,{FEATURE}",
             "--set", f"{FEATURE}.folder={folder / 'tones'}", "--set", f"{FEATURE}.hop=0.1",
             "--shard-clips", 4, "--work", work]  # fmt: skip
 
 
 def run_words(name: str, work: Path) -> list[object]:
-    """The words after ``train`` that make a run."""
+    """Arguments of ``train`` that train a run."""
     return ["run", *OPTIONS, *RUNS[name], "--run-name", name, "--work", work]
+
+
+@contextmanager
+def _apart(target: Callable[..., object], *arguments: object) -> Iterator[ForkProcess]:
+    """A process that is killed, with its own, when the block ends."""
+    process = multiprocessing.get_context("fork").Process(target=_lead, args=(target, *arguments))
+    process.start()
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):  # not yet a leader, or over
+            os.killpg(process.pid or 0, signal.SIGKILL)
+        process.kill()
+        process.join()
+
+
+def _lead(target: Callable[..., object], *arguments: object) -> None:
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    target(*arguments)
 
 
 def _build(folder: Path, runs: Sequence[str], classes: tuple[str, str]) -> None:
@@ -102,23 +122,20 @@ def _build(folder: Path, runs: Sequence[str], classes: tuple[str, str]) -> None:
 
 
 def _interrupt(work: Path) -> None:
-    """Make the run `half`, and kill it after its second epoch."""
-    context = multiprocessing.get_context("fork")
+    """Train the run `half`, and kill it after its second epoch."""
     words = [*run_words("half", work), "--save-every", 0]
-    process = context.Process(target=call, args=("train", *words))
-    process.start()
     folder = work / "runs" / "half"
-    while process.is_alive():
-        metrics = folder / "metrics.csv"
-        epochs = len(metrics.read_text().splitlines()) - 1 if metrics.is_file() else 0
-        if epochs >= 2 and (folder / "state.pt").is_file():
-            os.kill(process.pid or 0, signal.SIGKILL)
-        time.sleep(0.005)
-    process.join()
+    with _apart(call, "train", *words) as process:
+        while process.is_alive():
+            metrics = folder / "metrics.csv"
+            epochs = len(metrics.read_text().splitlines()) - 1 if metrics.is_file() else 0
+            if epochs >= 2 and (folder / "state.pt").is_file():
+                break
+            time.sleep(0.005)
     if (folder / "report.json").exists():
         raise RuntimeError("the run was over before it could be killed")
 
 
 def copy(base: Path, folder: Path) -> Path:
-    """The working folder again, to be damaged."""
+    """A copy of the working folder, to be damaged."""
     return Path(shutil.copytree(base, folder / "work"))

@@ -1,4 +1,4 @@
-"""An input, what is done with it, and the five ways in which that can end."""
+"""Hostile inputs, their use, and the five possible outcomes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OUTCOMES = (RIGHT, REFUSED, WRONG, TRACEBACK, HANG)
 
 
 class Result(NamedTuple):
-    """What came of an input: one of `OUTCOMES`, and the evidence in one line."""
+    """Outcome of an input, one of `OUTCOMES`, with a one-line explanation."""
 
     outcome: str
     detail: str = ""
@@ -33,9 +33,9 @@ class Case:
     name
         Unique within its kind, and the same for the same seed.
     run
-        Makes the input in the empty folder it is given, uses it, and judges what comes of it.
+        Function that creates the input in an empty folder, uses it, and judges the outcome.
     limit_s
-        Seconds after which it counts as a hang.
+        Time in seconds after which the case counts as a hang.
     """
 
     name: str
@@ -45,14 +45,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Kit:
-    """What the kinds have in common.
+    """Settings shared by all kinds.
 
     Attributes
     ----------
     folder
-        For inputs that several cases share.
+        Folder for inputs that several cases share.
     seed
-        Of everything random.
+        Seed of all random numbers.
     quick
         Whether to make a small sample of each kind.
     """
@@ -62,16 +62,16 @@ class Kit:
     quick: bool
 
     def random(self, *names: object) -> random.Random:
-        """A generator of its own for whatever `names` name."""
+        """Random generator for the item given by `names`."""
         return random.Random(f"{self.seed} {names}")
 
     def count(self, full: int, quick: int) -> int:
-        """How many there are to be."""
+        """Number of cases to create."""
         return quick if self.quick else full
 
 
 def crashed(error: BaseException) -> Result:
-    """The result where an exception came out that is none of featreg's own."""
+    """Result for an exception that is not a `FeatregError`."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     return Result(TRACEBACK, f"{text} ({Path(last.filename).name}:{last.lineno})")

@@ -1,4 +1,4 @@
-"""`prep` and `train` in this process or in one of their own, and what they leave behind."""
+"""Runs of `prep` and `train` in this or another process, and the resulting files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GROUPS = {
 
 
 class Done(NamedTuple):
-    """A command that has ended: its exit status, and what it wrote to each stream."""
+    """Exit status and output of a command."""
 
     status: int
     out: str
@@ -31,7 +31,7 @@ class Done(NamedTuple):
 
     @property
     def last(self) -> str:
-        """The last line that it said, or nothing."""
+        """The last line of its output, or an empty string."""
         return (self.err.strip() or self.out.strip() or "nothing was said").splitlines()[-1]
 
 
@@ -41,7 +41,7 @@ def call(command: str, *arguments: object) -> Done:
     Raises
     ------
     Exception
-        Whatever came out of the command, other than its end.
+        Any exception that the command does not handle.
     """
     import importlib
 
@@ -61,7 +61,7 @@ def call(command: str, *arguments: object) -> Done:
 
 @functools.cache
 def _work_here() -> None:
-    """Let a single worker be this process: another takes seconds to start, and is Dask's."""
+    """Run a single worker in this process, because a Dask worker takes seconds to start."""
     from featreg.extract.pipeline import dask_pool
 
     if plan := getattr(dask_pool, "plan_workers", None):
@@ -79,12 +79,12 @@ def spawn(
     before: Callable[[], None] | None = None,
     text: bool = True,
 ) -> Done:
-    """The same in a process of its own.
+    """Run the command in its own process.
 
     Raises
     ------
     TimeoutError
-        If it has no end.
+        If the command does not end in time.
     """
     module, name = _GROUPS[command]
     words = [each if isinstance(each, bytes) else str(each) for each in arguments]
@@ -104,7 +104,7 @@ def spawn(
 
 
 def refused(done: Done, *names: str) -> Result:
-    """Whether a command failed as it should: in one line that holds one of `names`."""
+    """Whether a command failed correctly: with one line that contains one of `names`."""
     said = done.out + done.err
     if "Traceback (most recent call last)" in said or done.status not in (0, 1, 2):
         return Result(TRACEBACK, f"status {done.status}: {done.last}")
@@ -119,7 +119,7 @@ def refused(done: Done, *names: str) -> Result:
 
 
 def stored(work: Path, feature: str = "audio") -> dict[str, Array]:
-    """Frames of every clip in native shards, by clip, as any HDF5 reader finds them."""
+    """Frames of every clip in native shards, read with h5py, by clip."""
     found: dict[str, Array] = {}
     for path in sorted(work.glob(f"*/native/{feature}/*.h5")):
         with h5py.File(path) as file:
@@ -133,7 +133,7 @@ def stored(work: Path, feature: str = "audio") -> dict[str, Array]:
 
 
 def failures(work: Path) -> dict[str, str]:
-    """The reason of every clip in failures.csv."""
+    """Reason of each clip's failure in failures.csv."""
     import csv
 
     found: dict[str, str] = {}

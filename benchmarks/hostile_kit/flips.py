@@ -27,12 +27,15 @@ _FORMATS = {
 
 
 def cases(kit: Kit) -> Iterator[Case]:
-    """Positions all over each file, and every bit of its first bytes."""
+    """Positions across each file, and every bit of its first bytes."""
     for suffix in _FORMATS:
         size = len(_file(kit, suffix)[0])
         rng = kit.random("flip", suffix)
         places = [rng.randrange(8 * size) for _ in range(kit.count(200, 12))]
         places += rng.sample(range(8 * 48), kit.count(100, 6))
+        if suffix == "mp3":  # headers of frames, on which the place of all others depends
+            frames = [8 * size * k // 37 // 8 * 8 for k in range(1, 37)]  # of one size each
+            places += [rng.choice(frames) + rng.randrange(32) for _ in range(kit.count(200, 6))]
         for place in sorted(set(places)):
             yield Case(f"{suffix}-{place}", partial(_flip, kit, suffix, place))
 
@@ -68,23 +71,28 @@ def _flip(kit: Kit, suffix: str, place: int, folder: Path) -> Result:
     if suffix == "aiff" and 28 <= place // 8 < 38:  # the rate, which stands there alone
         return judge(path, lambda found, rate: is_same(truth, rate, True)(found, rate))
     if suffix == "mp3":  # no checksum either, but frames whose places are known
-        expected = _near(truth, place / 8 / len(whole))
+        name = whole.index(b"Info")
+        in_tag = place // 8 < 4 or name <= place // 8 < name + 4
+        expected = _near(truth, place / 8 / len(whole), in_tag)
     return judge(path, expected)
 
 
-def _near(truth: Array, where: float) -> Expected:
-    """Whether samples are the truth but for the frames around a place in the file.
+def _near(truth: Array, where: float, in_tag: bool) -> Expected:
+    """Whether samples are correct except for frames around a position in the file.
 
-    Where the tag in front is not known for one any more, it is a silent frame, and nothing
-    says how much of the beginning is an encoder's delay: then all is there, but later.
+    Frames have no checksum. One of them is 576 samples, lends its bytes to the two behind it,
+    and overlaps the next. Where the frame in front is not known for a tag any more, because its
+    header or the name ``Info`` is damaged, it is a silent frame, and nothing says how much of
+    the beginning is an encoder's delay: then all is there, but later. (The rest of a tag has a
+    checksum.)
     """
-    middle, reach = round(where * len(truth)), round(0.25 * _RATE)
+    middle, reach = round(where * len(truth)), 6 * 576
     later = begins_after((0, 576, 1105, 1681), truth, _RATE, 0.1)
 
     def why(found: Array, rate: int) -> str:
         if rate != _RATE:
             return f"rate {rate} instead of {_RATE} Hz"
-        if where * len(truth) < _RATE // 10 and not later(found, rate):
+        if in_tag and not later(found, rate):
             return ""
         apart = found.copy()
         if len(found) == len(truth):

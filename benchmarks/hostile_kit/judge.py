@@ -1,4 +1,4 @@
-"""What featreg makes of an audio file, held against what must come of it."""
+"""Comparison of featreg's result for an audio file with the expected one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MUST_ACCEPT, MUST_REFUSE, MAY_REFUSE = "accept", "refuse", "either"
 
 
 def decode(path: Path, start_s: float = 0.0, duration_s: float | None = None) -> tuple[Array, int]:
-    """What the extractors receive, at the file's own rate."""
+    """The signal that the extractors receive, at the file's own rate."""
     from featreg.datasets.audio import decode as module
     from featreg.datasets.base import Clip
 
@@ -34,16 +34,17 @@ def judge(
     start_s: float = 0.0,
     duration_s: float | None = None,
 ) -> Result:
-    """Decode a file, and hold the outcome against what is expected.
+    """Decode a file, and compare the outcome with the expected one.
 
     Parameters
     ----------
     path
         The file.
     expected
-        The judge of what is accepted; None where nothing may be.
+        Function that checks the samples; None if the file must be rejected.
     must
-        `MUST_ACCEPT` if a refusal is wrong, `MAY_REFUSE` if it is as good.
+        `MUST_ACCEPT` if a rejection is wrong, `MAY_REFUSE` if it is allowed, `MUST_REFUSE` if
+        nothing else is right.
     start_s, duration_s
         The excerpt.
     """
@@ -55,7 +56,7 @@ def judge(
         return refusal(str(error), path, must)
     except Exception as error:
         return crashed(error)
-    if expected is None:
+    if expected is None or must == MUST_REFUSE:
         return Result(WRONG, f"{len(signal)} samples at {rate} Hz accepted, expected a refusal")
     if why := expected(signal, rate):
         return Result(WRONG, why)
@@ -63,7 +64,7 @@ def judge(
 
 
 def refusal(message: str, path: Path, must: str = MAY_REFUSE) -> Result:
-    """A refusal, which must name the file and say it in one line."""
+    """Result of a rejection, which must be one line that names the file."""
     if must == MUST_ACCEPT:
         return Result(WRONG, f"refused: {message}")
     if str(path) not in message and repr(str(path))[1:-1] not in message:

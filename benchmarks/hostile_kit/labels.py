@@ -1,4 +1,4 @@
-"""Kind 9: lists of clips as spreadsheets, scripts and accidents write them."""
+"""Kind 9: lists of clips with the peculiarities and errors of spreadsheets and scripts."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ _NUMBERS = ("nan", "inf", "-inf", "-1", "1e308", "1e400", "0x10", "1,5", "1_000"
 
 
 def cases(kit: Kit) -> Iterator[Case]:
-    """Names of files, bytes of the list, and numbers in it."""
+    """Unusual file names, encodings and numbers in the list."""
     for number, (name, (content, names, clips)) in enumerate(_FILES.items()):
         if not kit.quick or number % 8 == 0:
             yield Case(f"list-{name}", partial(_list, content, names, clips), limit_s=90)

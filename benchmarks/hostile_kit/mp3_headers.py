@@ -1,4 +1,4 @@
-"""Kind 8: mp3 files with the headers and tags that encoders, editors and stations leave."""
+"""Kind 8: mp3 files with headers and tags of various encoders, editors and broadcasters."""
 
 from __future__ import annotations
 
@@ -47,7 +47,13 @@ def _count(value: Callable[[int], int], data: bytes) -> bytes:
     changed, place = bytearray(data), _tag(data[:2000]) + 8
     (count,) = struct.unpack_from(">I", changed, place)
     struct.pack_into(">I", changed, place, value(count) & 0xFFFFFFFF)
-    return bytes(changed)
+    return _no_checksum(bytes(changed))
+
+
+def _no_checksum(data: bytes) -> bytes:
+    """As an encoder leaves LAME's tag that takes no checksum of it."""
+    at = data.index(b"LAME") + 34
+    return data[:at] + bytes(2) + data[at + 2 :]
 
 
 def _flags(flags: int, data: bytes) -> bytes:
@@ -61,7 +67,7 @@ def _flags(flags: int, data: bytes) -> bytes:
         if flags & bit
     )
     tag = first[: place + 4] + struct.pack(">I", flags) + kept + fields[112:]
-    return tag.ljust(len(first), b"\0") + b"".join(others)
+    return _no_checksum(tag.ljust(len(first), b"\0")) + b"".join(others)
 
 
 def _vbri(data: bytes) -> bytes:

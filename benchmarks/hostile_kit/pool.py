@@ -1,4 +1,4 @@
-"""Runs cases in processes that may crash, hang, or print a traceback, and outlives them all."""
+"""Runs cases in processes that may crash, hang or print a traceback."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Worker:
         self.pipe.send(index)
 
     def end(self) -> int | None:
-        """Kill it and what it started; its exit status if it had ended by itself."""
+        """Kill the process and its children; return the exit status if it had ended already."""
         self.process.join(0.2)
         status = self.process.exitcode
         try:
@@ -50,18 +50,18 @@ class _Worker:
 def run_cases(
     cases: Sequence[Case], processes: int, folder: Path, memory: int
 ) -> Iterator[tuple[Case, Result]]:
-    """Each case with its result, in the order in which they end.
+    """Yield each case with its result, in the order of completion.
 
     Parameters
     ----------
     cases
-        What to run.
+        Cases to run.
     processes
-        How many at a time.
+        Number of parallel processes.
     folder
-        For temporary files.
+        Folder for temporary files.
     memory
-        Bytes of address space that each process may have.
+        Limit of the address space of each process, in bytes.
     """
     todo = list(range(len(cases)))[::-1]
     team: list[_Worker] = []
@@ -101,6 +101,7 @@ def run_cases(
 
 def _serve(pipe: Connection, cases: Sequence[Case], folder: Path, memory: int) -> None:
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     said = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed with the process
     os.dup2(said.fileno(), 1)

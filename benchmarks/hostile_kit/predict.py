@@ -1,4 +1,4 @@
-"""Kind 13: `train predict` on names and files as they come, and classes called as columns are."""
+"""Kind 13: `train predict` on unusual names and files, and classes with the names of columns."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _CLASSES = (("file", "low"), ("low", "end_s"))
 
 
 def cases(kit: Kit, base: Path) -> Iterator[Case]:
-    """Names, bad files between good ones, values, and names of classes."""
+    """Unusual names, bad files among good ones, unusual samples, and names of classes."""
     for number, (key, name) in enumerate(NAMES.items()):
         for order, form in enumerate(("csv", "json", "table")):
-            if not kit.quick or (number + order) % 30 == 0:
+            if (number + order) % kit.count(2, 30) == 0:
                 yield Case(f"name-{key}-{form}", partial(_name, base, name, form), _LIMIT_S)
     for key in ("latin", "newline", "lead", "dash"):  # as an argument, which is bytes
         if not kit.quick or key == "latin":
             yield Case(f"argument-{key}", partial(_argument, base, NAMES[key]), _LIMIT_S)
     for number, (key, (change, subtype, must)) in enumerate(VARIANTS.items()):
-        if not kit.quick or number % 30 == 0:
+        if number % kit.count(2, 30) == 0:
             case = partial(_value, base, change, subtype, must)
             yield Case(f"value-{key}", case, _LIMIT_S)
     if not kit.quick:
@@ -133,7 +133,7 @@ def _value(base: Path, change: object, subtype: str, must: str, folder: Path) ->
 
 
 def _classes(classes: tuple[str, str], folder: Path) -> Result:
-    """Columns of the output have names of their own, or the dataset is refused."""
+    """The columns of the output have unique names, or the dataset is rejected."""
     (folder / "made").mkdir()
     try:
         work = base_work.build(folder / "made", ("conreg",), classes)

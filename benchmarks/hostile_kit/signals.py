@@ -1,4 +1,4 @@
-"""Signals whose every excerpt is unlike any other, and how far a decoded one is from them."""
+"""Signals with unique excerpts, and the error of decoded signals."""
 
 from __future__ import annotations
 
@@ -22,14 +22,26 @@ ACCURACY = {
     "OPUS": 0.3, "MPEG_LAYER_I": 0.2, "MPEG_LAYER_II": 0.2, "MPEG_LAYER_III": 0.2,
 }  # fmt: skip
 
-# Coded in blocks of so many samples: the last one may be filled up with zeros.
-BLOCKS = {"IMA_ADPCM": 4096, "MS_ADPCM": 4096, "GSM610": 640, "G721_32": 120, "G723_24": 120,
-          "G723_40": 120, "NMS_ADPCM_16": 160, "NMS_ADPCM_24": 160, "NMS_ADPCM_32": 160,
-          "MPEG_LAYER_I": 384 * 8, "MPEG_LAYER_II": 1152 * 4}  # fmt: skip
+# Coded in blocks of so many samples: the last one is filled up with zeros, and is decoded whole,
+# because nothing says where the signal ends in it. (The blocks of `excess` depend on the rate.)
+BLOCKS = {"GSM610": 320, "G721_32": 120, "G723_24": 120, "G723_40": 120, "NMS_ADPCM_16": 160,
+          "NMS_ADPCM_24": 160, "NMS_ADPCM_32": 160}  # fmt: skip
+
+
+def excess(container: str, subtype: str, rate: int, channels: int) -> int:
+    """Samples by which the last block of a coding may be filled up."""
+    if subtype in ("IMA_ADPCM", "MS_ADPCM"):
+        if container == "AIFF":
+            return 63
+        limits = ((12_000, 256), (23_000, 512), (44_000, 1024), (1 << 31, 2048))
+        size = next(size for limit, size in limits if rate * channels < limit)
+        return 2 * size // channels
+    blocks = {"PAF": 10 if subtype == "PCM_24" else 0, "VOC": 2}
+    return max(BLOCKS.get(subtype, blocks.get(container, 1)) - 1, 0)
 
 
 def sweep(seconds: float, rate: int, channels: int = 1, seed: int = 0) -> Array:
-    """Sines that rise, each channel its own, shape (samples, channels), within [-0.5, 0.5]."""
+    """Rising sines, different in each channel, shape (samples, channels), within [-0.5, 0.5]."""
     rng = np.random.default_rng(seed)
     t = np.arange(round(seconds * rate)) / rate
     top = min(2500.0, 0.15 * rate)

@@ -86,8 +86,13 @@ def decode(clip: Clip) -> tuple[npt.NDArray[np.float32], int]:
 
 def bounds(clip: Clip, rate: int) -> tuple[int, int | None]:
     """First sample of a clip in its file, and the one after its last; None for the file's end."""
-    start = round(clip.start_s * rate)
-    return start, None if clip.duration_s is None else start + round(clip.duration_s * rate)
+    start = _sample(clip.start_s, rate)
+    return start, None if clip.duration_s is None else start + _sample(clip.duration_s, rate)
+
+
+def _sample(seconds: float, rate: int) -> int:
+    """The sample nearest to a time, which may be too large for an integer of 64 bits."""
+    return round(min(seconds * rate, 2.0**60))
 
 
 def check_format(path: Path, stream: Stream) -> None:

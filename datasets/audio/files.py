@@ -30,6 +30,7 @@ _UNKNOWN_64 = 1 << 62
 _SIZES = {
     "data": _UNKNOWN_32,  # WAV
     "SSND": _UNKNOWN_32,  # AIFF
+    "FORM": _UNKNOWN_32,  # AIFF and SVX, all that follows
     "BODY": _UNKNOWN_32,  # SVX
     "Data Size": _UNKNOWN_32,  # AU
     "Riff size": _UNKNOWN_64,  # RF64
@@ -41,7 +42,14 @@ _CUT = re.compile("eems to be a truncated file|File seems to be truncated")
 
 # Samples of each channel, or bytes of all, that a header declares. (Of SDS, what the file holds.)
 _FRAMES = re.compile(r"^ *Frames *: (\d+)", re.MULTILINE)
-_MAT5_BYTES = re.compile(r"Type : \d+ +Size : (\d+)\nData type : (\d+) bit")
+_SDS_BLOCK = re.compile(r"^Samples/Block *: (\d+)", re.MULTILINE)
+_SDS_CHECKSUM = re.compile(r"^(Block \d+) : checksum is", re.MULTILINE)
+_AU = re.compile(r"Data Offset : (\d+)\s+Data Size +: (\d+)\n")
+_MAT5_BYTES = re.compile(r"Type : (\d+) +Size : (\d+)\nData type")
+_MAT5_WIDTHS = {2: 1, 3: 2, 5: 4, 7: 4, 9: 8}  # bytes of a sample by type
+_WAV_BYTES = re.compile(r"^data : (\d+)$", re.MULTILINE)
+# AIFF declares its length twice; libsndfile believes the size of the samples.
+_AIFF_FRAMES = re.compile(r"'COMM' chunk \((\d+)\) not equal")
 _NIST_SAMPLES = re.compile(rb"sample_count -i (\d+)")
 
 
@@ -96,13 +104,25 @@ def _open(path: Path) -> Stream:
             return open_mp3(path)
         if contents := repaired(path):
             return SndfileStream(path, contents)
+        if file.subtype.startswith("ALAC"):
+            raise ClipError(
+                "decode",
+                f"{path} holds ALAC in a CAF container, of which libsndfile decodes some packets "
+                "to other samples; convert it to FLAC with ffmpeg",
+            )
         _check_end(path, file)
+        if file.subtype == "GSM610" and (size := _WAV_BYTES.search(file.extra_info)):
+            # libsndfile takes the byte that makes an odd size even for another block.
+            samples = int(size[1]) // 65 * 320
+            if 0 < samples < file.frames:
+                return SndfileStream(path, path, samples, limited=True)
         return SndfileStream(path, path)
 
 
 def _check_end(path: Path, file: soundfile.SoundFile) -> None:
     """Refuse a file that is shorter than its header says."""
     log = file.extra_info
+    _check_contradictions(path, file, log)
     short = any(int(there) < int(size) < _SIZES[name] for name, size, there in _SIZE.findall(log))
     frames = int(file.frames)
     if file.format == "SDS" and (there := _FRAMES.search(log)):
@@ -112,12 +132,36 @@ def _check_end(path: Path, file: soundfile.SoundFile) -> None:
         raise ClipError("decode", f"{path} breaks off after {lasts:.2f} s: its end is missing")
 
 
+def _check_contradictions(path: Path, file: soundfile.SoundFile, log: str) -> None:
+    """Refuse a file with more in it than its header says, or with a wrong checksum."""
+    if file.format == "AU" and (sizes := _AU.search(log)):
+        rest = path.stat().st_size - int(sizes[1]) - int(sizes[2])
+        if rest > 0:
+            raise ClipError(
+                "decode",
+                f"{path} has {rest} bytes after the {sizes[2]} bytes of samples that its header "
+                "declares: its header is damaged",
+            )
+    if file.format == "SDS":
+        if wrong := _SDS_CHECKSUM.search(log):
+            raise ClipError("decode", f"{path}: {wrong[1]} has a wrong checksum")
+        there, block = _FRAMES.search(log), _SDS_BLOCK.search(log)
+        if there and block and int(file.frames) <= int(there[1]) - int(block[1]):
+            raise ClipError(
+                "decode",
+                f"{path} has {there[1]} samples in its blocks, its header declares {file.frames}: "
+                "its header is damaged",
+            )
+
+
 def _declared(path: Path, file: soundfile.SoundFile, log: str) -> int:
     """Samples that a header declares and libsndfile does not compare with the file's size."""
     if file.format in ("AVR", "MPC2K") and (frames := _FRAMES.search(log)):
         return int(frames[1])
     if file.format == "MAT5" and (size := _MAT5_BYTES.search(log)):
-        return int(size[1]) // (int(file.channels) * int(size[2]) // 8)
+        return int(size[2]) // (int(file.channels) * _MAT5_WIDTHS[int(size[1])])
+    if file.format == "AIFF" and (frames := _AIFF_FRAMES.search(log)):
+        return int(frames[1]) if int(frames[1]) < _UNKNOWN_32 else 0
     if file.format == "NIST":
         with path.open("rb") as start:
             if samples := _NIST_SAMPLES.search(start.read(1024)):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..base import ClipError
+from .appended import check_appended
 from .stream import Block, SndfileStream, Stream, chain
 
 # The marker, and the header of a STREAMINFO block: 63 bits that chance does not write.
@@ -36,8 +37,8 @@ def open_flac(path: Path) -> Stream:
     Raises
     ------
     ClipError
-        If they differ in their rate, or a header and its frames do. (A damaged or missing frame
-        is found in reading.)
+        If they differ in their rate, a header and its frames do, or a file of another format
+        follows. (A damaged or missing frame is found in reading.)
     """
     about = path.stat()
     found = _links(path, about.st_size, about.st_mtime_ns)
@@ -52,6 +53,7 @@ def open_flac(path: Path) -> Stream:
 @lru_cache(maxsize=64)  # clips that are cut from one file come one after the other
 def _links(path: Path, size: int, changed_ns: int) -> list[_Link]:
     data = path.read_bytes()
+    check_appended(path, data, "FLAC")
     begins = [match.start() for match in _BEGIN.finditer(data)]
     found = []
     for begin, end in zip(begins, [*begins[1:], len(data)], strict=True):

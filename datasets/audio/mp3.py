@@ -9,8 +9,9 @@ An mp3 is a sequence of frames, each with a header of four bytes (ISO/IEC 11172-
     x  of no matter here                               M  channels: 11 is mono
 
 The bit rate is that of this frame alone, and only a frame without sound that most encoders write
-first gives the number of frames: it holds ``Xing`` or ``Info`` (and, of LAME and FFmpeg, the
-samples that the encoder added at the start and the end), or ``VBRI``. Without it a decoder
+first gives the number of frames and of bytes: it holds ``Xing`` or ``Info`` (and, of LAME and
+FFmpeg, the samples that the encoder added at the start and the end; of LAME a CRC-16 of itself), or
+``VBRI``. Without it a decoder
 estimates the length from the first frame's bit rate and the file's size, and libsndfile reads no
 further than that. Files that are appended to each other have several such frames.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +29,7 @@ from pathlib import Path
 import soundfile
 
 from ..base import ClipError
+from .appended import check_appended
 from .stream import SndfileStream, Stream, chain
 
 # kbit/s by index; index 0 leaves the rate open, and 15 is none.
@@ -83,10 +86,16 @@ class Part:
         In Hz.
     frames, samples
         Whole frames with sound, and the samples of these in each channel.
-    first_bytes
-        Size of the first.
+    first_bytes, bytes
+        Size of the first, and of all of them.
     declared
         Frames that the tag declares; None if it does not say, or there is none.
+    declared_bytes
+        Size of all frames with sound that the tag declares; 0 or less if it does not say.
+    damaged
+        Whether the tag has another checksum than it states, or the frames are mono and stereo.
+    mono
+        Whether the first frame with sound is.
     delay, padding
         Samples that the encoder added at the start and at the end; None if the tag does not say.
     """
@@ -97,9 +106,19 @@ class Part:
     frames: int = 0
     samples: int = 0
     first_bytes: int = 0
+    bytes: int = 0
     declared: int | None = None
+    declared_bytes: int = 0
+    damaged: bool = False
+    mono: bool = False
     delay: int | None = None
     padding: int = 0
+
+    @property
+    def lacks_frames(self) -> bool:
+        """Whether frames are missing: more than a count may be wrong, or the bytes of them too."""
+        missing = (self.declared or 0) - self.frames
+        return missing > _SLACK or (missing > 0 and self.bytes < self.declared_bytes)
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -119,7 +138,8 @@ def open_mp3(path: Path) -> Stream:
     Raises
     ------
     ClipError
-        If frames are missing that a tag declares, or the rate changes.
+        If frames are missing that a tag declares, a tag is damaged, a file of another format
+        follows, or the rate changes.
     """
     about = path.stat()
     found = _parts_of(path, about.st_size, about.st_mtime_ns)
@@ -127,7 +147,14 @@ def open_mp3(path: Path) -> Stream:
         return SndfileStream(path, path)
     before = 0
     for part in found:
-        if (part.declared or 0) > part.frames + _SLACK:
+        if part.damaged:
+            raise ClipError(
+                "decode",
+                f"{path}: from {before / part.rate:.2f} s on, the frame that declares the length "
+                "has a wrong checksum, or frames change between mono and stereo: it is damaged; "
+                "ffmpeg -i IN.mp3 OUT.wav decodes what it can",
+            )
+        if part.lacks_frames:
             raise ClipError(
                 "decode",
                 f"{path} breaks off after {(before + part.samples) / part.rate:.2f} s: its header "
@@ -174,7 +201,9 @@ def _lead(each: int, skipped: int) -> Callable[[int], int]:
 
 @lru_cache(maxsize=64)  # clips that are cut from one file come one after the other
 def _parts_of(path: Path, size: int, changed_ns: int) -> list[Part]:
-    return parts(path.read_bytes())
+    data = path.read_bytes()
+    check_appended(path, data, "mp3")
+    return parts(data)
 
 
 def parts(data: bytes) -> list[Part]:
@@ -193,36 +222,62 @@ def parts(data: bytes) -> list[Part]:
         part = found[-1]
         if not part.frames:
             part.begin, part.first_bytes, part.rate = position, length, rate
+            part.mono = _is_mono(data, position)
+        part.damaged |= part.mono != _is_mono(data, position)
         part.frames += 1
+        part.bytes += length
         part.samples += samples
         part.end = position + length
     return [part for part in found if part.frames]
 
 
+def _is_mono(data: bytes, position: int) -> bool:
+    return data[position + 3] >> 6 == 3
+
+
 def _tagged(data: bytes, position: int, length: int) -> Part | None:
     """A part without frames yet, if this frame carries a tag."""
+    frame = data[position : position + length]
     for offset in _TAG_AT:
-        at = position + offset
-        name = data[at : at + 4]
+        name = frame[offset : offset + 4]
         if name in (b"Xing", b"Info"):
-            return _xing(data[at : position + length], position)
+            return _xing(frame, offset, position)
         if name == b"VBRI" and offset == 36:
-            declared = int.from_bytes(data[at + 14 : at + 18], "big")
-            return Part(position, position, 0, declared=declared or None)
+            size, declared = struct.unpack(">II", frame[offset + 10 : offset + 18].ljust(8, b"\0"))
+            part = Part(position, position, 0, declared=declared or None)
+            part.declared_bytes = size - length
+            return part
     return None
 
 
-def _xing(tag: bytes, position: int) -> Part:
+def _xing(frame: bytes, offset: int, position: int) -> Part:
     """What a tag says: flags, and the fields that these announce, and what LAME adds."""
-    part = Part(position, position, 0)
+    part, tag = Part(position, position, 0), frame[offset:]
     flags, at = tag[7] if len(tag) > 7 else 0, 8
     if flags & 1:
         part.declared = int.from_bytes(tag[at : at + 4], "big") or None
+    if flags & 2:
+        size_at = at + 4 * (flags & 1)
+        part.declared_bytes = int.from_bytes(tag[size_at : size_at + 4], "big") - len(frame)
     at += sum(size for bit, size in ((1, 4), (2, 4), (4, 100), (8, 4)) if flags & bit)
     if len(tag) >= at + 24 and tag[at]:
         added = int.from_bytes(tag[at + 21 : at + 24], "big")
         part.delay, part.padding = added >> 12, added & 0xFFF
+    name = frame.find(b"LAME", offset, offset + 128)  # wherever damaged flags put it
+    if name >= 0 and len(frame) >= name + 36:
+        checksum = int.from_bytes(frame[name + 34 : name + 36], "big")
+        part.damaged = checksum not in (0, _crc16(frame[: name + 34]))
     return part
+
+
+def _crc16(data: bytes) -> int:
+    """CRC-16 of IBM, the lowest bit first."""
+    crc = 0
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0xA001 if crc & 1 else 0)
+    return crc
 
 
 def _frames(data: bytes) -> Iterator[tuple[int, int, int, int]]:

@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from ..base import ClipError
+from .appended import check_appended
 from .stream import SndfileStream, Stream, chain
 
 _FIRST, _LAST = 2, 4
@@ -49,8 +50,8 @@ def open_ogg(path: Path) -> Stream:
     Raises
     ------
     ClipError
-        If a page is damaged or missing, the end is missing, or (`MultiplexedError`) the file
-        holds several streams at the same time.
+        If a page is damaged or missing, the end is missing, a file of another format follows, or
+        (`MultiplexedError`) the file holds several streams at the same time.
     """
     data = path.read_bytes()
     return chain(path, [SndfileStream(path, link) for link in links(path, data)])
@@ -101,6 +102,7 @@ def links(path: Path, data: bytes) -> list[bytes]:
         raise _fault(path, found, f"there is no page at byte {position}, where one should be")
     if expected or not found:
         raise _breaks_off(path, found)
+    check_appended(path, data[position:])
     if multiplexed:
         raise MultiplexedError(
             "decode", f"{path} holds several streams at the same time (a video?)"

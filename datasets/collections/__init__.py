@@ -1,1 +1,1 @@
-"""The datasets that featreg knows, and the user's own clips."""
+"""Readers and downloads of the supported datasets and of the user's own clips."""

@@ -1,4 +1,4 @@
-"""What the readers of published datasets share: whether all that was published is there."""
+"""Checks of whether a folder contains all clips of a published dataset."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .info import DatasetInfo
 
 
 def names_in(folder: Path) -> frozenset[str]:
-    """Names in a folder, in one look; none if there is no such folder."""
+    """Names of the files in a folder; empty if the folder does not exist."""
     try:
         return frozenset(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
@@ -23,23 +23,22 @@ def names_in(folder: Path) -> frozenset[str]:
 
 
 def wrong_root(info: DatasetInfo, root: Path, expected: str) -> FeatregError:
-    """The error of a folder that is not the dataset's: what was expected and what is there."""
+    """Error for a folder that does not contain the dataset, with the expected and found files."""
     here = sorted(names_in(root))
     found = few(here) or ("an empty folder" if root.is_dir() else "no such folder")
     return FeatregError(
-        f"{root}: expected {expected}; found {found}. {info.needs}; "
-        "another folder is named with --root"
+        f"{root}: expected {expected}; found {found}. {info.needs}; give another folder with --root"
     )
 
 
 def few(names: Sequence[str]) -> str:
-    """The first names and the number of the others, which ``--verbose`` names."""
+    """The first five names and the number of the others; ``--verbose`` prints all of them."""
     shown = ", ".join(names[:5])
     return f"{shown} and {len(names) - 5:,} more" if len(names) > 5 else shown
 
 
 def say_all(what: str, names: Sequence[str]) -> None:
-    """With ``--verbose``, a line for each name of which `few` shows the first."""
+    """With ``--verbose``, print a line for every name; `few` shows the first five only."""
     for name in names:
         logging.getLogger("featreg").debug("%s: %s", what, name)
 
@@ -51,25 +50,25 @@ def check_complete(
     allow_missing: bool,
     also: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """Notes for the dataset: none where all published clips are there.
+    """Notes about missing clips for `Dataset.notes`; empty if all published clips are present.
 
     Parameters
     ----------
     info
-        What was published.
+        The published dataset.
     clips
-        Those that are there.
+        Clips that are present.
     missing
-        Annotated clips that have no file.
+        Annotated clips without an audio file.
     allow_missing
-        Whether the user accepts other clips than the published ones.
+        Whether the user accepts clips that differ from the published ones.
     also
-        What else is to be said where something is missing or wrong, a sentence each.
+        Further problems, one sentence each.
 
     Raises
     ------
     FeatregError
-        If anything is missing and the user did not accept it, or nothing is there.
+        If there is a problem and `allow_missing` is not set, or there are no clips.
     """
     counts = Counter(clip.split for clip in clips)
     found = tuple(counts[split] for split in SPLITS)
@@ -77,7 +76,7 @@ def check_complete(
     if found != info.clips:
         sentences.append(
             f"{_counts(found)} clips (training / validation / test), "
-            f"published are {_counts(info.clips)}"
+            f"expected {_counts(info.clips)} as published"
         )
     if missing:
         say_all(f"{info.name}: no audio file", missing)
@@ -88,7 +87,7 @@ def check_complete(
     account = f"{info.name}: {'; '.join(sentences)}"
     if clips and allow_missing:
         return (account,)
-    remedy = "; to use what is there, give --allow-missing" if clips else ""
+    remedy = "; to continue without them, use --allow-missing" if clips else ""
     raise FeatregError(f"{account}. {info.needs}{remedy}")
 
 

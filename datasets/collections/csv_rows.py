@@ -1,4 +1,4 @@
-"""Label files, read to the letter: whatever is damaged is named by line and column."""
+"""Strict reading of CSV label files; errors contain the line and the column."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ Row = tuple[int, list[str]]
 
 
 def damaged(path: Path, line: int, column: int | str, expected: str, found: str) -> FeatregError:
-    """The error that says what is wrong in one cell; columns are named, or counted from 1."""
+    """Error about one cell; `column` is the column's name, or its number counted from 1."""
     return FeatregError(f"{path}, line {line}, column {column}: expected {expected}, found {found}")
 
 
 def read_rows(path: Path, delimiter: str, width: int | None = None) -> Iterator[Row]:
-    """Line number and cells of every row, empty lines left out.
+    """Line number and cells of every row; empty lines are skipped.
 
     Parameters
     ----------
     path
-        UTF-8 text, with or without a byte order mark, lines ending as they like.
+        UTF-8 text file, with or without a byte order mark, with any line endings.
     delimiter
-        Between the cells.
+        Character between the cells.
     width
-        Cells in every row; as many as in the first row where None.
+        Number of cells in every row; that of the first row if None.
 
     Raises
     ------
     FeatregError
-        If the file cannot be read, is not UTF-8, holds a quote that is not closed, or
-        a row of another width.
+        If the file cannot be read, is not UTF-8, contains an unclosed quote, or a row has
+        another number of cells.
     """
     text = _text(path)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

@@ -9,16 +9,16 @@ Folder::
     ROOT/audio/testing/Y*.wav
     ROOT/audio/evaluation/Y*.wav
 
-Each of the three audio folders may be a link to where the files really lie. The label
-files are tab-separated, without a header: file, start, end, label, one row for each
-label of a clip. An audio file is named like the file in the first column with a ``Y`` in
-front, and holds just the clip, 1 to 10 s of it.
+Each of the three audio folders may be a symbolic link. The label files are tab-separated
+and have no header; the columns are file, start, end and label, with one row for each label of a
+clip. The name of an audio file is that in the first column with the prefix ``Y``; the file
+contains only the clip, of 1 to 10 s.
 
-The split is that of Won et al. (2020): the challenge's evaluation set is the test set;
-of its training and testing sets together, taken in that order, a tenth of every class's
-rows is drawn, and the clips of these rows are the validation set: 46,042 training, 5,618
-validation and 1,103 test clips. Clips are named by their file without ``.wav``, and no
-YouTube video lies in two splits. The labels are weak: somewhere in the clip.
+The split is that of Won et al. (2020). The challenge's evaluation set is the test set. The
+training and testing sets are concatenated in that order, a tenth of the rows of every class is
+drawn, and the clips of these rows form the validation set. This gives 46,042 training, 5,618
+validation and 1,103 test clips. The id of a clip is its file name without ``.wav``. No YouTube
+video occurs in two splits. The labels are weak: they do not say when in the clip a sound occurs.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ INFO = DatasetInfo(
         '"DCASE 2017 challenge setup: tasks, datasets and baseline system", DCASE workshop 2017'
     ),
     needs=(
-        "`prep download dcase2017` brings the labels and the evaluation audio (0.9 GB); the "
-        "training and testing audio can no longer be downloaded: bring the challenge's Y*.wav "
-        "files and put them into ROOT/audio/training and ROOT/audio/testing"
+        "`prep download dcase2017` downloads the labels and the evaluation audio (0.9 GB); the "
+        "training and testing audio can no longer be downloaded: copy the challenge's Y*.wav "
+        "files to ROOT/audio/training and ROOT/audio/testing"
     ),
     metric="f1_samples",
 )
@@ -122,16 +122,16 @@ def read(root: Path, *, allow_missing: bool = False) -> Dataset:
     Parameters
     ----------
     root
-        The folder described above.
+        Folder with the layout described above.
     allow_missing
-        Use the clips that are there, and note their number, and what is missing of each
-        class, beside every result. The split is made before anything is left out.
+        Use the clips that are present; `Dataset.notes` states their number and the number of
+        missing clips per class. The split does not depend on which clips are missing.
 
     Raises
     ------
     FeatregError
-        If `root` is another folder, a label file is damaged, or other clips than the
-        published ones are there.
+        If `root` does not contain the dataset, a label file is damaged, or the clips differ
+        from the published ones.
     """
     folders = ("training", "testing", "evaluation")
     tables = {folder: f"groundtruth_weak_label_{folder}_set.csv" for folder in folders}
@@ -190,10 +190,10 @@ def _seconds(path: Path, line: int, column: str, cell: str) -> float:
 
 
 def _validation_files(rows: Sequence[_Row]) -> frozenset[str]:
-    """A tenth of every class's rows, drawn as ``pandas.DataFrame.sample`` draws it.
+    """Files of a tenth of the rows of every class, sampled as by ``pandas.DataFrame.sample``.
 
-    That is numpy's legacy generator, whose numbers are frozen, seeded with 123 anew for
-    every class. A clip with several labels has as many chances.
+    The generator is NumPy's legacy one, whose numbers never change, seeded with 123 for every
+    class. A clip with several labels can be drawn once for each of them.
     """
     files: set[str] = set()
     for name in CLASSES:

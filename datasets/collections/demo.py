@@ -62,14 +62,14 @@ def read(root: Path) -> Dataset:
     Raises
     ------
     FeatregError
-        If `root` has no index, or one that was not written by ``tools/demo/render_clips.py``.
+        If `root` has no index, or its index was not written by ``tools/demo/render_clips.py``.
     """
     index = root / INDEX
     if not index.is_file():
         found = few(sorted(names_in(root))) or "nothing"
         raise FeatregError(
-            f"{root}: expected {INDEX} and the demo clips, found {found}; leave out --root to use "
-            "the ones that come with featreg"
+            f"{root}: expected {INDEX} and the demo clips, found {found}; omit --root to use "
+            "the clips that come with featreg"
         )
     rows = read_rows(index, ",", len(COLUMNS))
     line, header = next(rows, (1, []))

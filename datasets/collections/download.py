@@ -1,8 +1,8 @@
-"""Labels and audio of the published datasets: fetched, verified, unpacked without a copy.
+"""Download, verification and unpacking of the published datasets.
 
-An archive that was cut into parts is read across them as one file, so it is never
-joined on disk, and its members are written straight to their places. Parts are removed
-once all members are there. Killed at any point, the same call goes on from where it was.
+The parts of a split archive are read as one file and never joined on disk; the members are
+written directly to their final places. The parts are removed once all members are unpacked. After
+an interruption, the same call resumes the download.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _BUFFER = 1 << 20
 
 
 def download(name: str, root: Path) -> None:
-    """Bring what can be downloaded of a dataset to `root`, and say what is missing then.
+    """Download the public files of a dataset to `root`, and print what is still missing.
 
     Raises
     ------
     FeatregError
-        If there is not enough room, an address does not answer with the published file,
-        or an archive is damaged.
+        If there is not enough disk space, a server does not return the published file, or an
+        archive is damaged.
     """
     dataset = module(name)
     wanted: Sequence[Remote | Archive] = getattr(dataset, "DOWNLOADS", ())
@@ -72,7 +72,7 @@ def _fetch(remote: Remote, root: Path) -> Path:
 
 
 def _unpacked(archive: Archive, root: Path) -> bool:
-    """Whether as many members are in place as the archive holds."""
+    """Whether the folder contains as many members as the archive."""
     folder = root / archive.folder
     wanted = re.compile(archive.member)
     files = 0
@@ -83,7 +83,7 @@ def _unpacked(archive: Archive, root: Path) -> bool:
 
 
 def _check_room(root: Path, archives: Sequence[Archive]) -> None:
-    """Refuse before the first byte what would fail for want of room after the last."""
+    """Raise an error before the download starts if the disk space does not suffice."""
     needed = 0
     for archive in archives:
         here = {root / f"{part.name}{end}" for part in archive.parts for end in ("", ".part")}
@@ -93,14 +93,14 @@ def _check_room(root: Path, archives: Sequence[Archive]) -> None:
     free = free_bytes(root)
     if needed > free:
         raise FeatregError(
-            f"{root}: expected {needed / 1e9:.1f} GB of free disk space, for the archive and what "
-            f"is in it, found {free / 1e9:.1f} GB; make room, or name another folder with --root"
+            f"{root}: expected {needed / 1e9:.1f} GB of free disk space for the archive and its "
+            f"content, found {free / 1e9:.1f} GB; free disk space, or use another folder (--root)"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A file in an archive: its place in the folder, its size, and its bytes."""
+    """A file in an archive: its path relative to the folder, its size in bytes, its content."""
 
     place: str
     size: int
@@ -108,11 +108,11 @@ class _Member:
 
 
 def _unpack(archive: Archive, parts: Sequence[Path], folder: Path) -> None:
-    """Write the archive's members to `folder`, those that are not there yet."""
+    """Write the members of the archive to `folder`, except those that are there already."""
     found = 0
     try:
         with ExitStack() as stack:
-            # Buffered, for a raw read ends where a part ends.
+            # Buffered, because a raw read ends at the end of a part.
             joined = stack.enter_context(io.BufferedReader(Joined(parts), _BUFFER))
             advance = stack.enter_context(progress(f"unpack {parts[0].name}", archive.files))
             read = _zip_members if zipfile.is_zipfile(joined) else _tar_members
@@ -124,16 +124,17 @@ def _unpack(archive: Archive, parts: Sequence[Path], folder: Path) -> None:
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError) as error:
         names = " ".join(str(part) for part in parts)
         raise FeatregError(
-            f"cannot unpack {names}: {error}; remove what is damaged and download again"
+            f"cannot unpack {names}: {error}; delete the damaged files and run `prep download` "
+            "again"
         ) from error
     except OSError as error:
         raise FeatregError(f"cannot write to {folder}: {error}") from error
     if found < archive.files:
         raise FeatregError(
             f"{parts[0]}: expected {archive.files:,} files in the archive, found {found:,}; "
-            "it is not the published one"
+            "this is not the published archive"
         )
-    os.sync()  # the archive is about to go: what came out of it must outlive a power cut
+    os.sync()  # the parts are deleted next, so the members must survive a power failure
 
 
 def _write(member: _Member, path: Path) -> None:
@@ -150,7 +151,7 @@ def _zip_members(joined: BinaryIO, archive: Archive) -> Iterator[_Member]:
     with zipfile.ZipFile(joined) as container:
         for entry in container.infolist():
             if match := re.search(archive.member, entry.filename):
-                # Decrypting takes Python about ten minutes for DCASE's evaluation set, once.
+                # Decrypting DCASE's evaluation set takes about ten minutes in Python.
                 with container.open(entry, pwd=archive.password.encode() or None) as content:
                     yield _Member(match[1], entry.file_size, content)
 
@@ -166,12 +167,12 @@ def _tar_members(joined: BinaryIO, archive: Archive) -> Iterator[_Member]:
 
 
 class Joined(io.RawIOBase):
-    """Files in a row, read as one.
+    """Read-only stream of several files, one after another.
 
     Parameters
     ----------
     paths
-        The pieces in order.
+        The files in order.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -180,25 +181,25 @@ class Joined(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """Bytes before the next one."""
+        """Position in the stream, in bytes from the start."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to `offset`, counted from the start, from here or from the end."""
+        """Move to `offset` bytes from the start, the current position or the end."""
         origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._ends[-1]}
         self._position = max(0, origin[whence] + offset)
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer` from one of the files; 0 after the last byte of the last."""
+        """Read bytes of one file into `buffer`; return their number, 0 at the end."""
         index = bisect.bisect_right(self._ends, self._position)
         if index == len(self._files):
             return 0

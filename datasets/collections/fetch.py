@@ -1,4 +1,4 @@
-"""One file from an address: resumed, retried, verified, and complete under its final name."""
+"""Download of one file: resumed, retried, verified, and renamed once complete."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from ..console import console, say
 from ..locks import locked
 
 ATTEMPTS = 4
-BACKOFF_S = 1.0  # doubled after each attempt that brought nothing new
-TIMEOUT_S = (10.0, 60.0)  # to connect, and between two pieces of the body
+BACKOFF_S = 1.0  # doubled after each attempt without progress
+TIMEOUT_S = (10.0, 60.0)  # to connect, and between two packets of the body
 CHUNK = 1 << 18
-# Answers that another attempt may change; every other error is final.
+# HTTP status codes that are retried; every other error is final.
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 
-Report = Callable[[int, int | None], None]  # bytes present, bytes in all where known
+Report = Callable[[int, int | None], None]  # bytes present, total bytes if known
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +45,17 @@ class Checksum:
     Attributes
     ----------
     algorithm
-        ``md5``, ``sha256``, or ``git-blob-sha1``: what git calls a file of this content,
-        the SHA-1 of ``blob SIZE`` and a zero byte followed by the file.
+        ``md5``, ``sha256``, or ``git-blob-sha1``, git's hash of a file: the SHA-1 of
+        ``blob SIZE``, a zero byte and the content.
     value
-        Hexadecimal digits; leading digits suffice where no more were published.
+        Hexadecimal digits, or the leading ones if no more were published.
     """
 
     algorithm: Literal["md5", "sha256", "git-blob-sha1"]
     value: str
 
     def of(self, path: Path) -> str:
-        """The same kind of hash of the file `path`, all its digits."""
+        """Hash of the file `path` by the same algorithm, with all its digits."""
         if self.algorithm == "git-blob-sha1":
             digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
         else:
@@ -80,23 +80,22 @@ def fetch(
     checksum: Checksum | None,
     size: int | None = None,
 ) -> Path:
-    """Download `url` to `destination`, unless the file is already there and right.
+    """Download `url` to `destination`, unless the file is already there and intact.
 
-    What has arrived stays beside it as ``NAME.part``: a later call continues from there,
-    also after this process was killed. Processes that fetch the same file wait for one
-    another.
+    A partial download is kept as ``NAME.part``, and a later call resumes it, even if this process
+    was killed. Processes that download the same file wait for one another.
 
     Parameters
     ----------
     url
-        An http or https address.
+        HTTP or HTTPS address.
     destination
-        The file to write; its folder is made. The name appears only once the content
-        is complete and verified.
+        File to write; its folder is created. It appears only once the content is complete and
+        verified.
     checksum
-        The published hash; None where none was published.
+        Published hash; None if none was published.
     size
-        The published size in bytes; None where unknown.
+        Published size in bytes; None if unknown.
 
     Returns
     -------
@@ -105,9 +104,9 @@ def fetch(
     Raises
     ------
     FeatregError
-        If the address cannot be reached or does not answer with the file, the content
-        is not what was published, or there is no room for it. The message says where
-        to put the file by hand, and what hash it must have.
+        If the server cannot be reached or does not return the file, the content differs from the
+        published file, or there is not enough disk space. The message states where to put the
+        file by hand, and its expected hash.
     """
     if destination.is_file():
         fault = _fault(destination, checksum, size)
@@ -120,8 +119,8 @@ def fetch(
     if expected:
         remedy += f" (expected: {', '.join(expected)})"
     try:
-        with locked(destination.with_name(f".{destination.name}.lock"), f"mend that, {remedy}"):
-            # Another process may have fetched it while this one waited.
+        with locked(destination.with_name(f".{destination.name}.lock"), f"fix this, {remedy}"):
+            # Another process may have downloaded the file while this one waited.
             if not destination.is_file() or _fault(destination, checksum, size):
                 _fetch_verified(url, destination, checksum, size)
     except (_FetchError, requests.RequestException) as error:
@@ -132,11 +131,11 @@ def fetch(
 
 
 class _FetchError(Exception):
-    """Why the file could not be had."""
+    """The download failed for good."""
 
 
 class _InterruptedError(Exception):
-    """Why the transfer stopped; another attempt may go on."""
+    """The transfer was interrupted; another attempt may succeed."""
 
 
 _RETRIED = (
@@ -148,7 +147,7 @@ _RETRIED = (
 
 
 def _fault(path: Path, checksum: Checksum | None, size: int | None) -> str:
-    """What is wrong with the file; empty if nothing is."""
+    """Difference between the file and its expected size or hash; empty if there is none."""
     found = path.stat().st_size
     if size is not None and found != size:
         return f"expected {size} bytes, found {found}"
@@ -168,7 +167,7 @@ def _fetch_verified(
         if not fault:
             break
         part.unlink()
-        if not continued:  # else the earlier piece may be to blame: once more from the start
+        if not continued:  # a resumed file may have begun with wrong bytes: restart it once
             raise _FetchError(fault)
     with part.open("rb") as file:
         os.fsync(file.fileno())
@@ -176,15 +175,15 @@ def _fetch_verified(
 
 
 def _transfer(url: str, part: Path, name: str) -> None:
-    """Bring `part` to its full length, over as many connections as it takes."""
+    """Download `part` to its full length, with new attempts after interruptions."""
     with _display(name, url) as report:
         idle, furthest = 0, _length(part)
         while True:
             try:
                 return _attempt(url, part, report)
             except _RETRIED as error:
-                # A server that cannot resume starts over each time: only ground never
-                # reached before counts as progress, or this would never end.
+                # A server that cannot resume restarts each time. Only bytes beyond the furthest
+                # position so far count as progress, so that the loop ends.
                 idle = 0 if _length(part) > furthest else idle + 1
                 furthest = max(furthest, _length(part))
                 if idle == ATTEMPTS:
@@ -194,7 +193,7 @@ def _transfer(url: str, part: Path, name: str) -> None:
 
 @contextmanager
 def _display(name: str, url: str) -> Iterator[Report]:
-    """A bar in bytes; off the terminal, a line every tenth of the way."""
+    """Show a progress bar in bytes; if not on a terminal, print a line at every tenth."""
     say(f"downloading {url}")
     if not console.is_terminal or not logging.getLogger("featreg").isEnabledFor(logging.INFO):
         tenths = 0
@@ -220,9 +219,9 @@ def _display(name: str, url: str) -> Iterator[Report]:
 
 
 def _attempt(url: str, part: Path, report: Report) -> None:
-    """One connection: add to `part` what it lacks."""
+    """Append the missing bytes to `part` over one connection."""
     present = _length(part)
-    # The bytes as they lie on the server: a .gz must not be unpacked on the way.
+    # Request the stored bytes: a .gz file must not be decompressed in transit.
     headers = {"Accept-Encoding": "identity"}
     if present:
         headers["Range"] = f"bytes={present}-"
@@ -230,7 +229,7 @@ def _attempt(url: str, part: Path, report: Report) -> None:
         status = f"{response.status_code} {response.reason}"
         span = response.headers.get("Content-Range", "")
         if response.status_code == 416 and span == f"bytes */{present}":
-            return  # killed after the last byte, before the rename
+            return  # an earlier process was killed after the last byte, before the rename
         if response.status_code == 416 or (
             response.status_code == 206 and not span.startswith(f"bytes {present}-")
         ):
@@ -255,7 +254,7 @@ def _attempt(url: str, part: Path, report: Report) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The innermost sentence of an error that requests wrapped around urllib3's."""
+    """Message of the innermost error; requests wraps the errors of urllib3."""
     wrapped = error.args[0] if error.args else error
     return str(getattr(wrapped, "reason", error))
 
@@ -264,7 +263,7 @@ def _check_room(part: Path, present: int, total: int | None) -> None:
     needed = 0 if total is None else total - present
     free = shutil.disk_usage(part.parent).free
     if needed > free:
-        raise _FetchError(f"{part.parent} has {free} bytes free, {needed} are needed")
+        raise _FetchError(f"expected {needed} bytes of free space in {part.parent}, found {free}")
 
 
 def _length(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""What a dataset's module says about it before a single file is read."""
+"""Description of a dataset and of its downloads."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from ..base import Content, Task
 
 @dataclass(frozen=True, slots=True)
 class DatasetInfo:
-    """One dataset in words; every dataset module holds one as ``INFO``.
+    """Description of a dataset; every dataset module defines one as ``INFO``.
 
     Attributes
     ----------
     name
-        On the command line, and the folder in the working folder.
+        Name on the command line, and of the folder in the working folder.
     title
-        As it is called in print.
+        Name in publications.
     task
-        ``multi-label`` (any number of classes a clip) or ``single-label``.
+        ``multi-label`` (any number of classes per clip) or ``single-label``.
     content
-        ``music`` or ``env``: which OpenL3 weights suit the material.
+        ``music`` or ``env`` (environmental sounds); selects the OpenL3 weights.
     classes
         Class names in the order of every label vector.
     clips
         Published number of clips in the training, validation and test split.
     licence, citation
-        Of the audio and its labels.
+        License and reference of the audio and its labels.
     needs
-        How the files come here: what `prep download` fetches and what the user brings.
+        How to get the files: what `prep download` downloads and what the user has to provide.
     metric
-        Key of the metric that selects the best epoch; higher is better.
+        Name of the metric that selects the best epoch; higher is better.
     """
 
     name: str
@@ -47,16 +47,16 @@ class DatasetInfo:
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A file of a dataset and the address it was published at.
+    """A published file of a dataset.
 
     Attributes
     ----------
     url
-        Its address.
+        Address of the file.
     checksum
         ``md5:...``, ``sha256:...`` or ``git-blob-sha1:...``; empty if none was published.
     size
-        In bytes, None if unknown.
+        Size in bytes; None if unknown.
     """
 
     url: str
@@ -65,29 +65,29 @@ class Remote:
 
     @property
     def name(self) -> str:
-        """File name in the dataset's folder."""
+        """Name of the file in the dataset's folder."""
         return self.url.rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A zip or tar.gz file, possibly cut into parts, and what of it is wanted.
+    """A zip or tar.gz archive, possibly split into parts, and the members to unpack.
 
     Attributes
     ----------
     parts
-        The pieces in order; one where the archive was not cut.
+        Parts of the archive in order; a single one if it was not split.
     member
-        Regular expression that the wanted members' names match; its group 1 is the path
-        below `folder`.
+        Regular expression that matches the names of the members to unpack; group 1 is the path
+        relative to `folder`.
     folder
-        Where the members go, relative to the dataset's folder.
+        Folder of the members, relative to the dataset's folder.
     files
-        Members wanted; once so many are there, the archive is not needed any more.
+        Number of members to unpack; once they are all there, the archive is not needed any more.
     download_bytes, unpacked_bytes
-        Room that is needed, rounded up.
+        Disk space of the archive and of the members, in bytes, rounded up.
     password
-        Of an encrypted zip file, as published.
+        Published password of an encrypted zip file.
     """
 
     parts: tuple[Remote, ...]

@@ -1,27 +1,28 @@
-"""The user's own clips: a CSV file with a row for each.
+"""The user's own clips: a CSV file with one row per clip.
 
 ==============  ==================================================================
 column          meaning
 ==============  ==================================================================
 ``path``        the audio file; relative paths start at the CSV file's folder
-``clip_id``     a unique name; the path as written, and the start, if there is none
-``split``       ``train``, ``valid`` or ``test``; made if empty or not there
+``clip_id``     a unique id; by default the path as written, followed by the start
+``split``       ``train``, ``valid`` or ``test``; assigned if empty or absent
 ``fold``        number of the fold in a cross-validation, 0 or more; none if empty
-``start_s``     where the excerpt starts in the file, in seconds; 0 if empty
-``duration_s``  how long it is, in seconds; to the file's end if empty
-``labels``      the classes that the clip has, as ``a|b|c``
-any other       a class: 1 the clip has it, 0 it has not, empty nobody looked
+``start_s``     start of the excerpt in the file, in seconds; 0 if empty
+``duration_s``  duration of the excerpt, in seconds; to the end of the file if empty
+``labels``      the classes of the clip, as ``a|b|c``
+any other       a class: 1 present, 0 absent, empty not annotated
 ==============  ==================================================================
 
-Only ``path`` and labels are needed, and labels come in one of the two forms. An empty
-``labels`` cell, like an empty class cell, says that nobody looked; that a clip has none
-of the classes is said with class columns. With ``--task single-label`` every annotated
-clip has exactly one class. A column named by ``--group`` (artist, song) keeps clips
-together. The ``clips.csv`` of a working folder is itself such a file.
+Only ``path`` and labels are required; the labels have one of the two forms. An empty
+``labels`` cell, like an empty class cell, means "not annotated"; only class columns can
+express that a clip has none of the classes. With ``--task single-label`` every annotated
+clip has exactly one class. Clips with the same value in the column given by ``--group``
+(artist or song, for example) stay in the same split. The ``clips.csv`` of a working folder
+is itself such a file.
 
-Missing splits are made from a hash of the group, or of the clip where there is no group:
-about 80 % train, 10 % valid, 10 % test, the same for every order of the rows, and
-unchanged when rows are added. Excerpts of one file are one group.
+Missing splits are derived from a hash of the group, or of the clip if there is no group:
+about 80 % train, 10 % valid and 10 % test. They do not depend on the order of the rows and
+do not change when rows are added. All excerpts of one file form a group.
 """
 
 from __future__ import annotations
@@ -38,12 +39,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base import SPLITS, Clip, Dataset, FeatregError, Split, Task, UsageError, label_vector
+from ..console import counted
 from .completeness import few, names_in, say_all
 from .csv_rows import Row, damaged, read_rows
 
 COLUMNS = ("path", "clip_id", "split", "fold", "start_s", "duration_s", "labels")
 
-# A carriage return would end a line of clips.csv, and a zero byte a name in a shard.
+# A carriage return would end a line of clips.csv, and a null byte a string in a shard.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _Label = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]  # vector and mask
@@ -51,10 +53,14 @@ _Label = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]  # vector and mask
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One clip as it was written; cells that are not there are empty."""
+    """One clip of the file; absent cells are empty.
+
+    `cells` are stripped of spaces at their ends; `written_path` is the path as in the file.
+    """
 
     line: int
     cells: defaultdict[str, str]
+    written_path: str
     clip_id: str
     start_s: float
     duration_s: float | None
@@ -69,27 +75,27 @@ def read(
     group: str | None = None,
     allow_missing: bool = False,
 ) -> Dataset:
-    """The clips of a CSV file, in its order.
+    """The clips of a CSV file, in the order of its rows.
 
     Parameters
     ----------
     path
-        The file described above; its stem is the dataset's name.
+        File with the columns described above; its stem is the name of the dataset.
     root
-        Where relative paths start; the folder of `path` if None.
+        Folder of the relative paths; the folder of `path` if None.
     task
         ``single-label`` if every clip has exactly one class.
     group
-        Column whose equal values must not lie in two splits.
+        Column whose equal values must not occur in two splits.
     allow_missing
-        Go on without the clips whose files are missing, and with classes or splits that
-        have too few clips, and note both beside every result.
+        Continue without the clips whose files are missing, and with classes or splits that have
+        too few clips; `Dataset.notes` states both.
 
     Raises
     ------
     FeatregError
-        If a cell is wrong, an id is there twice, a file is missing, there is no class, or
-        one that cannot be both learnt and tested.
+        If a cell is invalid, an id occurs twice, a file is missing, there is no class, or a class
+        cannot be both learned and tested.
     UsageError
         If the columns are not those described above.
     """
@@ -104,36 +110,47 @@ def read(
         classes = _listed_classes(path, rows)
         if rows and not classes:
             raise FeatregError(
-                f"{path}: no class in any row; expected the classes of a clip in its column labels "
-                "(a|b|c), found only empty cells"
+                f"{path}: no class in any row; expected the classes of each clip in the column "
+                "'labels' (a|b|c), found only empty cells"
             )
         labels = [_from_list(row, classes) for row in rows]
     if bad := [name for name in classes if _CONTROL.search(name)]:
-        raise UsageError(f"{path}: a class must not hold control characters, found {bad[0]!r}")
+        raise UsageError(f"{path}: expected no control characters in classes, found {bad[0]!r}")
     if task == "single-label":
         labels = [_exclusive(path, row, label) for row, label in zip(rows, labels, strict=True)]
 
     clips, missing = [], []
     listings: dict[Path, frozenset[str]] = {}
     for row, split, (label, mask) in zip(rows, splits, labels, strict=True):
-        file = (root or path.parent) / row.cells["path"]
-        if file.parent not in listings:
-            listings[file.parent] = names_in(file.parent)
-        if file.name not in listings[file.parent]:
-            missing.append(f"{file} in line {row.line}")
+        file = _find(root or path.parent, row, listings)
+        if file is None:
+            missing.append(f"{(root or path.parent) / row.cells['path']} in line {row.line}")
             continue
         clips.append(
             Clip(row.clip_id, file, split, label, mask, row.start_s, row.duration_s, row.fold)
         )
 
     say_all(f"{path.stem}: not found", missing)
-    problems = [f"{len(missing):,} audio files not found ({few(missing)})"] if missing else []
+    problems = (
+        [f"{counted(len(missing), 'audio file')} not found ({few(missing)})"] if missing else []
+    )
     problems += _too_few(classes, clips)
     if problems and not (clips and allow_missing):
-        remedy = "; to use what is there, give --allow-missing" if clips else ""
+        remedy = "; to continue without them, use --allow-missing" if clips else ""
         raise FeatregError(f"{path}: {'; '.join(problems)}{remedy}")
     notes = tuple(f"{path.stem}: {problem}" for problem in problems)
     return Dataset(path.stem, classes, tuple(clips), task, notes=notes)
+
+
+def _find(root: Path, row: _Row, listings: dict[Path, frozenset[str]]) -> Path | None:
+    """The row's file, whose name may begin or end with a space; None if it does not exist."""
+    for name in dict.fromkeys((row.written_path, row.cells["path"])):
+        file = root / name
+        if file.parent not in listings:
+            listings[file.parent] = names_in(file.parent)
+        if file.name in listings[file.parent]:
+            return file
+    return None
 
 
 def _read_clips(path: Path, header: Sequence[str], lines: Iterable[Row]) -> list[_Row]:
@@ -156,14 +173,15 @@ def _read_clips(path: Path, header: Sequence[str], lines: Iterable[Row]) -> list
                 path,
                 line,
                 "clip_id",
-                "a new id",
-                f"'{clip_id}' again, as in line {line_of[clip_id]}",
+                "a unique id",
+                f"'{clip_id}', which is also in line {line_of[clip_id]}",
             )
         line_of[clip_id] = line
         if cells["fold"] and not cells["fold"].isdecimal():
             raise damaged(path, line, "fold", "a whole number, 0 or more", repr(cells["fold"]))
         fold = int(cells["fold"]) if cells["fold"] else None
-        rows.append(_Row(line, cells, clip_id, start or 0.0, duration, fold))
+        written = values[header.index("path")]
+        rows.append(_Row(line, cells, written, clip_id, start or 0.0, duration, fold))
     return rows
 
 
@@ -181,33 +199,34 @@ def _seconds(path: Path, line: int, name: str, cells: defaultdict[str, str]) -> 
 
 
 def _class_columns(path: Path, header: Sequence[str], group: str | None) -> tuple[str, ...]:
-    """The columns that are classes; none if the labels are in one column."""
+    """Names of the class columns; empty if the labels are in one column."""
     others = tuple(name for name in header if name not in (*COLUMNS, group))
     found = ", ".join(header) or "nothing"
     if "path" not in header:
         raise UsageError(
-            f"{path}: expected a column path in the first line, comma-separated; found {found}"
+            f"{path}: expected comma-separated columns in the first line, one of them 'path'; "
+            f"found {found}"
         )
     for name in (*others, *COLUMNS):
         if not name or header.count(name) > 1:
-            raise UsageError(f"{path}: every column needs a name of its own; found {found}")
+            raise UsageError(f"{path}: expected a unique name for every column; found {found}")
     if group is not None and group not in header:
-        raise UsageError(f"{path}: --group {group}: no such column; found {found}")
+        raise UsageError(f"{path}: --group {group}: column not found; columns are {found}")
     if others and "labels" in header:
         raise UsageError(
-            f"{path}: unknown column {few(others)} beside labels; known are {', '.join(COLUMNS)}, "
-            "and one that --group names"
+            f"{path}: unknown column {few(others)}; with a column 'labels', expected only "
+            f"{', '.join(COLUMNS)}, and the column given by --group"
         )
     if not others and "labels" not in header:
         raise UsageError(
-            f"{path}: no labels; expected a column labels (a|b|c), or a column of 0, 1 or nothing "
-            f"for each class; found {found}"
+            f"{path}: no labels; expected a column 'labels' (a|b|c), or a column for each class "
+            f"(0, 1 or empty); found {found}"
         )
     return others
 
 
 def _assign_splits(path: Path, rows: Sequence[_Row], group: str | None) -> list[Split]:
-    """The split of every row, as it is written or made."""
+    """Split of every row: the given one, or an assigned one."""
     together: defaultdict[tuple[str, str], list[_Row]] = defaultdict(list)
     for row in rows:
         together[_group_of(row, group)].append(row)
@@ -216,11 +235,11 @@ def _assign_splits(path: Path, rows: Sequence[_Row], group: str | None) -> list[
         written = [row.cells["split"] for row in members]
         distinct = sorted({*written} - {""})
         column, value = key
-        # A long file may be cut into splits by hand; a group that was asked for may not.
+        # The user may distribute the excerpts of one file over splits, but not those of a group.
         if len(distinct) > 1 and (column != "path" or "" in written):
             raise FeatregError(
-                f"{path}: the clips with {column} '{value}' lie in {' and '.join(distinct)}; "
-                "they belong into one split"
+                f"{path}: the clips with {column} '{value}' are in {' and '.join(distinct)}; "
+                "put them into one split"
             )
         made[key] = distinct[0] if distinct else _hashed_split(key, members)
     splits: list[Split] = []
@@ -233,14 +252,14 @@ def _assign_splits(path: Path, rows: Sequence[_Row], group: str | None) -> list[
 
 
 def _group_of(row: _Row, group: str | None) -> tuple[str, str]:
-    """Column and value that this row has in common with those it must stay with."""
+    """Column and value shared by all rows of this row's group."""
     if group is not None and row.cells[group]:
         return group, row.cells[group]
     return "path", row.cells["path"]
 
 
 def _hashed_split(key: tuple[str, str], members: Sequence[_Row]) -> Split:
-    """A split that depends on the group's name, or on a clip's, and on nothing else."""
+    """Split derived from the name of the group, or from a clip id, alone."""
     column, value = key
     name = min(row.clip_id for row in members) if column == "path" else value
     position = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
@@ -251,7 +270,7 @@ def _listed_classes(path: Path, rows: Sequence[_Row]) -> tuple[str, ...]:
     classes = sorted({name for row in rows for name in _listed(row)})
     for name in classes:
         if name in COLUMNS:
-            raise UsageError(f"{path}: a class must not be called {name}, as a column is")
+            raise UsageError(f"{path}: class '{name}' has the name of a column; rename the class")
     return tuple(classes)
 
 
@@ -271,8 +290,8 @@ def _from_columns(path: Path, row: _Row, classes: Sequence[str]) -> _Label:
                 path,
                 row.line,
                 name,
-                f"0, 1 or nothing, as in every column but {', '.join(COLUMNS)} and one that "
-                "--group names",
+                f"0, 1 or an empty cell, as in every column except {', '.join(COLUMNS)} and the "
+                "one given by --group",
                 repr(row.cells[name]),
             )
     label = np.array([row.cells[name] == "1" for name in classes], np.uint8)
@@ -280,7 +299,7 @@ def _from_columns(path: Path, row: _Row, classes: Sequence[str]) -> _Label:
 
 
 def _exclusive(path: Path, row: _Row, annotation: _Label) -> _Label:
-    """With exactly one class known to be there, the others are known to be absent."""
+    """Label and mask of a clip with exactly one class: all other classes are absent."""
     label, mask = annotation
     if not mask.any():
         return annotation
@@ -293,7 +312,7 @@ def _exclusive(path: Path, row: _Row, annotation: _Label) -> _Label:
 
 
 def _too_few(classes: Sequence[str], clips: Sequence[Clip]) -> list[str]:
-    """What cannot be learnt, or not be tested, and why."""
+    """Splits without clips, and classes that cannot be both learned and tested, in sentences."""
     present: dict[str, npt.NDArray[np.uint8]] = {}
     for clip in clips:
         present[clip.split] = np.maximum(clip.label, present.get(clip.split, clip.label))
@@ -308,10 +327,10 @@ def _too_few(classes: Sequence[str], clips: Sequence[Clip]) -> list[str]:
     sentences = []
     if empty:
         named = " and ".join(empty)
-        sentences.append(f"no clips in {named} (a column split decides, or bring more clips)")
+        sentences.append(f"no clips in {named} (add a column 'split' or more clips)")
     if lacking:
         sentences.append(
-            f"{len(lacking):,} classes without positive clips in train and another split "
-            f"({few(lacking)})"
+            f"{len(lacking):,} {'class' if len(lacking) == 1 else 'classes'} without positive "
+            f"clips in train and another split ({few(lacking)})"
         )
     return sentences

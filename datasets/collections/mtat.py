@@ -5,13 +5,13 @@ Folder::
     ROOT/annotations_final.csv       clip_id, 188 tags (0 or 1), mp3_path
     ROOT/mp3/0/*.mp3 ... mp3/f/*.mp3 (or ROOT/0 ... ROOT/f)
 
-The task of the published comparisons is the 50 most frequent tags, without merging
-synonyms. The split goes by folder: 0 to b train, c validation, d to f test; no song lies
-in two of them. Three files, all in the training split, are empty as published. Clips
-without any of the 50 tags are left out, unless they are asked for:
+Published comparisons use the 50 most frequent tags, without merging synonyms. The folder of a
+clip determines its split: 0 to b training, c validation, d to f test; no song occurs in two
+splits. Three files, all in the training split, are empty as published. By default, clips without
+any of the 50 tags are omitted:
 
 =================  ==========  ==============  ========  ======
-clips              training    validation      test      in all
+clips              training    validation      test      total
 =================  ==========  ==============  ========  ======
 with a tag         15,244      1,529           4,332     21,105
 all                18,706      1,825           5,329     25,860
@@ -44,7 +44,7 @@ SPLIT_OF_FOLDER: dict[str, Split] = {
     **dict.fromkeys("def", "test"),
 }
 
-# By count over all 25,863 clips, the most frequent first.
+# Ordered by their number among all 25,863 clips, the most frequent first.
 TAGS = (
     *("guitar", "classical", "slow", "techno", "strings", "drums", "electronic", "rock", "fast"),
     *("piano", "ambient", "beat", "violin", "vocal", "synth", "female", "indian", "opera", "male"),
@@ -66,7 +66,7 @@ INFO = DatasetInfo(
         "E. Law, K. West, M. Mandel, M. Bay, J. S. Downie, "
         '"Evaluation of algorithms using games: the case of music tagging", ISMIR 2009'
     ),
-    needs="All of it comes with `prep download mtat` (3 GB)",
+    needs="`prep download mtat` downloads all of it (3 GB)",
 )
 
 _ADDRESS = "https://mirg.city.ac.uk/datasets/magnatagatune/"
@@ -90,17 +90,17 @@ def read(root: Path, *, all_clips: bool = False, allow_missing: bool = False) ->
     Parameters
     ----------
     root
-        The folder described above.
+        Folder with the layout described above.
     all_clips
-        Keep the clips that have none of the 50 tags.
+        Include the clips that have none of the 50 tags.
     allow_missing
-        Use the clips that are there, and note their number beside every result.
+        Use the clips that are present; `Dataset.notes` states their number.
 
     Raises
     ------
     FeatregError
-        If `root` is another folder, the annotations are damaged, or other clips than
-        the published ones are there.
+        If `root` does not contain the dataset, the annotations are damaged, or the clips differ
+        from the published ones.
     """
     audio = root / "mp3" if (root / "mp3").is_dir() else root
     present = {folder: names_in(audio / folder) for folder in SPLIT_OF_FOLDER}
@@ -130,7 +130,7 @@ _Annotation = tuple[str, str, npt.NDArray[np.uint8]]
 
 
 def _read_annotations(path: Path) -> tuple[list[_Annotation], dict[str, int]]:
-    """Clip id, path and label of every clip; and how many clips each of the tags has."""
+    """Id, path and label of every clip, and the number of clips of each tag."""
     rows = read_rows(path, "\t")
     line, header = next(rows, (1, []))
     if header[:1] != ["clip_id"] or header[-1:] != ["mp3_path"] or not {*TAGS} <= {*header}:
@@ -142,7 +142,7 @@ def _read_annotations(path: Path) -> tuple[list[_Annotation], dict[str, int]]:
     seen: set[str] = set()
     for line, (clip_id, *cells, mp3_path) in rows:
         if not clip_id.isdecimal() or clip_id in seen:
-            expected = "a number that no other clip has"
+            expected = "a unique number"
             raise damaged(path, line, "clip_id", expected, repr(clip_id))
         if not re.fullmatch(r"[0-9a-f]/[^/]+\.mp3", mp3_path):
             raise damaged(path, line, "mp3_path", "a path like c/name.mp3", repr(mp3_path))
@@ -157,7 +157,7 @@ def _read_annotations(path: Path) -> tuple[list[_Annotation], dict[str, int]]:
 
 
 def _other_top_tags(counts: dict[str, int]) -> str:
-    """Why the 50 most frequent tags are not the published ones; empty if they are."""
+    """Difference of the 50 most frequent tags from the published ones; empty if there is none."""
     last = min(TAGS, key=counts.__getitem__)
     for tag, count in counts.items():
         if tag not in TAGS and count > counts[last]:

@@ -1,4 +1,4 @@
-"""Which datasets there are, and where their files lie."""
+"""The supported datasets and the locations of their files."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ..base import Dataset, Task, UsageError
 from . import manifest
 from .info import DatasetInfo
 
-# Every module holds INFO: DatasetInfo and read(root, **options) -> Dataset; DOWNLOADS where
-# something can be fetched, and default_root() where the files come with the package.
-_MODULES = ("demo", "mtat", "dcase2017", "speech_commands")
+# Every module holds INFO: DatasetInfo and read(root, **options) -> Dataset; DOWNLOADS if
+# files can be downloaded, and default_root() if the files come with the package.
+_MODULES = ("demo", "mtat", "dcase2017", "speech_commands", "urbansound8k", "esc50")
 
 
 def names() -> tuple[str, ...]:
-    """Names of the known datasets."""
+    """Names of the supported datasets."""
     return _MODULES
 
 
 def module(name: str) -> ModuleType:
-    """The module of a known dataset.
+    """The module of a supported dataset.
 
     Raises
     ------
@@ -34,30 +34,30 @@ def module(name: str) -> ModuleType:
     """
     if name not in _MODULES:
         raise UsageError(
-            f"no dataset called '{name}'; known are {', '.join(_MODULES)}, and your own clips "
-            "are given as a CSV file (CLIPS.csv with columns path and labels)"
+            f"no dataset called '{name}'; expected one of {', '.join(_MODULES)}, or a CSV file of "
+            "your own clips (CLIPS.csv with columns path and labels)"
         )
     return importlib.import_module(f".{name}", __package__)
 
 
 def info(name: str) -> DatasetInfo:
-    """What there is to say about a known dataset."""
+    """Description of a supported dataset."""
     found: DatasetInfo = module(name).INFO
     return found
 
 
 def metric(name: str, task: Task) -> str:
-    """Key of the metric that selects the best epoch, for a known dataset or the user's own."""
+    """Name of the metric that selects the best epoch, for any dataset."""
     if name in _MODULES:
         return info(name).metric
     return "accuracy" if task == "single-label" else "pr_auc"
 
 
 def default_root(name: str, work: Path) -> Path:
-    """Where a known dataset's files are looked for, and downloaded to.
+    """Default folder of a supported dataset's files.
 
-    The package itself for what comes with it, else ``$FEATREG_DATA/NAME``, else
-    ``WORK/NAME/source``.
+    It is part of this package for datasets that come with it; otherwise ``$FEATREG_DATA/NAME`` if
+    the variable is set, and ``WORK/NAME/source`` if not.
     """
     found = module(name)
     if hasattr(found, "default_root"):
@@ -69,7 +69,7 @@ def default_root(name: str, work: Path) -> Path:
 
 
 def read(name_or_manifest: str, root: Path | None, *, work: Path, **options: Any) -> Dataset:
-    """A dataset by name, or the user's own by its CSV file; paths are absolute.
+    """A dataset, given by name or by a CSV file of the user's own clips; paths are absolute.
 
     Parameters
     ----------
@@ -78,23 +78,23 @@ def read(name_or_manifest: str, root: Path | None, *, work: Path, **options: Any
     root
         Folder of the files; None for `default_root`, or for the CSV file's folder.
     work
-        The working folder.
+        Working folder.
     options
-        What the dataset's ``read`` takes beside; None and False count as not given.
+        Further options of the dataset's ``read``; None and False count as not given.
 
     Raises
     ------
     UsageError
-        If there is no such dataset, or it does not have such an option.
+        If there is no such dataset, or it has no such option.
     FeatregError
-        If what is there is not the dataset.
+        If the files are not those of the dataset.
     """
     given = {key: value for key, value in options.items() if value not in (None, False)}
     if name_or_manifest.endswith(".csv"):
         path = Path(name_or_manifest).absolute()
         if not re.fullmatch(r"\w[\w.-]*", path.stem) or path.stem in (*_MODULES, "runs"):
             raise UsageError(
-                f"{path}: the file's name becomes the dataset's; expected letters, digits, "
+                f"{path}: the file name is the name of the dataset; expected only letters, digits, "
                 f"'_', '-' and '.', and none of {', '.join(_MODULES)}, runs"
             )
         _check_options(name_or_manifest, manifest, given)
@@ -113,5 +113,5 @@ def _check_options(name: str, reader: ModuleType, given: dict[str, Any]) -> None
         if option not in known:
             flags = ", ".join(f"--{each.replace('_', '-')}" for each in known) or "none"
             raise UsageError(
-                f"--{option.replace('_', '-')} is no option of {name}; its options: {flags}"
+                f"--{option.replace('_', '-')} is not an option of {name}; its options: {flags}"
             )

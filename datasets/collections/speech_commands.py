@@ -2,16 +2,17 @@
 
 Folder::
 
-    ROOT/validation_list.txt         WORD/NAME.wav, a line each
-    ROOT/testing_list.txt            likewise
+    ROOT/validation_list.txt         one WORD/NAME.wav per line
+    ROOT/testing_list.txt            the same
     ROOT/WORD/NAME.wav               for each of the 35 words
 
-Every recording holds one word, so the task is single-label and its metric accuracy. The
-published lists are the split; what is in neither is for training: 84,843 / 9,981 /
-11,005 recordings. A name starts with the speaker (``SPEAKER_nohash_N.wav``), and no
-speaker lies in two splits. The background noises that come with the words are not used.
+Every recording contains one word: the task is single-label, and its metric is accuracy. The
+published lists define the validation and test splits, and all other recordings are for
+training: 84,843 / 9,981 / 11,005 recordings for training / validation / test. A file name starts
+with the speaker (``SPEAKER_nohash_N.wav``), and no speaker occurs in two splits. The background
+noises of the dataset are not used.
 
-It is the third task of Won et al. (2020), after MagnaTagATune and DCASE 2017.
+This is the third task of Won et al. (2020), after MagnaTagATune and DCASE 2017.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ INFO = DatasetInfo(
         'P. Warden, "Speech Commands: a dataset for limited-vocabulary speech recognition", '
         "arXiv:1804.03209, 2018"
     ),
-    needs="All of it comes with `prep download speech_commands` (2.4 GB)",
+    needs="`prep download speech_commands` downloads all of it (2.4 GB)",
     metric="accuracy",
 )
 
@@ -73,20 +74,20 @@ DOWNLOADS = (
 
 
 def read(root: Path, *, allow_missing: bool = False) -> Dataset:
-    """The recordings, by word and then by name.
+    """The recordings, sorted by word and then by name.
 
     Parameters
     ----------
     root
-        The folder described above.
+        Folder with the layout described above.
     allow_missing
-        Use the recordings that are there, and note their number beside every result.
+        Use the recordings that are present; `Dataset.notes` states their number.
 
     Raises
     ------
     FeatregError
-        If `root` is another folder, a list is damaged, or other recordings than the
-        published ones are there.
+        If `root` does not contain the dataset, a list is damaged, or the recordings differ from
+        the published ones.
     """
     present = {word: names_in(root / word) for word in WORDS}
     if not all((root / name).is_file() for name in LISTS) or not any(present.values()):

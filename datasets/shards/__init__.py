@@ -1,1 +1,1 @@
-"""How native and aligned features lie on disk."""
+"""Storage of native and aligned features on disk."""

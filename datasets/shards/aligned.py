@@ -1,4 +1,4 @@
-"""The aligned shard: everything that the trainer needs, on one time grid.
+"""The aligned shard: features, labels and audio for training, on one time grid.
 
 Layout (n clips; a clip of d seconds has ceil(d / resolution) frames)::
 
@@ -6,12 +6,12 @@ Layout (n clips; a clip of d seconds has ceil(d / resolution) frames)::
     split         (n,)           utf-8
     fold          (n,)           int64    -1 for a clip without a fold
     label         (n, classes)   uint8
-    label_mask    (n, classes)   uint8    0 where nobody annotated the class
+    label_mask    (n, classes)   uint8    0 where the class was not annotated
     duration_s    (n,)           float64
-    offset        (n+1,)         int64    frames offset[k]:offset[k+1] of each feature are clip k's
+    offset        (n+1,)         int64    clip k has frames offset[k]:offset[k+1] of each feature
     features/NAME (frames, dim)  float32  frame j covers [j r, (j+1) r) seconds of its clip
     audio         (samples,)     int16    at audio_rate; value = stored / 32767
-    audio_offset  (n+1,)         int64    audio[audio_offset[k]:audio_offset[k+1]] is clip k's
+    audio_offset  (n+1,)         int64    clip k has audio[audio_offset[k]:audio_offset[k+1]]
     crc32/NAME    (blocks,)      uint32   for each block of bytes of the features and the audio
 
 Features and audio are contiguous and uncompressed (`contiguous.py`); `reader.py` reads them.
@@ -53,7 +53,7 @@ FORMAT = "featreg-aligned"
 
 @dataclass(frozen=True, slots=True)
 class AlignedHeader:
-    """What all clips of an aligned shard have in common.
+    """Metadata that all clips of an aligned shard share.
 
     Attributes
     ----------
@@ -62,22 +62,22 @@ class AlignedHeader:
     task
         ``multi-label`` or ``single-label``.
     classes
-        Names, in the order of the label columns.
+        Class names, in the order of the label columns.
     resolution_s
         Seconds per frame.
     mode
-        How streams were brought to one time grid: ``repeat``, ``area`` or ``linear``.
+        How frames were resampled in time: ``repeat``, ``area`` or ``linear``.
     audio_rate
-        Samples per second of `audio`.
+        Sample rate of `audio`, in Hz.
     features
-        What the native shards of each feature say, in the order asked for:
+        Metadata of each feature's native shards, in the order of the features:
         ``dim``, ``hop_s``, ``window_s``, ``first_center_s``, ``weights_sha256``,
         ``settings``, and its column range ``columns`` in the combined feature.
     notes
-        Sentences that must stand beside every result.
+        Remarks that are printed with every result.
     audio_settings
-        The ``settings`` of the audio's native shards: the ``resampler``. Empty in shards that
-        were written before it was kept.
+        The ``settings`` of the audio's native shards: the ``resampler``. Empty in older shards
+        that do not store them.
     """
 
     dataset: str
@@ -149,7 +149,7 @@ class AlignedWriter:
         audio: npt.NDArray[np.int16],
         duration_s: float,
     ) -> None:
-        """Add a clip: every feature of shape (frames, dim), audio of shape (samples,)."""
+        """Add a clip: features of shape (frames, dim) and audio of shape (samples,)."""
         whole = {name: (frames,) for name, frames in features.items()}
         self.append_parts(clip, whole, (audio,), duration_s)
 
@@ -160,7 +160,7 @@ class AlignedWriter:
         audio: Iterable[npt.NDArray[np.int16]],
         duration_s: float,
     ) -> None:
-        """Add a clip whose features and audio come in parts, one after another."""
+        """Add a clip whose features and audio are given as consecutive parts."""
         for name, parts in features.items():
             for frames in parts:
                 self._features[name].append(frames)
@@ -174,7 +174,7 @@ class AlignedWriter:
         self._audio_offset.append(self._audio.frames)
 
     def close(self) -> None:
-        """Write everything to the shard."""
+        """Write all clips to the shard."""
         file, clips = self._file, [clip for clip, _ in self._clips]
         for name, feature in self._features.items():
             feature.close(file, f"features/{name}")
@@ -194,9 +194,9 @@ class AlignedWriter:
 def aligned_writer(path: Path, header: AlignedHeader, sources: str) -> Iterator[AlignedWriter]:
     """Open a writer; the shard appears under `path` only if the block succeeds.
 
-    `sources` is a fingerprint of everything that the shard is made from: a rerun that would
-    write the same fingerprint skips the shard. Until the block ends, features and audio are
-    kept in temporary files without a name, in the shard's folder.
+    `sources` is a fingerprint of all inputs of the shard: a later run with the same fingerprint
+    skips the shard. Until the block ends, features and audio are kept in unnamed temporary files
+    in the shard's folder.
     """
     with create_shard(path) as file, ExitStack() as stack:
         write_attributes(file, sources=sources)
@@ -209,7 +209,7 @@ def aligned_writer(path: Path, header: AlignedHeader, sources: str) -> Iterator[
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AlignedIndex:
-    """The small part of an aligned shard, in memory: everything but features and audio.
+    """Metadata and labels of an aligned shard, without features and audio.
 
     `offset` and `audio_offset` have shape (n+1,), `label` and `label_mask`
     (n, classes), the others (n,).

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..base import FeatregError
 from .disk_space import free_bytes
 
-# What says that a place cannot be written to, whichever file it is.
+# Errors that affect the whole file system or folder, not only one file.
 _NO_PLACE = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
@@ -25,20 +25,20 @@ _NO_PLACE = {
 
 
 class DiskError(FeatregError):
-    """A file cannot be written here: every shard after this one would fail too."""
+    """Files cannot be written to this disk or folder, so that all later shards would fail too."""
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, which becomes `path` if the block succeeds.
+    """Yield a temporary path in the same folder, renamed to `path` if the block succeeds.
 
-    The file is synced to disk before it is renamed, and its folder after, so that
-    neither a killed process nor a lost power supply leaves half a file behind.
+    The file is synced to disk before it is renamed, and its folder afterwards, so that neither a
+    killed process nor a power failure leaves an incomplete file.
 
     Raises
     ------
     DiskError
-        If the disk is full or may not be written to.
+        If the disk is full or not writable, or a folder has this name.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
@@ -48,31 +48,36 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         with suppress(OSError):  # some network file systems cannot sync a folder
             _sync(path.parent)
+    except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+        raise DiskError(
+            f"{path}: cannot be written ({error.strerror}: {error.filename2 or error.filename}); "
+            "move that away, then run the same command again"
+        ) from None
     except (OSError, RuntimeError) as error:
         if (reason := _no_place(error)) is None:
             raise
         raise DiskError(
-            f"{path}: {reason} ({free_bytes(path) / 1e6:,.1f} MB free there); make room or use "
+            f"{path}: {reason} ({free_bytes(path) / 1e6:,.1f} MB free); free disk space or use "
             "another working folder (--work), then run the same command again: finished shards "
             "are kept"
         ) from None
     finally:
-        # A file system that has become read-only keeps the half file; the next run tries again.
+        # On a file system that has become read-only the file remains; the next run removes it.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 def _no_place(error: BaseException) -> str | None:
-    """What keeps the place from being written to; None if it is something else."""
+    """Why the folder is not writable; None if the error has another cause."""
     number = getattr(error, "errno", None)
-    if number is None:  # HDF5 has it in the text alone
+    if number is None:  # HDF5 states it in the message only
         found = re.search(r"errno = (\d+)", str(error))
         number = int(found[1]) if found else 0
     return _NO_PLACE.get(number)
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what killed processes left half written in a folder and below."""
+    """Remove incomplete files of killed processes from a folder and its subfolders."""
     for path in folder.rglob(".*.tmp"):
         with suppress(OSError):
             path.unlink()

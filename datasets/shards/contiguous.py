@@ -24,7 +24,7 @@ from .hdf5 import reading, write_array, write_attributes
 # A 5 s crop of 16 kHz audio, or of 0.1 s frames of 512 values, touches two to four blocks.
 BLOCK_BYTES = 65536
 
-# Bytes that are copied at a time from the temporary file to the shard.
+# Number of bytes copied at a time from the temporary file to the shard.
 _COPY_BYTES = 1 << 22
 
 
@@ -34,7 +34,7 @@ def checksum_name(name: str) -> str:
 
 
 class ContiguousWriter:
-    """Writes one contiguous dataset whose length is known only at the end.
+    """Writer of one contiguous dataset whose length is known only at the end.
 
     Parameters
     ----------
@@ -84,18 +84,18 @@ class ContiguousWriter:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contiguous:
-    """Where one contiguous dataset lies in its file.
+    """Location of one contiguous dataset in its file.
 
     Attributes
     ----------
     shape, dtype
-        Of the dataset.
+        Shape and type of the dataset.
     begin, bytes
-        Its first byte in the file, and how many there are.
+        Position of its first byte in the file, and its number of bytes.
     checksums
         CRC-32 of each block.
     verified
-        Which blocks this process has compared with their checksums.
+        Whether this process has compared each block with its checksum.
     """
 
     shape: tuple[int, ...]
@@ -131,7 +131,7 @@ class Contiguous:
         return self.bytes // self.shape[0]
 
     def damaged(self, content: npt.NDArray[np.uint8], first: int) -> int | None:
-        """The first block that does not match, of `content` that begins with block `first`."""
+        """Index of the first mismatching block of `content`, which begins with block `first`."""
         for begin in range(0, len(content), BLOCK_BYTES):
             block = first + begin // BLOCK_BYTES
             if zlib.crc32(content[begin : begin + BLOCK_BYTES].data) != self.checksums[block]:

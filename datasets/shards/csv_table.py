@@ -1,4 +1,4 @@
-"""CSV tables of a working folder, whatever text is in them."""
+"""CSV tables of a working folder, with arbitrary text in the cells."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _FREE_TEXT = ("clip_id", "path", "reason")
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table from which `read_csv` gets back every text, whatever is in it.
+    """Write a table such that `read_csv` returns every text unchanged.
 
-    A file name may hold carriage returns, which Python's csv quotes only if told to, and bytes
-    that are not UTF-8, which are written as they are.
+    File names may contain carriage returns, which Python's csv module does not quote by default,
+    and bytes that are not UTF-8, which are written unchanged.
     """
     texts = chain(table.columns, *(table[name] for name in _FREE_TEXT if name in table))
     rare = any("\r" in text for text in texts)
@@ -29,7 +29,7 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def read_csv(path: Path, **options: Any) -> pd.DataFrame:
-    """A table that `write_csv` wrote; an empty cell is NaN, and nothing else is."""
+    """Read a table written by `write_csv`; only empty cells become NaN."""
     text = dict.fromkeys(("clip_id", "path", "split", "stage", "reason"), object)
     table: pd.DataFrame = pd.read_csv(
         path,

@@ -1,4 +1,4 @@
-"""Where something will lie that is not there yet, and how much room is there."""
+"""Free disk space of files and folders that may not exist yet."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def existing(path: Path) -> Path:
-    """`path`, or the nearest of the folders above it that is there."""
+    """`path`, or its nearest parent folder that exists."""
     return next(each for each in (path, *path.absolute().parents) if each.exists())
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes free on the disk where `path` lies or will lie."""
+    """Free bytes on the disk of `path`, which need not exist."""
     return shutil.disk_usage(existing(path)).free

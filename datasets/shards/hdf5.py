@@ -1,12 +1,11 @@
-"""How streams lie in HDF5: what both layouts share.
+"""HDF5 files of both layouts: native shards (`native.py`) and aligned shards (`aligned.py`).
 
-``native.py`` holds one stream on its own time grid, ``aligned.py`` everything that the
-trainer needs on one time grid. A shard is written by one process under a temporary name,
-flushed, synced and renamed, so that under its final name a shard is always complete.
+A shard is written by one process under a temporary name, flushed, synced and renamed, so that a
+shard with its final name is always complete.
 
-Two kinds of checksum cover every bit: HDF5's own (Fletcher-32 on each chunk, and since
-its version 1.10 one on each piece of structure), and SHA-256 of every dataset, kept in
-its attribute ``sha256``, with one of the whole content in ``content_sha256``.
+Two kinds of checksums cover every bit: HDF5's own (Fletcher-32 of each HDF5 chunk and, since HDF5
+1.10, a checksum of each metadata block), and SHA-256 of every dataset in its attribute ``sha256``,
+with one of the whole content in ``content_sha256``.
 """
 
 from __future__ import annotations
@@ -31,25 +30,25 @@ from .seal import USER_BLOCK_BYTES, seal
 
 VERSION = 2
 
-# Of HDF5's file formats the first whose structure carries checksums; h5py reads it since 2.8.
+# The first version of HDF5's file format with checksums of all metadata; h5py >= 2.8 reads it.
 _LIBVER = ("v110", "v110")
 
-# A 5 s crop of 16 kHz audio, or of 0.1 s rows of 512 values, then touches about three chunks.
+# A 5 s crop of 16 kHz audio, or of 0.1 s frames of 512 values, touches about three HDF5 chunks.
 CHUNK_BYTES = 65536
 
 Array = npt.NDArray[Any]
 
 
 class DamagedError(FeatregError):
-    """Bytes of a shard are not those that were written."""
+    """A shard is damaged: its content differs from what was written."""
 
 
 class _ShardFile(io.FileIO):
-    """The file that HDF5 writes a shard to.
+    """File object through which HDF5 writes a shard.
 
     HDF5 writes some of its data only when its objects are freed, where an error cannot be
-    raised: h5py prints a traceback instead. Therefore the first write that fails is kept in
-    `error`, HDF5 does not learn of it, and `create_shard` raises it.
+    raised: h5py prints a traceback instead. Therefore the first failed write is stored in `error`
+    instead of being reported to HDF5, and `create_shard` raises it.
     """
 
     error: OSError | None = None
@@ -76,7 +75,7 @@ class _ShardFile(io.FileIO):
 
 
 def find_shards(path: Path) -> list[Path]:
-    """The shard at `path`, or every shard in that folder and below, by name.
+    """The shard at `path`, or all shards in that folder and its subfolders, sorted by name.
 
     Raises
     ------
@@ -85,16 +84,16 @@ def find_shards(path: Path) -> list[Path]:
     """
     shards = [path] if path.is_file() else sorted(path.rglob("*.h5"))
     if not shards:
-        raise FeatregError(f"{path}: no shard (*.h5) here or below")
+        raise FeatregError(f"{path}: no shards (*.h5) found in this folder or its subfolders")
     return shards
 
 
 @contextmanager
 def create_shard(path: Path) -> Iterator[h5py.File]:
-    """A new shard, which appears under `path` complete and sealed if the block succeeds."""
+    """Create a shard, which appears at `path`, complete and sealed, if the block succeeds."""
     with atomic_path(path) as temporary:
         with _ShardFile(temporary, "w+") as disk:
-            # Without times, equal contents give equal bytes.
+            # Without timestamps, equal content gives equal bytes.
             options = {"libver": _LIBVER, "track_times": False, "userblock_size": USER_BLOCK_BYTES}
             try:
                 with h5py.File(disk, "w", **options) as file:
@@ -107,12 +106,11 @@ def create_shard(path: Path) -> Iterator[h5py.File]:
 
 
 def dataset_options(dtype: npt.DTypeLike, row_shape: Sequence[int] = ()) -> dict[str, Any]:
-    """Options of ``create_dataset`` for rows of `row_shape`: small chunks, a checksum, LZF.
+    """Options of ``create_dataset`` for rows of shape `row_shape`: chunks, checksums, LZF.
 
-    LZF comes with every h5py, and makes a tenth of rows that were repeated ten times.
-    Shuffling the bytes of each value first would save a twentieth of an embedding's rows,
-    and reading a crop of them would take five times as long. 16-bit audio is stored as it
-    is: of music LZF saves a hundredth, for most of the time of writing.
+    LZF is part of every h5py, and reduces frames that are repeated ten times to a tenth. With the
+    shuffle filter, features would be 5 % smaller, but reading a crop would take five times as
+    long. 16-bit audio is not compressed: on music LZF saves 1 % and takes most of the writing time.
     """
     row_bytes = np.dtype(dtype).itemsize * int(np.prod(row_shape, dtype=int))
     options: dict[str, Any] = {
@@ -126,7 +124,7 @@ def dataset_options(dtype: npt.DTypeLike, row_shape: Sequence[int] = ()) -> dict
 
 
 def write_array(group: h5py.Group, name: str, values: Array) -> None:
-    """Store a whole array, checksummed and compressed."""
+    """Store a whole array, with checksums and compression."""
     options = dataset_options(values.dtype, values.shape[1:])
     if len(values):
         options["chunks"] = (min(len(values), options["chunks"][0]), *values.shape[1:])
@@ -135,10 +133,10 @@ def write_array(group: h5py.Group, name: str, values: Array) -> None:
 
 
 def write_attributes(item: h5py.Group | h5py.Dataset, **values: str | float) -> None:
-    """Store attributes, text as fixed-length utf-8.
+    """Store attributes, text as fixed-length UTF-8.
 
-    Text of variable length lies in a heap without a checksum, where one flipped bit makes
-    HDF5 search forever.
+    HDF5 stores text of variable length in a heap without a checksum, where a flipped bit can
+    make it search forever.
     """
     for name, value in values.items():
         if isinstance(value, str):
@@ -150,23 +148,23 @@ def write_attributes(item: h5py.Group | h5py.Dataset, **values: str | float) -> 
 
 
 def read_text(item: h5py.Group | h5py.Dataset, name: str, default: str | None = None) -> str:
-    """An attribute that `write_attributes` stored as text.
+    """A text attribute stored by `write_attributes`.
 
     Raises
     ------
     KeyError
-        If it is not there, and no `default` is given.
+        If the attribute is missing and there is no `default`.
     """
     if default is not None and name not in item.attrs:
         return default
     value = item.attrs[name]
-    # Text of variable length, as older shards have it, comes as `str`.
+    # Text of variable length, as in older shards, is read as `str`.
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def write_strings(group: h5py.Group, name: str, values: Sequence[str]) -> None:
-    """Store strings as fixed-length utf-8, which a checksum covers (variable-length is not)."""
-    # A file name need not be UTF-8; Python holds its other bytes as surrogates.
+    """Store strings as fixed-length UTF-8, which has a checksum, unlike variable-length text."""
+    # File names need not be UTF-8; Python represents other bytes as surrogates.
     encoded = [value.encode(errors="surrogateescape") for value in values]
     width = max(map(len, encoded), default=1) or 1
     data = np.array(encoded, dtype=h5py.string_dtype("utf-8", width))
@@ -183,12 +181,12 @@ def write_strings(group: h5py.Group, name: str, values: Sequence[str]) -> None:
 
 @contextmanager
 def reading(file: h5py.File) -> Iterator[None]:
-    """Turn what h5py raises for damaged bytes into one line that names the file.
+    """Convert the errors that h5py raises for damaged files to a `DamagedError`.
 
     Raises
     ------
     DamagedError
-        If the block cannot read what it wants.
+        If the block fails to read from the file.
     """
     try:
         yield
@@ -200,12 +198,12 @@ def reading(file: h5py.File) -> Iterator[None]:
 
 
 def read_array(group: h5py.Group, name: str, rows: slice = slice(None)) -> Array:
-    """The values that `write_array` stored, or some rows of them.
+    """The values that `write_array` stored, or a range of their rows.
 
     Raises
     ------
     DamagedError
-        If they are damaged.
+        If the values are damaged.
     """
     with reading(group.file):
         return group[name][rows]  # type: ignore[no-any-return]
@@ -216,8 +214,8 @@ def read_strings(group: h5py.Group, name: str) -> list[str]:
 
     Raises
     ------
-    FeatregError
-        If they are damaged.
+    DamagedError
+        If the strings are damaged.
     """
     with reading(group.file):
         values = read_array(group, name).tolist()
@@ -225,9 +223,9 @@ def read_strings(group: h5py.Group, name: str) -> list[str]:
 
 
 class Appender:
-    """A dataset that grows by whole chunks; the rows in between wait in memory.
+    """A growing dataset, written in whole HDF5 chunks; incomplete chunks are kept in memory.
 
-    Writing whole chunks compresses each once, however small the pieces that arrive.
+    Each HDF5 chunk is therefore compressed only once, however few rows are appended at a time.
     """
 
     def __init__(
@@ -241,37 +239,37 @@ class Appender:
         )
         self.rows = 0
         self._digest = hashlib.sha256()
-        self._waiting: list[Array] = []
-        self._waiting_rows = 0
+        self._pending: list[Array] = []
+        self._pending_rows = 0
 
     def append(self, values: Array) -> None:
         """Add rows of shape (n, *row_shape)."""
-        self._waiting.append(np.asarray(values, dtype=self.dataset.dtype))
-        self._waiting_rows += len(values)
+        self._pending.append(np.asarray(values, dtype=self.dataset.dtype))
+        self._pending_rows += len(values)
         self.rows += len(values)
-        whole = self._waiting_rows - self._waiting_rows % self.dataset.chunks[0]
+        whole = self._pending_rows - self._pending_rows % self.dataset.chunks[0]
         if whole:
             self._write(whole)
 
     def close(self) -> None:
-        """Write what still waits, and the hash of all."""
-        if self._waiting_rows:
-            self._write(self._waiting_rows)
+        """Write the remaining rows and the hash of all rows."""
+        if self._pending_rows:
+            self._write(self._pending_rows)
         write_attributes(self.dataset, sha256=self._digest.hexdigest())
 
     def _write(self, rows: int) -> None:
-        values = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
+        values = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
         start = len(self.dataset)
         self.dataset.resize(start + rows, axis=0)
         written = np.ascontiguousarray(values[:rows])
         self.dataset[start:] = written
         self._digest.update(written.data)
-        self._waiting = [values[rows:]]
-        self._waiting_rows -= rows
+        self._pending = [values[rows:]]
+        self._pending_rows -= rows
 
 
 def datasets_of(root: h5py.Group) -> dict[str, h5py.Dataset]:
-    """Every dataset in a file, by its path."""
+    """All datasets in a file, by path."""
     found: dict[str, h5py.Dataset] = {}
 
     def add(name: str, item: object) -> None:
@@ -283,9 +281,9 @@ def datasets_of(root: h5py.Group) -> dict[str, h5py.Dataset]:
 
 
 def content_sha256(root: h5py.Group) -> str:
-    """Hash of all attributes, and of every dataset's name, type and shape.
+    """Hash of all attributes, and of the name, type and shape of every dataset.
 
-    Among a dataset's attributes is the hash of its values.
+    The attributes of a dataset include the hash of its values.
     """
     digest = hashlib.sha256()
     _add_attributes(digest, root)
@@ -305,17 +303,17 @@ def _add_attributes(digest: hashlib._Hash, item: h5py.Group | h5py.Dataset) -> N
 
 @contextmanager
 def open_shard(path: Path, layout: str) -> Iterator[h5py.File]:
-    """The file at `path`, known to be a shard of `layout`.
+    """Open the shard at `path` and check that it has the format `layout`.
 
     Raises
     ------
     DamagedError
         If the file cannot be read.
     FeatregError
-        If it is of another layout or version.
+        If the file has another format or version.
     """
     try:
-        # A shard that has its name is never written to again: no lock, which some mounts refuse.
+        # A finished shard is never written to, so it needs no lock, which some mounts refuse.
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
         raise DamagedError(

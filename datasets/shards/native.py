@@ -1,14 +1,14 @@
-"""The native shard: one stream of many clips, on the feature's own time grid.
+"""The native shard: one feature of many clips, on the feature's own time grid.
 
-Layout (n clips, all their rows one after another)::
+Layout (n clips, all their frames concatenated)::
 
     clip_id      (n,)    utf-8
-    offset       (n+1,)  int64     clip k owns frames[offset[k]:offset[k+1]]
-    frames       (rows, dim)       float32, float16, uint8 or int16;
+    offset       (n+1,)  int64     clip k has frames[offset[k]:offset[k+1]]
+    frames       (frames, dim)     float32, float16, uint8 or int16;
                                    value = stored * frames.attrs["scale"] + frames.attrs["offset"]
-    duration_s   (n,)    float64   decoded length
-    fingerprint  (n,)    utf-8     what the audio file held when it was read
-    failed/      clip_id, stage, reason, fingerprint   of the clips that gave no rows
+    duration_s   (n,)    float64   decoded length in seconds
+    fingerprint  (n,)    utf-8     fingerprint of the audio file when it was read
+    failed/      clip_id, stage, reason, fingerprint   of the clips without frames
 
 The root attributes are the fields of `NativeHeader`.
 """
@@ -50,26 +50,26 @@ FORMAT = "featreg-native"
 
 @dataclass(frozen=True, slots=True)
 class NativeHeader:
-    """What a native shard says of its stream.
+    """Metadata of a native shard.
 
     Attributes
     ----------
     dataset, feature
-        Names.
+        Names of the dataset and of the feature.
     dim
-        Values a row.
+        Number of dimensions of a frame.
     dtype
-        Of the stored rows, as numpy names it.
+        NumPy's name of the type of the stored frames.
     scale, offset
         ``value = stored * scale + offset``.
     timing
-        When the rows happen.
+        Time grid of the frames.
     sample_rate
-        Rate of the signal that was heard, in Hz.
+        Sample rate of the extractor's input, in Hz.
     weights_sha256
-        Hash of the weights, empty where there are none.
+        Hash of the weights; empty if there are none.
     settings
-        Every choice that changes a number, as JSON values.
+        All settings that affect the values, as JSON values.
     """
 
     dataset: str
@@ -121,7 +121,7 @@ class NativeHeader:
         )
 
     def differing_setting(self, other: NativeHeader) -> str | None:
-        """The first setting, by name, that is not the same in another header."""
+        """Name of the first setting, alphabetically, that differs in another header."""
         names = sorted({*self.settings, *other.settings})
         differing = (name for name in names if self.settings.get(name) != other.settings.get(name))
         return next(differing, None)
@@ -129,7 +129,7 @@ class NativeHeader:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A clip that gave no rows: where and why."""
+    """A clip without frames, with the stage and the reason of the failure."""
 
     clip_id: str
     stage: str
@@ -148,24 +148,24 @@ class NativeWriter:
         self._failures: list[Failure] = []
         header.write(file)
 
-    def append(self, clip_id: str, rows: Array, duration_s: float, fingerprint: str) -> None:
-        """Add a clip with its rows, shape (rows, dim)."""
-        self._frames.append(rows)
-        self._clips.append((clip_id, fingerprint, duration_s, len(rows)))
+    def append(self, clip_id: str, frames: Array, duration_s: float, fingerprint: str) -> None:
+        """Add a clip with its frames, shape (frames, dim)."""
+        self._frames.append(frames)
+        self._clips.append((clip_id, fingerprint, duration_s, len(frames)))
 
     def fail(self, failure: Failure) -> None:
-        """Record that a clip gave no rows."""
+        """Record a clip without frames."""
         self._failures.append(failure)
 
     def close(self) -> None:
-        """Write what was gathered on the way."""
+        """Write the clip list, the offsets and the failures."""
         file = self._file
         self._frames.close()
         write_strings(file, "clip_id", [clip[0] for clip in self._clips])
         write_strings(file, "fingerprint", [clip[1] for clip in self._clips])
         write_array(file, "duration_s", np.array([clip[2] for clip in self._clips], np.float64))
-        rows = np.array([0, *(clip[3] for clip in self._clips)], np.int64)
-        write_array(file, "offset", np.cumsum(rows))
+        counts = np.array([0, *(clip[3] for clip in self._clips)], np.int64)
+        write_array(file, "offset", np.cumsum(counts))
         failed = file.create_group("failed")
         for name in ("clip_id", "stage", "reason", "fingerprint"):
             write_strings(failed, name, [getattr(failure, name) for failure in self._failures])
@@ -183,7 +183,7 @@ def native_writer(path: Path, header: NativeHeader) -> Iterator[NativeWriter]:
 class NativeShard:
     """Reads one native shard; use as ``with native_shard(path) as shard``.
 
-    What is damaged raises `FeatregError`, which names the file, when it is read.
+    Reading damaged content raises a `FeatregError` that names the file.
     """
 
     def __init__(self, file: h5py.File) -> None:
@@ -193,12 +193,12 @@ class NativeShard:
 
     @property
     def content_sha256(self) -> str:
-        """Hash of all that the shard holds."""
+        """Hash of the whole content."""
         return read_text(self._file, "content_sha256")
 
     @cached_property
     def clip_ids(self) -> list[str]:
-        """Clips in the order of their rows."""
+        """Ids of the clips, in the order of their frames."""
         return read_strings(self._file, "clip_id")
 
     @cached_property
@@ -209,13 +209,13 @@ class NativeShard:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """What each clip's file held, clips without rows included."""
+        """Fingerprint of each clip's audio file, including clips without frames."""
         known = dict(zip(self.clip_ids, read_strings(self._file, "fingerprint"), strict=True))
         return known | {failure.clip_id: failure.fingerprint for failure in self.failures}
 
     @cached_property
     def failures(self) -> list[Failure]:
-        """Clips that gave no rows."""
+        """Clips without frames."""
         columns = [
             read_strings(self._file, f"failed/{name}")
             for name in ("clip_id", "stage", "reason", "fingerprint")
@@ -231,12 +231,12 @@ class NativeShard:
         return {clip_id: k for k, clip_id in enumerate(self.clip_ids)}
 
     def frames(self, clip_id: str) -> int:
-        """Number of a clip's rows."""
+        """Number of frames of a clip."""
         k = self._index[clip_id]
         return int(self._offsets[k + 1] - self._offsets[k])
 
     def stored(self, clip_id: str, first: int = 0, last: int | None = None) -> Array:
-        """A clip's rows as they are stored, from `first` to before `last`; shape (rows, dim)."""
+        """Stored frames `first` to `last` - 1 of a clip; shape (frames, dim)."""
         k = self._index[clip_id]
         start, stop = self._offsets[k : k + 2].tolist()
         if last is not None:
@@ -246,7 +246,7 @@ class NativeShard:
     def values(
         self, clip_id: str, first: int = 0, last: int | None = None
     ) -> npt.NDArray[np.float32]:
-        """The same rows as the values that they stand for, float32."""
+        """Frames `first` to `last` - 1 of a clip as float32 values; shape (frames, dim)."""
         values: npt.NDArray[np.float32] = self.stored(clip_id, first, last).astype(
             np.float32, copy=False
         )

@@ -1,7 +1,7 @@
-"""Which clips the native shards of a feature hold, whatever shard each is in.
+"""Index of the clips in the native shards of a feature.
 
-Shards are numbered and never change. A clip whose file changed is written again, to a shard
-with a higher number: of several shards that hold a clip, the one with the highest number counts.
+Shards are numbered and never change. A clip whose file changed is written again, to a shard with a
+higher number: if several shards contain a clip, the one with the highest number is used.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ def shard_paths(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class HeldClip:
-    """What a shard holds of a clip: frames, or the reason why there are none.
+    """Entry of a clip in a shard, with frames or with the reason why there are none.
 
     Attributes
     ----------
     path
         The shard.
     fingerprint
-        Of the audio (and whatever else the feature is made from) when it was read.
+        Fingerprint of the audio, and of other inputs of the feature, when it was read.
     duration_s
         Decoded length in seconds; 0 if the clip failed.
     failure
-        Why the clip has no frames; None if it has.
+        Why the clip has no frames; None if it has frames.
     """
 
     path: Path
@@ -68,7 +68,7 @@ class NativeIndex:
     Attributes
     ----------
     folder
-        Where they are.
+        Folder of the shards.
     shards
         Each readable shard, in the order of the numbers.
     damaged
@@ -91,7 +91,7 @@ class NativeIndex:
 
 
 def read_native_index(folder: Path) -> NativeIndex:
-    """Read the small part of every shard in a feature's folder; no frames.
+    """Read the metadata of every shard in a feature's folder, without frames.
 
     Raises
     ------

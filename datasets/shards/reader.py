@@ -1,8 +1,8 @@
-"""Frames of an aligned shard straight from its file, by as many threads as want them.
+"""Multithreaded reading of frames directly from the file of an aligned shard.
 
-HDF5 lets one thread read at a time. `ShardReader` asks HDF5 once where each contiguous dataset
-begins (a finished shard never changes) and reads the file itself. The first time that a
-process reads a block of bytes, it compares the block with its checksum.
+HDF5 allows one thread to read at a time. `ShardReader` uses HDF5 once, to find where each
+contiguous dataset begins (a finished shard never changes), and then reads the file itself. When a
+process reads a block of bytes for the first time, it compares the block with its checksum.
 
 The file is read by ``os.preadv``, not mapped into memory: where a mapped file has been
 truncated or its disk fails, the kernel ends the process (SIGBUS) instead of raising an error.
@@ -28,7 +28,7 @@ from .hdf5 import open_shard
 Array = npt.NDArray[Any]
 
 OPEN_FILES = 256
-"""Files that a process keeps open for reading; it may usually open 1,024."""
+"""Number of files that a process keeps open for reading; the usual limit is 1,024."""
 
 _AGAIN = "delete the file and run `prep align` again (`prep verify` finds other damaged files)"
 
@@ -36,14 +36,14 @@ _AGAIN = "delete the file and run `prep align` again (`prep verify` finds other 
 class ShardReader:
     """Reads frames of one aligned shard, in any thread and in processes forked later.
 
-    A pickle of it holds no open file; a process keeps at most `OPEN_FILES` files open.
+    Pickled readers contain no open file; a process keeps at most `OPEN_FILES` files open.
 
     Parameters
     ----------
     path
         The shard.
     names
-        Its datasets that will be read: ``audio``, ``features/NAME``.
+        Datasets of the shard that will be read: ``audio``, ``features/NAME``.
 
     Raises
     ------
@@ -58,14 +58,14 @@ class ShardReader:
             self._datasets = {name: Contiguous.of(file, name) for name in names}
 
     def read(self, name: str, start: int, out: Array) -> None:
-        """Copy frames of `name` into `out` from frame `start` on, as many as `out` has.
+        """Copy ``len(out)`` frames of the dataset `name`, from frame `start` on, into `out`.
 
         Raises
         ------
         FeatregError
-            If they are not what was written.
+            If the frames are damaged.
         IndexError
-            If there are not so many.
+            If the dataset has too few frames.
         """
         dataset = self._datasets[name]
         if not 0 <= start <= start + len(out) <= dataset.shape[0]:
@@ -86,7 +86,7 @@ class ShardReader:
                 self._blocks(name, block, block + 1)
 
     def _blocks(self, name: str, first: int, last: int) -> Array:
-        """Bytes of whole blocks, each compared with its checksum."""
+        """Bytes of blocks `first` to `last` - 1, after comparison with their checksums."""
         dataset = self._datasets[name]
         begin, end = first * BLOCK_BYTES, min(last * BLOCK_BYTES, dataset.bytes)
         content = self._bytes(dataset.begin + begin, end - begin)
@@ -105,14 +105,14 @@ class ShardReader:
             while done < size:  # one call reads at most 2 GiB
                 count = os.preadv(file.descriptor, [content[done:].data], begin + done)
                 if not count:
-                    raise FeatregError(f"{self.path}: the file has been cut short; {_AGAIN}")
+                    raise FeatregError(f"{self.path}: the file is truncated; {_AGAIN}")
                 done += count
         except OSError as error:
             raise FeatregError(f"{self.path}: cannot be read any more ({error})") from None
         return content
 
     def _clips(self, name: str, block: int) -> str:
-        """The clips that have bytes in a block."""
+        """The clips whose data are in a block, in words."""
         index, frame_bytes = read_index(self.path), self._datasets[name].frame_bytes
         offset = index.audio_offset if name == "audio" else index.offset
         ends = [block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES - 1]
@@ -122,13 +122,13 @@ class ShardReader:
 
 
 class _File:
-    """An open file, closed when nothing refers to it: after the last thread has read."""
+    """An open file, closed when no thread refers to it any more."""
 
     def __init__(self, path: Path, written_ns: int) -> None:
         self.descriptor = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self.descriptor)
         if os.fstat(self.descriptor).st_mtime_ns != written_ns:
-            raise FeatregError(f"{path}: has been replaced since it was opened; start again")
+            raise FeatregError(f"{path}: the file was replaced while in use; run the command again")
 
 
 _open = lru_cache(OPEN_FILES)(_File)

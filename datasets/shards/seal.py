@@ -1,8 +1,8 @@
-"""A hash of all bytes of a shard, in the file's user block.
+"""Hash of all bytes of a shard, in the user block of its file.
 
-HDF5 leaves gaps between its structures that none of its checksums covers. The user block is
-the part of an HDF5 file that HDF5 leaves to the application: here, the 512 bytes before the
-HDF5 content. Every HDF5 reader skips it.
+HDF5 leaves gaps between its structures that none of its checksums covers. The user block of an
+HDF5 file is reserved for the application: here, the 512 bytes before the HDF5 content. Every HDF5
+reader skips it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def seal(path: Path) -> None:
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether every byte of the shard is as it was when it was sealed."""
+    """Whether all bytes of the shard are unchanged since it was sealed."""
     with path.open("rb") as file:
         return file.read(USER_BLOCK_BYTES) == _user_block(file)
 

@@ -1,4 +1,4 @@
-"""When the rows of a stream happen."""
+"""Time grid of the frames of a feature."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True)
 class FrameTiming:
-    """Row i of a stream is centred at ``first_center_s + i * hop_s``.
+    """Time grid of a feature: frame i is centered at ``first_center_s + i * hop_s``.
 
     Attributes
     ----------
     hop_s
-        Seconds between rows, above 0.
+        Seconds between the centers of consecutive frames, above 0.
     window_s
-        Seconds of audio that one row sees, above 0.
+        Seconds of audio from which a frame is computed, above 0.
     first_center_s
-        Centre of row 0, in seconds from the clip's start.
+        Center of frame 0, in seconds from the start of the clip.
 
     Raises
     ------
     ValueError
-        If hop or window is not positive and finite, or the first centre not finite.
+        If hop or window is not positive and finite, or the first center is not finite.
     """
 
     hop_s: float
@@ -40,6 +40,6 @@ class FrameTiming:
         if not math.isfinite(self.first_center_s):
             raise ValueError(f"first_center_s must be finite, got {self.first_center_s}")
 
-    def centers(self, rows: int) -> npt.NDArray[np.float64]:
-        """Centres of the first `rows` rows, in seconds; shape (rows,)."""
-        return self.first_center_s + self.hop_s * np.arange(rows, dtype=np.float64)
+    def centers(self, frames: int) -> npt.NDArray[np.float64]:
+        """Centers of the first `frames` frames, in seconds; shape (frames,)."""
+        return self.first_center_s + self.hop_s * np.arange(frames, dtype=np.float64)

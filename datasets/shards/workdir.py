@@ -1,12 +1,12 @@
-"""The working folder: where files are, and how the clip list is written and read.
+"""The working folder: locations of its files, and reading and writing of the clip list.
 
 ::
 
-    WORK/DATASET/dataset.json              task, classes, notes, and what was asked for
+    WORK/DATASET/dataset.json              task, classes, notes, and the extracted features
     WORK/DATASET/clips.csv                 clip_id, path, split, (fold,) start_s, duration_s,
                                            labels...
     WORK/DATASET/native/FEATURE/00000.h5   one feature on its own time grid
-    WORK/DATASET/aligned/NAME/00000.h5     everything the trainer needs, on one time grid
+    WORK/DATASET/aligned/NAME/00000.h5     features, labels and audio, on one time grid
     WORK/DATASET/failures.csv              clip_id, stage, reason
     WORK/runs/RUN/                         config, metrics, checkpoint, predictions
 """
@@ -33,7 +33,7 @@ from .csv_table import read_csv, write_csv
 _FIXED = ("clip_id", "path", "split", "fold", "start_s", "duration_s")
 
 Limits = Mapping[str, int | None]
-"""For each split that was asked for, the number of its first clips; None for all of them."""
+"""For each requested split, the number of its first clips that were requested; None for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,12 @@ class DatasetDir:
 
     @property
     def dataset_json(self) -> Path:
-        """What the labels mean."""
+        """Task, classes and notes of the dataset."""
         return self.path / "dataset.json"
 
     @property
     def failures_csv(self) -> Path:
-        """Every clip that has no frames, and why."""
+        """List of all clips without frames, with the reasons."""
         return self.path / "failures.csv"
 
     def native(self, feature: str) -> Path:
@@ -71,47 +71,47 @@ class DatasetDir:
         return self.path / "aligned" / name
 
     def asked(self) -> dict[str, dict[str, int | None]]:
-        """What `prep extract` was asked for: features in order, each with its `Limits`."""
+        """Features requested from `prep extract`, in order, each with its `Limits`."""
         if not self.dataset_json.is_file():
             return {}
         with _undamaged(self.dataset_json):
             return dict(json.loads(self.dataset_json.read_text())["asked"])
 
     def feature_order(self) -> list[str]:
-        """Features in the order in which they were first asked for."""
+        """Features in the order in which they were first requested."""
         return list(self.asked())
 
     def native_features(self) -> list[str]:
-        """Features that have native shards, in the order in which they were asked for."""
+        """Features with native shards, in the order in which they were first requested."""
         return [name for name in self.feature_order() if any(self.native(name).glob("*.h5"))]
 
     def aligned_names(self) -> list[str]:
-        """Aligned sets that have shards, in alphabetical order."""
+        """Names of the folders of aligned shards, in alphabetical order."""
         return sorted({path.parent.name for path in self.path.glob("aligned/*/*.h5")})
 
     def write_failures(
         self, failures: Iterable[tuple[str, str, str]], judged: Container[str]
     ) -> None:
-        """Write ``failures.csv``, each clip and stage once.
+        """Write ``failures.csv``, with one line per clip and stage.
 
         Parameters
         ----------
         failures
             Clip id, stage and reason.
         judged
-            Clips of which this run knows the outcome; of others, earlier lines stay.
+            Ids of the clips that this run processed; earlier lines of other clips are kept.
         """
         lines = {*failures, *(line for line in self.read_failures() if line[0] not in judged)}
         columns = ["clip_id", "stage", "reason"]
         write_csv(pd.DataFrame(sorted(lines), columns=columns, dtype=object), self.failures_csv)
 
     def read_failures(self) -> set[tuple[str, str, str]]:
-        """Clip id, stage and reason of every failure; none if there is no ``failures.csv``.
+        """Clip id, stage and reason of every failure; empty if there is no ``failures.csv``.
 
         Raises
         ------
         FeatregError
-            If the file is not as it was written.
+            If the file is damaged.
         """
         if not self.failures_csv.is_file():
             return set()
@@ -121,7 +121,7 @@ class DatasetDir:
             return set(zip(*columns, strict=True))
 
     def read_durations(self) -> dict[str, float]:
-        """Length of each clip in seconds, as far as it is known."""
+        """Length of each clip in seconds, for clips whose length is known."""
         if not self.clips_csv.is_file():
             return {}
         with _undamaged(self.clips_csv):
@@ -136,19 +136,19 @@ class DatasetDir:
         durations: Mapping[str, float] | None = None,
         limits: Limits | None = None,
     ) -> None:
-        """Write the clip list, what its labels mean and what was asked for, each atomically.
+        """Write the clip list and the description of the dataset, each file atomically.
 
         Parameters
         ----------
         dataset
-            The clips.
+            The dataset.
         features
-            Features in the order asked for; those of earlier runs keep their places.
+            Requested features in order; those of earlier runs keep their positions.
         durations
-            Decoded lengths; where one is known it replaces what the dataset says.
+            Decoded length of each clip in seconds; replaces the duration given by the dataset.
         limits
-            Clips that the features were asked of, all if None; what earlier runs were asked
-            for is kept.
+            Clips for which the features were requested, all if None; the limits of earlier runs
+            are kept if they are higher.
         """
         known = durations or {}
         labels = np.stack([clip.label for clip in dataset.clips]).astype(object)
@@ -185,17 +185,18 @@ class DatasetDir:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the folder against other writing runs, as long as the block lasts.
+        """Hold a lock on the folder until the block ends, so that no other command writes to it.
 
-        What a killed run left half written is removed, before and after.
+        Incomplete files of killed runs are removed before and after the block.
 
         Raises
         ------
         FeatregError
-            If another process holds it.
+            If another process holds the lock.
         """
         busy = (
-            "another prep command is writing here; wait for it, or work in another folder (--work)"
+            "another prep command is writing to this folder; wait for it to finish, or use "
+            "another working folder (--work)"
         )
         with exclusive(self.path, busy):
             self._remove_temporaries()
@@ -209,12 +210,12 @@ class DatasetDir:
             remove_temporaries(self.path / part)
 
     def read_dataset(self) -> Dataset:
-        """The dataset that `write_dataset` stored.
+        """The dataset stored by `write_dataset`.
 
         Raises
         ------
         FeatregError
-            If nothing was extracted here yet, or a file is not as it was written.
+            If nothing was extracted yet, or a file is damaged.
         """
         if not self.clips_csv.is_file():
             raise FeatregError(
@@ -265,20 +266,20 @@ class DatasetDir:
 
 @contextmanager
 def _undamaged(*paths: Path) -> Iterator[None]:
-    """Name the files that cannot be read as they were written."""
+    """Convert errors that damaged files cause to a `FeatregError` that names the files."""
     try:
         yield
     except (OSError, ValueError, LookupError, TypeError) as error:
         names = " or ".join(str(path) for path in paths)
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise FeatregError(
-            f"{names}: not as this version of featreg writes it ({reason}); delete it and run "
-            "`prep extract` again, which writes the file and keeps the shards"
+            f"{names}: damaged, or written by another version of featreg ({reason}); delete it and "
+            "run `prep extract` again, which writes the file and keeps the shards"
         ) from error
 
 
 def first_clips(clips: Iterable[Clip], limits: Limits) -> list[Clip]:
-    """The clips within `limits`, in their order."""
+    """The clips within `limits`, in the given order."""
     seen: Counter[str] = Counter()
     chosen = []
     for clip in clips:
@@ -290,7 +291,7 @@ def first_clips(clips: Iterable[Clip], limits: Limits) -> list[Clip]:
 
 
 def splits_of(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
-    """Clips by split, in the order train, valid, test and as they come within one."""
+    """Clips by split, in the order train, valid, test; the order within a split is kept."""
     grouped: dict[str, list[Clip]] = {split: [] for split in SPLITS}
     for clip in clips:
         grouped[clip.split].append(clip)
@@ -300,33 +301,35 @@ def splits_of(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
 def choose(
     what: str, option: str, candidates: Sequence[str], wanted: str | None, empty: str
 ) -> str:
-    """The one candidate that is meant.
+    """The candidate that the user selected, or the only one.
 
     Parameters
     ----------
     what
-        What the candidates are, for messages.
+        Kind of the candidates, for error messages.
     option
-        The option that decides between them.
+        Command-line option that selects a candidate.
     candidates
-        What is there.
+        Available candidates.
     wanted
-        What the user asked for, None for the only one there is.
+        The user's selection; None to use the only candidate.
     empty
-        What to say when there is none: the next step.
+        Error message if there are no candidates.
 
     Raises
     ------
     FeatregError
-        If there is no candidate.
+        If there are no candidates.
     UsageError
-        If `wanted` is not among them, or is None and there are several.
+        If `wanted` is not among the candidates, or is None and there are several.
     """
     if not candidates:
         raise FeatregError(empty)
     if wanted is not None:
         if wanted not in candidates:
-            raise UsageError(f"{option} {wanted}: no such {what}; there is {', '.join(candidates)}")
+            raise UsageError(
+                f"{option} {wanted}: no such {what}; available: {', '.join(candidates)}"
+            )
         return wanted
     if len(candidates) > 1:
         raise UsageError(
@@ -336,10 +339,10 @@ def choose(
 
 
 def choose_dataset(work: Path, wanted: str | None) -> DatasetDir:
-    """The dataset in the working folder that is meant."""
+    """The dataset in the working folder that the user selected, or the only one."""
     present = sorted(path.parent.name for path in work.glob("*/clips.csv"))
     empty = (
-        f"{work}: nothing was extracted here; run `prep extract --dataset NAME --features ...` "
-        "first, or name the working folder with --work"
+        f"{work}: no extracted dataset found; run `prep extract --dataset NAME --features ...` "
+        "first, or give the working folder with --work"
     )
     return DatasetDir(work / choose("dataset", "--dataset", present, wanted, empty))

@@ -1,12 +1,12 @@
 #!/bin/bash
-# MagnaTagATune on a Slurm cluster: extract and align, then every method and seed at once, then
-# the table. Run it on a login node, from any folder:
+# Runs MagnaTagATune on a Slurm cluster: extraction and alignment, then all methods and seeds in
+# parallel, then the table. Run it on a login node, from any folder:
 #
 #   FEATREG_WORK=/scratch/$USER/featreg FEATREG_DATA=/data/music deploy/slurm/submit.sh
 #
-# FEATREG_RUN is put before every command, where featreg is not installed but in a container. The
-# container cannot be written to: /cache, for weights and compiled kernels, is a folder outside.
-# docs/deploy.md says how the .sif is made and the weights fetched.
+# FEATREG_RUN is a prefix of every command, for featreg in a container. The container is read-only:
+# /cache, for weights and compiled kernels, is a folder outside. docs/deploy.md describes how to
+# build the .sif file and download the weights.
 #
 #   FEATREG_RUN="apptainer exec --nv --bind /scratch,/data,$CACHE:/cache /scratch/$USER/featreg.sif"
 
@@ -16,7 +16,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 : "${FEATREG_DATA:?names the folder that holds the folder mtat, on such a disk too}"
 export FEATREG_WORK FEATREG_DATA FEATREG_RUN="${FEATREG_RUN:-}"
 
-after() {  # a job that can never start is removed, and does not wait for good
+after() {  # remove jobs whose dependencies failed, which would wait forever
     sbatch --parsable --kill-on-invalid-dep=yes --dependency="afterok:$1" "$here/$2"
 }
 

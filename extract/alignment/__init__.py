@@ -1,1 +1,1 @@
-"""From native shards to aligned shards, on one time grid."""
+"""Alignment: native shards resampled in time to aligned shards on one time grid."""

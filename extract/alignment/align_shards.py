@@ -1,4 +1,4 @@
-"""Native shards to aligned shards: every feature of a clip on one time grid, with its labels."""
+"""Aligned shards from native shards: all features of a clip on one time grid, with its labels."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featreg.datasets.base import Clip, Dataset, FeatregError, UsageError
+from featreg.datasets.console import counted
 from featreg.datasets.shards.aligned import AlignedHeader, aligned_writer, read_index
 from featreg.datasets.shards.native import NativeHeader, NativeShard, native_shard
 from featreg.datasets.shards.native_index import HeldClip, by_number, read_native_index, shard_paths
@@ -24,7 +25,7 @@ from featreg.datasets.shards.workdir import DatasetDir
 from ..extractors.registry import AUDIO
 from .resample_frames import REVISION, Mode, align_span, target_frames
 
-# Target frames, and samples of audio, that are in memory at a time: a few MB of each feature.
+# Number of target frames, and of audio samples, in memory at a time: a few MB of each feature.
 _FRAMES = 2048
 _SAMPLES = 1 << 20
 
@@ -36,16 +37,16 @@ class AlignJob:
     Attributes
     ----------
     target
-        The shard, named as the native shard of the audio is.
+        Path of the shard; its name is that of the native shard of the audio.
     header
-        Its attributes.
+        Metadata of the shard.
     clips
-        Its clips, in order, with labels.
+        Clips of the shard, in order, with labels.
     sources
-        For every feature and the audio, the native shards that hold those clips, in the order
-        of their numbers: of two that hold a clip, the last counts.
+        For every feature and the audio, the native shards that contain those clips, in the order
+        of their numbers; if several contain a clip, the last one is used.
     fingerprint
-        Of all that the shard is made from.
+        Fingerprint of all inputs of the shard.
     """
 
     target: Path
@@ -57,11 +58,22 @@ class AlignJob:
 
 @dataclass(frozen=True, slots=True)
 class AlignPlan:
-    """Shards to write, and what is not in them.
+    """Aligned shards to write.
 
-    `target` is their folder, `done` counts the shards that are finished, `stale` names those
-    to which no clip belongs any more, `clips` counts the clips that have every feature,
-    `absent` those that lack one.
+    Attributes
+    ----------
+    target
+        Folder of the shards.
+    jobs
+        Shards to write.
+    done
+        Number of shards that are up to date.
+    clips
+        Number of clips with all features.
+    absent
+        Number of clips without one of the features, which are omitted.
+    stale
+        Shards without clips, to be deleted.
     """
 
     target: Path
@@ -74,7 +86,7 @@ class AlignPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Store:
-    """A feature's native shards: their common header, the clips with frames, and their hashes."""
+    """Native shards of a feature: their common header, the clips with frames, their hashes."""
 
     header: NativeHeader
     clips: Mapping[str, HeldClip]
@@ -87,16 +99,16 @@ def _open_store(folder: DatasetDir, feature: str) -> _Store:
     for message in index.damaged.values():
         raise FeatregError(message)
     if not index.shards:
-        there = ", ".join(folder.native_features()) or "none yet"
+        extracted = ", ".join(folder.native_features()) or "none"
         raise FeatregError(
-            f"{folder.path}: no native shards of {feature!r} (extracted features: {there}); "
+            f"{folder.path}: no native shards of {feature!r} (extracted features: {extracted}); "
             f"{again} first"
         )
     header, first = None, None
     for path, shard in index.shards.items():
         if header is not None and shard.header != header:
             raise FeatregError(
-                f"{path}: made with other settings than {first} "
+                f"{path}: computed with other settings than {first} "
                 f"({_in_words(header, shard.header)}); {again} again without --split and --limit, "
                 "which computes every clip with the same settings"
             )
@@ -108,20 +120,21 @@ def _open_store(folder: DatasetDir, feature: str) -> _Store:
 
 
 def _check_files(folder: DatasetDir, stores: Mapping[str, _Store]) -> None:
-    """Refuse to put frames beside the audio of another file than they were computed from."""
-    sounds = stores[AUDIO].clips
+    """Raise an error if a feature and the audio of a clip come from different files."""
+    audio = stores[AUDIO].clips
     for name, store in stores.items():
-        # A feature's fingerprint begins with the audio's; what follows is its own.
+        # The fingerprint of a feature begins with that of the audio.
         others = [
             clip_id
             for clip_id, held in store.clips.items()
-            if clip_id in sounds and not held.fingerprint.startswith(sounds[clip_id].fingerprint)
+            if clip_id in audio and not held.fingerprint.startswith(audio[clip_id].fingerprint)
         ]
         if others:
+            clips = counted(len(others), "clip")
             raise FeatregError(
-                f"{folder.path}: the files of {len(others)} clips ({min(others)} is one) changed "
+                f"{folder.path}: the audio files of {clips} (such as {min(others)}) changed "
                 f"between the extraction of {AUDIO} and that of {name}; run `prep extract "
-                f"--dataset {folder.name} --features {name} ...` again, which computes those clips"
+                f"--dataset {folder.name} --features {name} ...` again to recompute the feature"
             )
 
 
@@ -133,7 +146,10 @@ def _in_words(one: NativeHeader, other: NativeHeader) -> str:
 
 
 def aligned_name(features: Sequence[str], resolution_s: float, mode: Mode) -> str:
-    """Folder of an aligned set: ``vggish+openl3-0.1s``, with the mode unless it is ``repeat``."""
+    """Name of the folder of aligned shards, such as ``vggish+openl3-0.1s``.
+
+    Modes other than ``repeat`` are appended.
+    """
     suffix = "" if mode == "repeat" else f"-{mode}"
     return f"{'+'.join(features)}-{resolution_s:g}s{suffix}"
 
@@ -141,14 +157,14 @@ def aligned_name(features: Sequence[str], resolution_s: float, mode: Mode) -> st
 def plan_alignment(
     folder: DatasetDir, features: Sequence[str], resolution_s: float, mode: Mode
 ) -> AlignPlan:
-    """The aligned shards that are asked for and not there yet.
+    """Plan the aligned shards that have to be written.
 
     Parameters
     ----------
     folder
         The dataset's folder in the working folder.
     features
-        In the order in which they stand side by side; all but the audio if empty.
+        Features in the order of their concatenation; all except the audio if empty.
     resolution_s
         Seconds per frame, above 0.
     mode
@@ -157,7 +173,7 @@ def plan_alignment(
     Raises
     ------
     UsageError
-        If the resolution is not above 0, or no whole number of audio samples.
+        If the resolution is not above 0, or not a whole number of audio samples.
     FeatregError
         If a feature was not extracted, or its shards were made with different settings, or a
         shard is damaged, or a clip's file changed between the extraction of two features.
@@ -166,7 +182,7 @@ def plan_alignment(
     names = list(features) or [name for name in folder.native_features() if name != AUDIO]
     if not names:
         raise FeatregError(
-            f"{folder.path}: no feature was extracted, only audio; run `prep extract --dataset "
+            f"{folder.path}: no features found, only audio; run `prep extract --dataset "
             f"{folder.name} --features NAMES` first"
         )
     stores = {name: _open_store(folder, name) for name in (*names, AUDIO)}
@@ -174,7 +190,7 @@ def plan_alignment(
     samples = resolution_s * stores[AUDIO].header.sample_rate
     if not 0 < samples < math.inf or abs(samples - round(samples)) > 1e-6:
         raise UsageError(
-            f"--resolution {resolution_s}: expected seconds above 0 that make a whole number of "
+            f"--resolution {resolution_s}: expected seconds above 0 that are a whole number of "
             f"samples at {stores[AUDIO].header.sample_rate} Hz, such as 0.1"
         )
     header = _header(dataset, stores, names, resolution_s, mode)
@@ -257,9 +273,9 @@ def _is_done(job: AlignJob) -> bool:
 
 
 def align_shard(job: AlignJob) -> int:
-    """Write one aligned shard; return its bytes on disk.
+    """Write one aligned shard and return its size in bytes.
 
-    However long a clip is, only so many of its frames are in memory at a time.
+    Long clips are processed in parts, so that the memory does not depend on their length.
     """
     header = job.header
     with ExitStack() as stack:
@@ -282,7 +298,7 @@ def align_shard(job: AlignJob) -> int:
 def _aligned_parts(
     shard: NativeShard, clip_id: str, header: AlignedHeader, duration_s: float
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """A clip's frames on the target time grid."""
+    """Frames of a clip on the target time grid, in parts."""
     mode: Mode = header.mode  # type: ignore[assignment]  # checked when the header was made
     wanted = target_frames(duration_s, header.resolution_s)
     for start in range(0, wanted, _FRAMES):
@@ -298,6 +314,6 @@ def _aligned_parts(
 
 
 def _audio_parts(shard: NativeShard, clip_id: str) -> Iterator[npt.NDArray[np.int16]]:
-    """A clip's samples."""
+    """Audio samples of a clip, in parts."""
     for start in range(0, shard.frames(clip_id), _SAMPLES):
         yield shard.stored(clip_id, start, start + _SAMPLES)[:, 0].astype(np.int16, copy=False)

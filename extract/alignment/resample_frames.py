@@ -1,16 +1,18 @@
-"""Streams onto one time grid: pure arithmetic on arrays, no files.
+"""Resampling of a feature's frames in time to a target time grid, as operations on arrays.
 
-Target row k covers the seconds [k r, (k+1) r) of its clip; there are ceil(d / r) of
-them in a clip of d seconds. Three ways lead there:
+With a resolution of r seconds, target frame k covers the seconds [k r, (k+1) r) of its clip, and
+a clip of d seconds has ceil(d / r) target frames. There are three modes:
 
 ``repeat``
-    As in the paper: rows are repeated or averaged by whole numbers from the clip's
-    start. A hop that is no multiple of r drifts against true time.
+    The method of the paper: from the start of the clip, each frame is repeated, or groups of
+    frames are averaged, by a whole number. If the hop is not a multiple of r (or the reverse),
+    the frames drift in time.
 ``area``
-    Each target row is the mean over its r seconds, a source row standing for the
-    hop-long cell around its centre. No drift, and the integral over time is kept.
+    Each target frame is the mean over its r seconds of the piecewise constant signal in which a
+    source frame extends halfway to its neighbors. There is no drift, and the integral over time
+    is preserved.
 ``linear``
-    Interpolation between row centres.
+    Linear interpolation between the centers of the frames.
 """
 
 from __future__ import annotations
@@ -25,41 +27,45 @@ import numpy.typing as npt
 
 from featreg.datasets.shards.timing import FrameTiming
 
-# Raised by a release that changes the numbers: shards aligned before are then written again.
+# Incremented when a release changes the values, so that existing aligned shards are rewritten.
 REVISION = 1
 
 Mode = Literal["repeat", "area", "linear"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
-Rows = npt.NDArray[np.floating[Any]]
+Frames = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.intp]
 
 
 def target_frames(duration_s: float, resolution_s: float) -> int:
-    """Rows of `resolution_s` seconds that cover `duration_s` seconds: ceil(d / r), at least 1.
+    """Number of target frames: ceil(duration_s / resolution_s), at least 1.
 
-    A rest below a millionth of a row is rounding, not audio.
+    A remainder below a millionth of a frame is ignored as a rounding error.
     """
     return max(1, math.ceil(duration_s / resolution_s - 1e-6))
 
 
 def align(
-    rows: Rows, timing: FrameTiming, resolution_s: float, duration_s: float, mode: Mode = "repeat"
+    frames: Frames,
+    timing: FrameTiming,
+    resolution_s: float,
+    duration_s: float,
+    mode: Mode = "repeat",
 ) -> npt.NDArray[np.float32]:
-    """A stream's rows on the target time grid.
+    """Resample frames in time to the target time grid.
 
     Parameters
     ----------
-    rows
-        Shape (source rows, dim), at least one row.
+    frames
+        Source frames of shape (frames, dim), at least one.
     timing
-        When they happen.
+        Time grid of the source frames.
     resolution_s
-        Seconds a target row, above 0.
+        Seconds per target frame, above 0.
     duration_s
-        Length of the clip, in seconds.
+        Length of the clip in seconds, above 0.
     mode
-        ``repeat``, ``area`` or ``linear``; see this module.
+        ``repeat``, ``area`` or ``linear``; see the documentation of this module.
 
     Returns
     -------
@@ -68,12 +74,12 @@ def align(
     Raises
     ------
     ValueError
-        If there is no row, or resolution or duration is not above 0.
+        If there are no frames, or resolution or duration is not above 0.
     """
     wanted = target_frames(duration_s, resolution_s) if resolution_s > 0 and duration_s > 0 else 0
     return align_span(
-        lambda first, last: rows[first:last],
-        len(rows),
+        lambda first, last: frames[first:last],
+        len(frames),
         timing,
         resolution_s,
         duration_s,
@@ -83,7 +89,7 @@ def align(
 
 
 def align_span(
-    read: Callable[[int, int], Rows],
+    read: Callable[[int, int], Frames],
     total: int,
     timing: FrameTiming,
     resolution_s: float,
@@ -91,18 +97,18 @@ def align_span(
     mode: Mode,
     span: range,
 ) -> npt.NDArray[np.float32]:
-    """Some of the rows that `align` gives, from the source rows that they need and no others.
+    """A range of the frames that `align` returns, computed from the required source frames only.
 
     Parameters
     ----------
     read
-        The source rows from a first to before a last, shape (last - first, dim).
+        Function that returns source frames ``first`` to ``last - 1``, shape (last - first, dim).
     total
-        Source rows that there are.
+        Number of source frames.
     timing, resolution_s, duration_s, mode
-        As for `align`.
+        See `align`.
     span
-        Target rows, without gaps.
+        Range of target frames, with step 1.
 
     Returns
     -------
@@ -111,10 +117,10 @@ def align_span(
     Raises
     ------
     ValueError
-        As `align` does.
+        See `align`.
     """
     if not total:
-        raise ValueError("cannot align a stream without rows")
+        raise ValueError("expected at least 1 frame to align, found none")
     if not (resolution_s > 0 and duration_s > 0):
         raise ValueError(
             f"resolution and duration must be above 0 s, got {resolution_s} and {duration_s}"
@@ -126,51 +132,54 @@ def align_span(
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Rows that are read as they are needed."""
+    """Source frames, read on demand."""
 
-    read: Callable[[int, int], Rows]
+    read: Callable[[int, int], Frames]
     total: int
     timing: FrameTiming
 
 
-def _repeat(source: _Source, r: float, duration_s: float, targets: Indices) -> Rows:
-    """Repeat round(hop / r) times, or average round(r / hop) rows; then cut, or hold the last."""
+def _repeat(source: _Source, r: float, duration_s: float, targets: Indices) -> Frames:
+    """Repeat each frame round(hop / r) times, or average groups of round(r / hop) frames.
+
+    Surplus frames are dropped, and missing ones are copies of the last frame.
+    """
     hop_s, total = source.timing.hop_s, source.total
     if hop_s >= r:
         wanted = np.minimum(targets // round(hop_s / r), total - 1)
         first = int(wanted[0])
-        repeated: Rows = source.read(first, int(wanted[-1]) + 1)[wanted - first]
+        repeated: Frames = source.read(first, int(wanted[-1]) + 1)[wanted - first]
         return repeated
     together = round(r / hop_s)
-    wanted = np.minimum(targets, (total - 1) // together)  # groups of rows, the last one shorter
+    wanted = np.minimum(targets, (total - 1) // together)  # groups; the last one may be shorter
     first, last = int(wanted[0]), int(wanted[-1]) + 1
-    rows = source.read(first * together, min(last * together, total))
-    starts = np.arange(0, len(rows), together)
-    counts = np.minimum(starts + together, len(rows)) - starts
-    means = np.add.reduceat(rows, starts, axis=0, dtype=np.float64) / counts[:, None]
-    held: Rows = means[wanted - first]
+    frames = source.read(first * together, min(last * together, total))
+    starts = np.arange(0, len(frames), together)
+    counts = np.minimum(starts + together, len(frames)) - starts
+    means = np.add.reduceat(frames, starts, axis=0, dtype=np.float64) / counts[:, None]
+    held: Frames = means[wanted - first]
     return held
 
 
-def _area(source: _Source, r: float, duration_s: float, targets: Indices) -> Rows:
-    """Mean over each target row of the piecewise constant signal that the cells make."""
+def _area(source: _Source, r: float, duration_s: float, targets: Indices) -> Frames:
+    """Mean over each target frame of the piecewise constant signal of the source frames."""
     centers = source.timing.centers(source.total)
-    # Cells meet halfway between centres; the first and last reach to the clip's ends.
+    # Cells meet halfway between centers; the first and last extend to the ends of the clip.
     inner = np.clip((centers[:-1] + centers[1:]) / 2, 0.0, duration_s)
     edges = np.concatenate([[0.0], inner, [duration_s]])
     bounds = np.minimum(np.append(targets, targets[-1] + 1) * r, duration_s)
     cell = np.clip(np.searchsorted(edges, bounds, side="right") - 1, 0, source.total - 1)
     first, last = int(cell[0]), int(cell[-1]) + 1
-    rows, cell, edges = source.read(first, last), cell - first, edges[first : last + 1]
-    integral = np.zeros((len(edges), rows.shape[1]))
-    np.cumsum(rows * np.diff(edges)[:, None], axis=0, out=integral[1:])
-    upto = integral[cell] + rows[cell] * (bounds - edges[cell])[:, None]
-    means: Rows = np.diff(upto, axis=0) / np.diff(bounds)[:, None]
+    frames, cell, edges = source.read(first, last), cell - first, edges[first : last + 1]
+    integral = np.zeros((len(edges), frames.shape[1]))
+    np.cumsum(frames * np.diff(edges)[:, None], axis=0, out=integral[1:])
+    upto = integral[cell] + frames[cell] * (bounds - edges[cell])[:, None]
+    means: Frames = np.diff(upto, axis=0) / np.diff(bounds)[:, None]
     return means
 
 
-def _linear(source: _Source, r: float, duration_s: float, targets: Indices) -> Rows:
-    """Interpolate at the middle of each target row; hold the ends."""
+def _linear(source: _Source, r: float, duration_s: float, targets: Indices) -> Frames:
+    """Interpolate at the center of each target frame; extrapolate with the first and last frame."""
     timing, total = source.timing, source.total
     middles = (targets + 0.5) * r
     position = np.clip((middles - timing.first_center_s) / timing.hop_s, 0, total - 1)
@@ -178,12 +187,12 @@ def _linear(source: _Source, r: float, duration_s: float, targets: Indices) -> R
     right = np.minimum(left + 1, total - 1)
     weight = (position - left)[:, None]
     first = int(left[0])
-    rows = source.read(first, int(right[-1]) + 1)
-    mixed: Rows = rows[left - first] * (1 - weight) + rows[right - first] * weight
+    frames = source.read(first, int(right[-1]) + 1)
+    mixed: Frames = frames[left - first] * (1 - weight) + frames[right - first] * weight
     return mixed
 
 
-_MODES: dict[Mode, Callable[[_Source, float, float, Indices], Rows]] = {
+_MODES: dict[Mode, Callable[[_Source, float, float, Indices], Frames]] = {
     "repeat": _repeat,
     "area": _area,
     "linear": _linear,

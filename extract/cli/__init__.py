@@ -1,1 +1,1 @@
-"""The command ``prep``, a file for each group of commands."""
+"""The command ``prep``, with one file for each group of subcommands."""

@@ -104,7 +104,8 @@ def datasets(
                 if fault:
                     bad += 1
                     click.echo(f"{clip.clip_id}: {fault}")
-        say(f"{len(dataset.clips) - bad:,} files can be decoded, {bad:,} cannot")
+        good = len(dataset.clips) - bad
+        say(f"{good:,} {'file' if good == 1 else 'files'} can be decoded, {bad:,} cannot")
         sys.exit(1 if bad else 0)
 
 
@@ -117,20 +118,20 @@ def _describe(name: str, work: Path) -> None:
     root = registry.default_root(name, work)
     if root.is_dir():
         try:
-            here = f"{_count(registry.read(name, None, work=work))} in {root}"
+            found = f"{_count(registry.read(name, None, work=work))} in {root}"
         except FeatregError as error:
-            here = f"incomplete: {error}"
+            found = f"incomplete: {error}"
     else:
-        here = f"no files; folder {root} not found"
+        found = f"no files; folder {root} not found"
     train, valid, test = info.clips
     click.echo(f"{click.style(name, bold=True)}: {info.title}")
     for title, text in (
         ("task", f"{info.task}, {len(info.classes)} classes; selected by {info.metric}"),
         ("clips", f"{train:,} train, {valid:,} valid, {test:,} test"),
-        ("licence", info.licence),
+        ("license", info.licence),
         ("citation", info.citation),
         ("needs", info.needs),
-        ("here", here),
+        ("found", found),
     ):
         click.echo(f"  {title:<9} {text}")
 
@@ -156,6 +157,6 @@ def download(name: str, root: Path | None, work: Path) -> None:
         prep download mtat
     """
     from featreg.datasets.collections import registry
-    from featreg.datasets.collections.download import download as bring
+    from featreg.datasets.collections.download import download as download_dataset
 
-    bring(name, root or registry.default_root(name, work))
+    download_dataset(name, root or registry.default_root(name, work))

@@ -30,8 +30,8 @@ def doctor(work: Path) -> None:
     for title, findings in examine(work):
         click.secho(title, bold=True)
         for finding in findings:
-            mark, colour = _MARKS[finding.level]
-            click.echo(f"  {click.style(mark, fg=colour)} {finding.text}")
+            mark, color = _MARKS[finding.level]
+            click.echo(f"  {click.style(mark, fg=color)} {finding.text}")
             if finding.remedy:
                 click.echo(f"       {finding.remedy}")
             broken += finding.level == "broken"

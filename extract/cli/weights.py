@@ -37,10 +37,10 @@ def list_() -> None:
     from ..weights.registry import WEIGHTS
 
     for known in WEIGHTS.values():
-        click.echo(f"{known.name:20} {whereabouts(known) or 'missing'}; licence {known.licence}")
+        click.echo(f"{known.name:20} {whereabouts(known) or 'missing'}; license {known.licence}")
         for item in known.published:
             click.echo(f"    {item.source}")
-            checksum = item.checksum or "no published hash: recorded at the first fetch"
+            checksum = item.checksum or "no published hash; the first download is recorded"
             click.echo(f"        about {item.megabytes:g} MB, {checksum}")
 
 
@@ -62,7 +62,7 @@ def fetch(names: tuple[str, ...], everything: bool) -> None:
     if everything:
         names = tuple(name for name in WEIGHTS if known(name).published[0].url)
     for name in names:
-        known(name)  # a wrong name ends it before the first download
+        known(name)  # raise an error for a wrong name before the first download
     _each(names, lambda name: click.echo(f"{name:20} {locate(name, {})}"))
 
 
@@ -107,8 +107,8 @@ def verify(names: tuple[str, ...]) -> None:
     from ..weights.registry import WEIGHTS, known
     from ..weights.self_check import vggish_self_check
 
-    here = [name for name in names or WEIGHTS if whereabouts(known(name))]
-    if missing := set(names) - set(here):
+    present = [name for name in names or WEIGHTS if whereabouts(known(name))]
+    if missing := set(names) - set(present):
         fetch = "download them with prep weights fetch"
         raise FeatregError(f"weights not found: {', '.join(sorted(missing))}; {fetch}")
 
@@ -116,8 +116,8 @@ def verify(names: tuple[str, ...]) -> None:
         path = locate(name, {})
         click.echo(f"{name:20} {check_content(path)}: {path}")
 
-    _each(here, check)
-    if {"vggish", "vggish_pca"} <= set(here):
+    _each(present, check)
+    if {"vggish", "vggish_pca"} <= set(present):
         for line in vggish_self_check(locate("vggish", {}), locate("vggish_pca", {})):
             click.echo(f"{'self-check':20} {line}")
 

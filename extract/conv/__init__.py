@@ -1,1 +1,1 @@
-"""Convolutions and matrix products on the CPU, as fast as the processor allows."""
+"""Fast convolutions and matrix products on the CPU."""

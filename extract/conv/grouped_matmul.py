@@ -1,4 +1,4 @@
-"""The products of matrices that a Winograd convolution comes down to."""
+"""Grouped matrix products, to which a Winograd convolution reduces."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from torch import Tensor
 
 
 class Products:
-    """Multiplies rows at many points with a matrix for each point.
+    """Matrix products of vectors at many points with one matrix per point.
 
-    Where torch brings oneDNN, they go to it as one grouped convolution with 1x1 filters that
-    are laid out beforehand: one call in place of 36, and at home on AMD's processors, too,
-    where MKL's float32 product (``torch.bmm``) runs at half of what they can do.
+    If torch supports it, they are computed by oneDNN as one grouped 1x1 convolution with filters
+    that are packed in advance: one call instead of 36. It is also fast on AMD processors, where
+    MKL's float32 product (``torch.bmm``) reaches only half of the peak performance.
 
     Parameters
     ----------
     matrices
-        Shape (points, in, out), float32.
+        Matrices of shape (points, in, out), float32.
     dtype
-        Of factors and results: float32 or bfloat16.
+        Type of factors and results: float32 or bfloat16.
     rows
-        How many there will be in most calls.
+        Usual number of rows per call.
     """
 
     def __init__(self, matrices: Tensor, dtype: torch.dtype, rows: int) -> None:
@@ -31,7 +31,7 @@ class Products:
             self._matrices = None
 
     def __call__(self, factors: Tensor) -> Tensor:
-        """Shape (rows, points, out), contiguous, from factors of shape (rows, points, in)."""
+        """Products of shape (rows, points, out), contiguous, for factors (rows, points, in)."""
         if self._matrices is not None:
             out = factors.new_empty(len(factors), self._points, self._outputs)
             torch.bmm(factors.transpose(0, 1), self._matrices, out=out.transpose(0, 1))
@@ -44,7 +44,7 @@ class Products:
 
 
 def why_slow(dtype: torch.dtype = torch.float32) -> str:
-    """Why the convolutions are slower here than they could be; empty where they are not."""
+    """Warning if the fast convolutions are not available on this machine; empty if they are."""
     if pack(torch.ones(2, 4, 4), dtype, 3) is not None:
         return ""
     return (
@@ -54,10 +54,10 @@ def why_slow(dtype: torch.dtype = torch.float32) -> str:
 
 
 def pack(matrices: Tensor, dtype: torch.dtype, rows: int) -> Tensor | None:
-    """The matrices as oneDNN wants them; None where torch or the processor cannot.
+    """The matrices in oneDNN's packed layout; None if torch or the processor lacks support.
 
-    These are the operators that ``torch.compile`` makes of convolutions on a CPU. They are
-    not torch's public interface, so that their absence must not be an error.
+    The operators are those to which ``torch.compile`` lowers convolutions on a CPU. They are not
+    part of torch's public interface, so their absence must not be an error.
     """
     points, inputs, outputs = matrices.shape
     filters = matrices.transpose(1, 2).reshape(points * outputs, inputs, 1, 1).to(dtype)
@@ -71,5 +71,5 @@ def pack(matrices: Tensor, dtype: torch.dtype, rows: int) -> Tensor | None:
             zeros, packed, None, [0, 0], [1, 1], [1, 1], points, "none", [], ""
         )
         return packed if found.permute(0, 2, 3, 1).is_contiguous() else None
-    except (AttributeError, RuntimeError, TypeError):  # gone, not for this, or called otherwise
+    except (AttributeError, RuntimeError, TypeError):  # missing, unsupported or changed
         return None

@@ -1,18 +1,18 @@
 """Winograd's F(4x4, 3x3): 3x3 convolutions with a quarter of the multiplications.
 
-A 3-tap filter over 6 numbers gives 4 outputs, for 12 multiplications. Seen as polynomials,
-filter and numbers can be evaluated at 6 points, multiplied there and interpolated back,
-for 6 multiplications. In two dimensions it is 36 in place of 144 for a tile of 4x4
-outputs, and over all channels and tiles these are 36 products of matrices. (A. Lavin and
-S. Gray, "Fast algorithms for convolutional neural networks", CVPR 2016, section 4.3.)
+A 3-tap filter over 6 inputs gives 4 outputs, which takes 12 multiplications. If filter and inputs
+are regarded as polynomials, they can be evaluated at 6 points, multiplied there and interpolated,
+which takes 6 multiplications. In two dimensions, a tile of 4x4 outputs takes 36 multiplications
+instead of 144; over all channels and tiles these are 36 matrix products. (A. Lavin and S. Gray,
+"Fast algorithms for convolutional neural networks", CVPR 2016, section 4.3.)
 
-The points here are 0, ±sqrt(1/2), ±sqrt(2), infinity. Coefficients near 1 halve the rounding
-errors of the customary 0, ±1, ±2, infinity; they are about three times those of the plain
-convolution.
+The points used here are 0, ±sqrt(1/2), ±sqrt(2) and infinity. With coefficients close to 1, the
+rounding errors are half of those with the usual points 0, ±1, ±2 and infinity, and about three
+times those of a direct convolution.
 
-Images are channels-last with a margin: those of height h and width w lie in arrays of shape
-(n, 4 * rows + 2 or more, 4 * columns + 2 or more, channels) from [1, 1] on with zeros
-around, so that tiles at the edges are no special case.
+Images are channels-last and padded: images of height h and width w are stored in arrays of shape
+(n, 4 * rows + 2 or more, 4 * columns + 2 or more, channels), starting at [1, 1] and surrounded by
+zeros, so that tiles at the edges need no special treatment.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from numba import njit, types
 from numba.extending import overload
 
 Array = npt.NDArray[Any]
-Float = Any  # one number in the functions below, which are compiled
+Float = Any  # a scalar in the compiled functions below
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 POINTS = 36
 TILE = 4  # outputs along a side
-# Channels at a time in `scatter`: a tile of so many lies in the innermost cache, and a loop of
-# known length needs no checks. Where fewer are left, the others are computed and dropped.
+# Number of channels processed at a time in `scatter`: a tile of them fits into the L1 cache, and
+# a loop of constant length needs no checks. In the last block, surplus channels are discarded.
 CHANNELS = 64
 
 _P, _Q = math.sqrt(0.5), math.sqrt(2.0)
 _FILTER_AT_POINTS = np.array(
     [
         [1, 0, 0],
-        # (1, x, x^2) over the product of x's differences from the other points
+        # (1, x, x^2) divided by the product of the differences of x and the other points
         *([1 / n, x / n, x * x / n] for x, n in ((_P, -1.5), (-_P, -1.5), (_Q, 6.0), (-_Q, 6.0))),
         [0, 0, 1],
     ]
@@ -52,7 +52,7 @@ _SUM = np.float32(_P**2 + _Q**2)  # their product is 1
 
 
 def _compiled(function: Function) -> Function:
-    # Beside the default: multiply and add may fuse, and -0 may be 0.
+    # Beyond the defaults, allow fused multiply-add and ignore the sign of zero.
     return cast(Function, njit(nogil=True, cache=True, fastmath={"contract", "nsz"})(function))
 
 
@@ -61,7 +61,7 @@ def _inlined(function: Function) -> Function:
 
 
 def filters_at_points(weight: Array) -> Array:
-    """Filters of shape (out, in, 3, 3) at the 36 points: (36, in, out), float32."""
+    """Evaluate filters of shape (out, in, 3, 3) at the 36 points: (36, in, out), float32."""
     g = _FILTER_AT_POINTS
     values = np.einsum("ia,jb,ocab->ijco", g, g, weight.astype(np.float64), optimize=True)
     filters: Array = values.reshape(POINTS, weight.shape[1], weight.shape[0]).astype(np.float32)
@@ -72,7 +72,7 @@ def filters_at_points(weight: Array) -> Array:
 def _evaluate(
     d0: Float, d1: Float, d2: Float, d3: Float, d4: Float, d5: Float
 ) -> tuple[Float, ...]:
-    """Six numbers at the six points."""
+    """Evaluate six inputs at the six points."""
     even_p, odd_p = d4 - _Q2 * d2, _P1 * (d3 - _Q2 * d1)
     even_q, odd_q = d4 - _P2 * d2, _Q1 * (d3 - _P2 * d1)
     first, last = d0 - _SUM * d2 + d4, d1 - _SUM * d3 + d5
@@ -83,7 +83,7 @@ def _evaluate(
 def _interpolate(
     m0: Float, m1: Float, m2: Float, m3: Float, m4: Float, m5: Float
 ) -> tuple[Float, ...]:
-    """Four outputs from their values at the six points."""
+    """Interpolate four outputs from their values at the six points."""
     even_p, odd_p = m1 + m2, m1 - m2
     even_q, odd_q = m3 + m4, m3 - m4
     return (
@@ -95,7 +95,7 @@ def _interpolate(
 
 
 def _copy(target: Array, source: Array) -> None:
-    """Copy a row, as far as both reach, between float32 and bfloat16, to numba uint16."""
+    """Copy the common length of two vectors of float32 or bfloat16 (uint16 for numba)."""
 
 
 @overload(_copy)
@@ -104,7 +104,7 @@ def _copy_between(target: Any, source: Any) -> Any:
         for c in range(min(len(target), len(source))):
             target[c] = source[c]
 
-    def narrow(target: Any, source: Any) -> None:  # to the nearest, ties away from zero
+    def narrow(target: Any, source: Any) -> None:  # round to nearest, ties away from zero
         for c in range(min(len(target), len(source))):
             bits = np.float32(source[c]).view(np.uint32)
             target[c] = np.uint16((bits + np.uint32(0x8000)) >> np.uint32(16))
@@ -122,20 +122,23 @@ def _copy_between(target: Any, source: Any) -> Any:
 def direct(
     image: Array, weight: Array, bias: Array, lowest: Float, pool: bool, strip: Array, top: int
 ) -> None:
-    """Convolve some rows of an image of one channel plainly: there is nothing to gain.
+    """Direct convolution of a range of rows of a single-channel image.
+
+    With one input channel, Winograd's algorithm saves no time.
 
     Parameters
     ----------
     image
-        Shape (height + 2, width + 2), float32, with margin.
+        Padded image of shape (height + 2, width + 2), float32.
     weight, bias
-        Shapes (9, channels) and (channels,), float32.
+        Arrays of shapes (9, channels) and (channels,), float32.
     lowest, pool
         See `scatter`.
     strip
-        Written: shape (rows, output's width + 2 or more, channels), float32; its columns
-        have a margin, and its rows are those of the output from row `top` - 1 on, zeros
-        where there is none.
+        Output of shape (rows, output width + 2 or more, channels), float32, with padded columns:
+        the rows of the output from row `top` - 1 on, zeros outside of the image.
+    top
+        First row of the output to compute, plus 1 (see `strip`).
     """
     side = 2 if pool else 1
     for r in range(strip.shape[0]):
@@ -165,14 +168,14 @@ def gather(images: Array, values: Array, first: int, rows: int, columns: int) ->
     Parameters
     ----------
     images
-        Shape (n, height, width, channels), float32, with margin.
+        Padded images of shape (n, height, width, channels), float32.
     values
-        Written: shape (tiles, 36, channels), float32 or bfloat16 as uint16; `tiles` is a
+        Output of shape (tiles, 36, channels), float32 or bfloat16 as uint16; `tiles` is a
         multiple of `columns`.
     first
-        Row of tiles to begin with, counted through all images.
+        First row of tiles, counted over all images.
     rows, columns
-        Tiles down and across an image.
+        Numbers of rows and columns of tiles per image.
     """
     channels = images.shape[3]
     strip = np.empty((6, TILE * columns + 2, channels), np.float32)
@@ -223,15 +226,15 @@ def scatter(
     values, first, rows, columns
         See `gather`.
     bias
-        Added to the outputs: shape (channels,), float32.
+        Bias of the outputs, shape (channels,), float32.
     images
-        Written: shape (n, height + 2 or more, width + 2 or more, channels), float32.
+        Output of shape (n, height + 2 or more, width + 2 or more, channels), float32, padded.
     height, width
-        Of the images written; tiles may reach beyond.
+        Size of the output images without padding; tiles may extend beyond it.
     lowest
-        Lower outputs are raised to it: 0 for a ReLU, -inf for none.
+        Lower bound of the outputs: 0 for a ReLU, -inf for none.
     pool
-        Whether each 2x2 outputs give their maximum.
+        Whether to apply 2x2 max pooling.
     """
     side = TILE // 2 if pool else TILE
     i = np.empty((6, CHANNELS), np.float32)

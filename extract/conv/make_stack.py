@@ -1,8 +1,8 @@
-"""The 3x3 convolutions that VGG-like networks are made of, and what runs them.
+"""Stacks of 3x3 convolutions, as in VGG-like networks.
 
-A stack of them takes images of shape (n, height, width), float32, and gives maps of shape
-(n, height', width', channels), float32: `PlainStack` on any device, as torch does it, and
-`WinogradStack` on a CPU, more than twice as fast for equal results but for rounding.
+A stack maps images of shape (n, height, width), float32, to feature maps of shape
+(n, height', width', channels), float32. `PlainStack` uses torch's convolutions on any device;
+`WinogradStack` is more than twice as fast on a CPU, with equal results up to rounding.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from ..extractors.base import Precision
 
 
 class Stack(Protocol):
-    """Convolutions one after the other."""
+    """A sequence of convolutions."""
 
     def __call__(self, images: Tensor, then: Callable[[Tensor], Tensor] = torch.clone) -> Tensor:
-        """What `then` makes of the maps, image by image.
+        """Apply the convolutions and then the function `then`.
 
         Parameters
         ----------
         images
-            Shape (n, height, width), float32.
+            Images of shape (n, height, width), float32.
         then
-            Takes maps of shape (any of the n, height', width', channels), float32, which are
-            written over afterwards; what it returns is put together along the first axis.
+            Function of feature maps of shape (m, height', width', channels), float32, for a
+            part of the images; the maps are overwritten after the call. Its results are
+            concatenated along the first axis.
         """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Convolution:
-    """A 3x3 convolution over an image with zeros around it, and what follows.
+    """A 3x3 convolution with zero padding, optionally followed by ReLU and pooling.
 
     Attributes
     ----------
     weight
-        Shape (out, in, 3, 3), float32.
+        Weights of shape (out, in, 3, 3), float32.
     bias
-        Shape (out,), float32.
+        Bias of shape (out,), float32.
     relu
-        Whether negative outputs become 0.
+        Whether to apply a ReLU.
     pool
-        Whether the maximum of each 2x2 outputs stands for them; an odd last row or column
-        is dropped.
+        Whether to apply 2x2 max pooling; an odd last row or column is dropped.
     """
 
     weight: Tensor
@@ -59,15 +59,15 @@ class Convolution:
 
 
 def exact() -> AbstractContextManager[None]:
-    """Convolutions of torch's as they are asked for.
+    """Deterministic cuDNN convolutions in full precision.
 
-    Left alone, a GPU rounds float32 factors to 10 bits and sums in any order.
+    By default, cuDNN may round float32 factors to 10 bits (TF32) and sum in any order.
     """
     return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 
 
 class PlainStack:
-    """Convolutions one after the other, as torch does them, with all of a batch at once."""
+    """Stack of torch's convolutions, applied to the whole batch at once."""
 
     def __init__(
         self, layers: Sequence[Convolution], device: str = "cpu", precision: Precision = "float32"
@@ -93,7 +93,7 @@ class PlainStack:
 
 
 def apply(layer: Convolution, maps: Tensor) -> Tensor:
-    """Maps of shape (n, in, height, width) to (n, out, height', width')."""
+    """Apply `layer` to maps of shape (n, in, height, width); shape (n, out, height', width')."""
     maps = F.conv2d(maps, layer.weight, layer.bias, padding=1)
     if layer.relu:
         maps = maps.relu_()
@@ -103,7 +103,7 @@ def apply(layer: Convolution, maps: Tensor) -> Tensor:
 def make_stack(
     layers: Sequence[Convolution], height: int, width: int, device: str, precision: Precision
 ) -> Stack:
-    """The fastest way to run `layers` over images of one channel on `device`."""
+    """The fastest stack of `layers` for single-channel images on `device`."""
     if device != "cpu":
         return PlainStack(layers, device, precision)
     from .winograd import WinogradStack

@@ -1,4 +1,4 @@
-"""Work on several threads that gives the same bits on any number of them."""
+"""Multithreading whose results do not depend on the number of threads."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Result = TypeVar("Result")
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """``[function(item) for item in items]`` on as many threads as torch has been given.
+    """``[function(item) for item in items]`` on ``torch.get_num_threads()`` threads.
 
-    Torch itself works with a single thread on each of them: what an item gives is then
-    independent of their number.
+    In each of them, torch itself uses a single thread, so that results do not depend on the
+    number of threads.
     """
     threads = torch.get_num_threads()
     if threads == 1:
@@ -28,9 +28,9 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> lis
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    # torch.set_num_threads holds for the thread that calls it and for those that ask for
-    # the number later for the first time. So each of the pool's asks, then sets its own,
-    # and once all have, ours sets again what the threads to come shall have.
+    # torch.set_num_threads affects the calling thread, and all threads that read the number for
+    # the first time afterwards. Each thread of the pool therefore reads the number and then sets
+    # its own; after all have done so, this thread restores the number for later threads.
     started = Barrier(threads + 1)
 
     def start() -> None:

@@ -1,4 +1,4 @@
-"""Stacks of 3x3 convolutions on a CPU, by Winograd's algorithm (see `winograd_kernels`)."""
+"""Stacks of 3x3 convolutions on a CPU by Winograd's algorithm (see `kernels`)."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from .kernels import POINTS, TILE, Array, direct, filters_at_points, gather, sca
 from .make_stack import Convolution
 from .threads import in_threads
 
-# Tiles in one product of matrices: enough to keep the arithmetic busy, few enough for
-# inputs and outputs to stay in the cache between `gather`, product and `scatter`.
+# Number of tiles per matrix product: large enough for efficient products, small enough for inputs
+# and outputs to stay in the cache between `gather`, the product and `scatter`.
 BLOCK = 200
 
 
 class WinogradStack:
-    """Convolutions one after the other.
+    """A sequence of convolutions.
 
-    An image goes through products of the same shapes whatever the number of images and
-    of threads, so that it always gives the same bits.
+    The shapes of the matrix products do not depend on the number of images or threads, so that
+    the result for an image is always bitwise identical.
 
     Parameters
     ----------
     layers
-        At least two, the first of them for images of one channel.
+        At least two convolutions, the first with one input channel.
     height, width
-        Of the images.
+        Size of the images.
     precision
-        Of the products' factors and results; all else is float32.
+        Precision of the factors and results of the matrix products; all else is float32.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class WinogradStack:
         space: _Space = self._thread.space
         second, *others = self._layers
         with torch.inference_mode():
-            # Where there are fewer images, those of before are computed again and dropped.
+            # If there are fewer images than usual, the rest of the batch is computed and ignored.
             margined = F.pad(images, (1, 1, 1, 1)).numpy()
             for image, out in zip(margined, space.maps[0], strict=False):
-                # The first convolution's output is the largest array of all: never whole.
+                # The output of the first convolution is the largest array: compute it in strips.
                 for row, rows in second.blocks(1):
                     direct(image, *self._first, space.strip, TILE * row)
                     second.block(space.strip[None], 0, out[None], row, rows, space)
@@ -83,22 +83,22 @@ class WinogradStack:
 
 
 def lowest(convolution: Convolution) -> np.float32:
-    """What lower outputs are raised to."""
+    """Lower bound of the outputs."""
     bound: np.float32 = np.float32(0 if convolution.relu else -np.inf)
     return bound
 
 
 class _Layer:
-    """One convolution of images of one size.
+    """A convolution of images of fixed size.
 
     Attributes
     ----------
     shape
-        Height and width, margin included, and channels of an array for an input image.
+        Height and width, including padding, and number of channels of an input image.
     height, width, outputs
-        Height, width and channels of an output image, without margin.
+        Height, width and number of channels of an output image, without padding.
     columns, tiles
-        Tiles across an image, and all of them.
+        Number of columns of tiles, and total number of tiles, per image.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class _Layer:
     ) -> None:
         side = 2 if convolution.pool else 1
         self.height, self.width = height // side, width // side
-        # What pooling would drop needs no tiles.
+        # Outputs that pooling drops need no tiles.
         self._rows = -(-side * self.height // TILE)
         self.columns = -(-side * self.width // TILE)
         self.tiles = self._rows * self.columns
@@ -123,12 +123,12 @@ class _Layer:
         self._pool = convolution.pool
 
     def prepare(self, images: int) -> None:
-        """Lay the filters out for blocks of so many images."""
+        """Pack the filters for blocks of this number of images."""
         _, rows = self.blocks(images)[0]
         self._product = Products(self._filters, self._dtype, rows * self.columns)
 
     def blocks(self, images: int) -> list[tuple[int, int]]:
-        """Rows of tiles in so many images, cut into blocks: the first one and how many."""
+        """Divide the rows of tiles of `images` images into blocks: first row and number of rows."""
         rows = images * self._rows
         step = -(-rows // max(1, round(rows * self.columns / BLOCK)))
         return [(row, min(step, rows - row)) for row in range(0, rows, step)]
@@ -136,7 +136,7 @@ class _Layer:
     def block(
         self, images: Array, source: int, out: Array, target: int, rows: int, space: _Space
     ) -> None:
-        """Convolve rows of tiles of `images` from `source` on into those of `out` from `target`."""
+        """Convolve `rows` rows of tiles of `images` from row `source` to row `target` of `out`."""
         tiles = rows * self.columns
         factors = space.factors(tiles, self.inputs)
         gather(images, as_array(factors), source, self._rows, self.columns)
@@ -155,14 +155,14 @@ class _Layer:
 
 
 class _Space:
-    """The arrays that one thread works in, made once: fresh memory is slow.
+    """Work arrays of a thread, allocated once because new memory is slow.
 
     Attributes
     ----------
     strip
-        What a block of the second convolution sees of the first one's output.
+        Part of the first convolution's output that a block of the second one needs.
     maps
-        The outputs of the others, with margin.
+        Padded outputs of the other convolutions.
     """
 
     def __init__(self, layers: Sequence[_Layer], images: int, dtype: torch.dtype) -> None:
@@ -181,12 +181,12 @@ class _Space:
         self._factors = torch.empty(size, dtype=dtype)
 
     def factors(self, tiles: int, channels: int) -> Tensor:
-        """Room for inputs at the points, shape (tiles, 36, channels)."""
+        """Array for inputs at the points, shape (tiles, 36, channels)."""
         return self._factors[: tiles * POINTS * channels].view(tiles, POINTS, channels)
 
 
 def as_array(values: Tensor) -> Array:
-    """The same memory for numba, which knows no bfloat16 and sees uint16."""
+    """View of a tensor for numba; bfloat16, which numba does not support, becomes uint16."""
     bits = values.view(torch.uint16) if values.dtype == torch.bfloat16 else values
     array: Array = bits.numpy()
     return array

@@ -1,1 +1,1 @@
-"""Audio in, frames of a pre-trained feature out."""
+"""Extractors: pre-trained models that compute features from audio."""

@@ -1,4 +1,4 @@
-"""What an extractor is: audio in, one frame of values per hop out."""
+"""Base class of the extractors, which compute the frames of a feature from audio."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """How stored integers become values: ``value = stored * scale + offset``."""
+    """Linear quantization: ``value = stored * scale + offset``."""
 
     scale: float = 1.0
     offset: float = 0.0
 
     def values(self, stored: Array) -> Signal:
-        """The values that stored integers or floats stand for, float32."""
+        """Values of stored integers or floats, float32, of the same shape."""
         values: Signal = stored.astype(np.float32, copy=False)
         if self != Quantization():
             values = values * np.float32(self.scale) + np.float32(self.offset)
@@ -40,42 +40,41 @@ class Quantization:
 
 
 class Extractor(ABC):
-    """A mono signal in, an array of shape (rows, dim) out.
+    """Computes frames of shape (frames, dim) from a mono signal.
 
-    Building one is cheap; the network is loaded when the first row is asked for, so
-    that a plan can be made without it.
+    Creating an extractor is cheap: the network is loaded only when the first frame is computed,
+    so that planning does not need it.
 
     Parameters
     ----------
     config
-        An instance of `Config`, a frozen dataclass: every choice of the user that
-        changes a number.
+        Instance of `Config`, a frozen dataclass with all settings that affect the values.
     weights
-        For each name in ``weight_names(config)``, the safetensors file that holds it.
+        Safetensors file for each name in ``weight_names(config)``.
     device
-        Where the network runs: ``cpu``, ``cuda``, ``cuda:1``.
+        Device of the network: ``cpu``, ``cuda``, ``cuda:1``.
     precision
-        ``float32``, or ``bfloat16`` for the network's products (sums stay float32).
+        ``float32``, or ``bfloat16`` for the network's matrix products (with float32 sums).
 
     Attributes
     ----------
     name
-        The feature's name on the command line and on disk.
+        Name of the feature on the command line and on disk.
     revision
-        Raised whenever a release changes the numbers; stored with the settings, so
-        that older shards are redone.
+        Incremented when a release changes the values; stored with the settings, so that older
+        shards are recomputed.
     sample_rate
-        Rate of the signal that `inputs` takes, in Hz.
+        Sample rate of the signal that `inputs` expects, in Hz.
     dim
-        Values a row.
+        Number of dimensions of a frame.
     dtype
-        What is stored: float32, float16, uint8 or int16.
+        Type of the stored values: float32, float16, uint8 or int16.
     quantization
-        How stored integers become values again.
+        Conversion of stored integers to values.
     timing
-        When the rows happen.
+        Time grid of the frames.
     batch_frames
-        Rows that go through the network at once.
+        Number of frames that the network processes at once.
     """
 
     name: ClassVar[str]
@@ -103,17 +102,17 @@ class Extractor(ABC):
 
     @classmethod
     def weight_names(cls, config: Any) -> tuple[str, ...]:
-        """Names of the weights that `config` asks for (see ``weights.py``)."""
+        """Names of the weights that `config` requires (see ``weights/registry.py``)."""
         return ()
 
     @classmethod
     def trained_on(cls, config: Any) -> str | None:
-        """Name of the dataset that the weights have seen, where it is one of featreg's."""
+        """Name of the dataset on which the weights were trained, if featreg supports it."""
         return None
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every choice that changes a number, as JSON values."""
+        """All settings that affect the values, as JSON values."""
         settings = {**dataclasses.asdict(self.config), "revision": self.revision}
         if self.weight_names(self.config):
             settings["precision"] = self.precision
@@ -121,12 +120,12 @@ class Extractor(ABC):
 
     @property
     def missing_weights(self) -> tuple[str, ...]:
-        """Names of the weights that it lacks: it says what its rows are, and can give none."""
+        """Names of missing weights, without which frames can be described but not computed."""
         return tuple(name for name in self.weight_names(self.config) if name not in self.weights)
 
     @cached_property
     def weights_sha256(self) -> str:
-        """Hash of the weights: of the file, or of the files' hashes where there are several."""
+        """Hash of the weights file, or of the files' hashes if there are several."""
         hashes = [
             pooch.file_hash(str(self.weights[name]), alg="sha256")
             for name in self.weight_names(self.config)
@@ -136,72 +135,72 @@ class Extractor(ABC):
         return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
     def fingerprint(self, clip: Clip, audio: str) -> str:
-        """What the clip's rows are made from: its audio, of which `audio` is a fingerprint."""
+        """Fingerprint of the inputs of a clip's frames; `audio` is that of its audio."""
         return audio
 
     def prepare(self, clip_id: str, signal: Signal) -> Array:
-        """What `rows` and `inputs` take for a clip: its signal, unless a subclass says other.
+        """Input of `frames` and `inputs` for a clip: by default, its signal.
 
         Raises
         ------
         ClipError
-            If this clip can have no rows; the others go on.
+            If no frames can be computed for this clip; the other clips are not affected.
         """
         return signal
 
     def load(self) -> None:  # noqa: B027  # most have nothing to load
-        """Bring what `network` needs into memory, if it is not there yet.
+        """Load the network into memory, unless it is loaded already.
 
-        Called before each batch, and not timed as one: a call of `network` has a limit.
+        Called before each batch, without the time limit of a call of `network`.
         """
 
     @abstractmethod
     def frames(self, samples: int) -> int:
-        """Rows that a signal of `samples` samples gives; at least 1 for `samples` >= 1."""
+        """Number of frames of a signal of `samples` samples; at least 1 for `samples` >= 1."""
 
     @abstractmethod
     def inputs(self, signal: Signal, start: int, stop: int) -> Array:
-        """What the network sees for the rows from `start` to `stop`.
+        """Inputs of the network for frames `start` to `stop` - 1.
 
         Parameters
         ----------
         signal
-            Shape (samples,), float32 in [-1, 1], at `sample_rate`.
+            Signal of shape (samples,), float32 in [-1, 1], at `sample_rate`.
         start, stop
-            Rows, 0 <= start < stop <= ``rows(len(signal))``.
+            Range of frames, 0 <= start < stop <= ``frames(len(signal))``.
 
         Returns
         -------
-        Shape (stop - start, ...), the first axis over rows.
+        Array of shape (stop - start, ...), the first axis over frames.
 
         Raises
         ------
         ClipError
-            If this clip can have no rows; the others go on.
+            If no frames can be computed for this clip; the other clips are not affected.
         """
 
     @abstractmethod
     def network(self, inputs: Array) -> Array:
-        """Frames of shape (n, dim), from inputs of shape (n, ...); `quantize` stores them.
+        """Frames of shape (n, dim), before `quantize`, from inputs of shape (n, ...).
 
-        The frames of a batch belong to several clips: no `ClipError` can be raised here.
+        The frames of a batch may belong to several clips: `ClipError` must not be raised here.
         """
 
     def quantize(self, values: Array) -> Array:
-        """Frames as they are stored: what `network` returned, as `dtype`.
+        """Convert frames returned by `network` to the stored type `dtype`.
 
-        An extractor that stores integers scales and clips here, so that NaN in what `network`
-        returned is still found.
+        An extractor that stores integers scales and clips here, not in `network`, so that NaN in
+        the output of `network` is detected.
         """
         return values.astype(self.dtype, copy=False)
 
     def extract(self, signal: Signal, clip_id: str = "") -> Array:
-        """All frames of one signal, shape (frames, dim); `clip_id` is what `prepare` may need.
+        """All frames of one signal, shape (frames, dim); `clip_id` is passed to `prepare`.
 
         Raises
         ------
         ClipError
-            If the clip has no frames, or one that is not finite.
+            If the clip has no frames, or a frame that is not finite.
         """
         found: list[Array | ClipError] = []
         batcher = Batcher(self, lambda _, outcome: found.append(outcome))
@@ -220,26 +219,26 @@ class _Pending:
     key: str
     frames: Array
     filled: int = 0
-    bad: int | None = None  # its first frame that cannot be stored
+    bad: int | None = None  # index of the first frame that is not finite
 
 
 class Batcher:
-    """Lets the frames of successive clips share batches.
+    """Computes the frames of successive clips in common batches.
 
-    Clips are pushed in order and delivered in order, each as one array of shape
+    Clips are delivered in the order in which they are pushed, each as one array of shape
     (frames, dim); memory is bounded by a batch of inputs and the frames not yet delivered.
-    Nothing that is not finite is delivered: a clip with such a frame is delivered as a
-    `ClipError`, and the clips that share its batches are not affected.
+    A clip with a frame that is not finite is delivered as a `ClipError`; the other clips of its
+    batches are not affected.
 
     Parameters
     ----------
     extractor
-        Computes the frames.
+        Extractor that computes the frames.
     deliver
-        Called with the key of a clip and its frames once they are complete, or with the
-        `ClipError` that says which of them is not finite.
+        Function called with the key of a clip and its complete frames, or with a `ClipError` that
+        states which frame is not finite.
     watched
-        Called for the context in which each call of the extractor runs: see
+        Function that returns the context manager for a call of the extractor, such as
         `isolate_clips.time_limit`.
     """
 
@@ -253,28 +252,29 @@ class Batcher:
         self._deliver = deliver
         self._watched = watched
         self._inputs: list[Array] = []
-        self._waiting = 0  # frames in self._inputs
+        self._pending_frames = 0  # number of frames in self._inputs
         self._pending: list[_Pending] = []  # clips not yet delivered, oldest first
 
     def push(self, key: str, signal: Signal) -> None:
-        """Add a clip; deliver every clip that its frames complete.
+        """Add a clip, and deliver the clips that are complete.
 
         Raises
         ------
         ClipError
-            If this clip has no frames, or the network's input for one is not finite; the
-            batcher goes on without it.
+            If this clip has no frames, or an input of the network is not finite; the batcher
+            remains usable.
         """
         extractor = self._extractor
         with self._watched():
             signal = extractor.prepare(key, signal)
         total = extractor.frames(len(signal))
         if total < 1:
-            raise ClipError("extract", f"{extractor.name}: expected a frame or more, found {total}")
+            reason = f"{extractor.name}: expected at least 1 frame, found {total}"
+            raise ClipError("extract", reason)
         self._pending.append(_Pending(key, np.empty((total, extractor.dim), extractor.dtype)))
         start = 0
         while start < total:
-            stop = min(total, start + extractor.batch_frames - self._waiting)
+            stop = min(total, start + extractor.batch_frames - self._pending_frames)
             try:
                 with self._watched():
                     inputs = extractor.inputs(signal, start, stop)
@@ -282,38 +282,38 @@ class Batcher:
                 if not (finite := _finite(inputs)).all():
                     raise self._not_finite(start + int(np.argmin(finite)))
             except ClipError:
-                # Its frames before `start` filled a batch each, so that none of them waits;
-                # and where there are any, all older clips are delivered.
+                # The frames before `start` filled whole batches, so that none is pending; if there
+                # are any, all older clips have been delivered.
                 self._pending.pop()
                 raise
             self._inputs.append(inputs)
-            self._waiting += stop - start
+            self._pending_frames += stop - start
             start = stop
-            if self._waiting == extractor.batch_frames:
+            if self._pending_frames == extractor.batch_frames:
                 self.flush()
 
     def flush(self) -> None:
-        """Run the frames that wait for a full batch, and deliver their clips."""
-        if not self._waiting:
+        """Compute the pending frames without waiting for a full batch, and deliver their clips."""
+        if not self._pending_frames:
             return
-        extractor, shape = self._extractor, (self._waiting, self._extractor.dim)
+        extractor, shape = self._extractor, (self._pending_frames, self._extractor.dim)
         batch = self._inputs[0] if len(self._inputs) == 1 else np.concatenate(self._inputs)
-        self._inputs, self._waiting = [], 0
+        self._inputs, self._pending_frames = [], 0
         extractor.load()
         try:
             with self._watched():
                 values = np.asarray(extractor.network(batch))
         except ClipError as error:
             raise RuntimeError(
-                f"{extractor.name}: `network` raised a ClipError, but a batch holds frames of "
-                f"several clips; `prepare` and `inputs` may raise it ({error})"
+                f"{extractor.name}: `network` raised a ClipError, but a batch has frames of "
+                f"several clips; raise it in `prepare` or `inputs` ({error})"
             ) from error
         if values.shape != shape:
             raise FeatregError(
-                f"{extractor.name}: expected an array of shape {shape} from `network`, one line "
-                f"for each frame that `frames` counted, found {values.shape}"
+                f"{extractor.name}: expected an array of shape {shape} from `network`, one row "
+                f"per frame, found {values.shape}"
             )
-        with np.errstate(over="ignore", invalid="ignore"):  # found below
+        with np.errstate(over="ignore", invalid="ignore"):  # detected below
             stored = extractor.quantize(values)
         finite = _finite(values)
         if stored.dtype != values.dtype:
@@ -337,14 +337,14 @@ class Batcher:
         center_s = timing.first_center_s + frame * timing.hop_s
         return ClipError(
             "extract",
-            f"{self._extractor.name}: frame {frame} (at {center_s:.3f} s) holds a value that is "
+            f"{self._extractor.name}: frame {frame} (at {center_s:.3f} s) has a value that is "
             f"not finite{f' as {dtype}' if dtype.kind == 'f' else ''}",
         )
 
 
 def _finite(values: Array) -> npt.NDArray[np.bool_]:
-    """Which frames of an array of shape (frames, ...) are finite; shape (frames,)."""
-    everything = np.ones(len(values), np.bool_)
+    """Whether each frame of an array of shape (frames, ...) is finite; shape (frames,)."""
+    finite = np.ones(len(values), np.bool_)
     if values.dtype.kind not in "fc" or np.isfinite(values).all():
-        return everything
-    return np.isfinite(values).reshape(len(values), -1).all(axis=1, out=everything)
+        return finite
+    return np.isfinite(values).reshape(len(values), -1).all(axis=1, out=finite)

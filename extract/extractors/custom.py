@@ -1,7 +1,7 @@
-"""Features from outside: classes of the user's own.
+"""Custom features, defined by a class of the user.
 
-A class is named as ``MODULE:CLASS``, its module found in the current folder or where
-Python finds modules. It is a `WholeClip` where one function makes all rows of a clip::
+A class is given as ``MODULE:CLASS``; the module is searched in the current folder and on the
+Python path. If one function computes all frames of a clip, derive the class from `WholeClip`::
 
     import librosa
 
@@ -18,8 +18,8 @@ Python finds modules. It is a `WholeClip` where one function makes all rows of a
         def compute(self, signal):
             return librosa.feature.chroma_stft(y=signal, sr=self.sample_rate, hop_length=512).T
 
-or any other `Extractor`, where a network takes rows in batches. Arrays that were made
-elsewhere need no code: see ``npy_folder.py``.
+If a network computes frames in batches, derive it from `Extractor`. Arrays that were computed by
+other programs need no code: see ``npy_folder.py``.
 """
 
 from __future__ import annotations
@@ -52,23 +52,22 @@ from .base import Array, Extractor, Signal
 DTYPES = ("float32", "float16", "uint8", "int16")
 """Types in which a feature can be stored."""
 
-# What is not the user's code begins like this: featreg, Python, and installed packages.
+# File names that are not the user's code begin with: featreg, Python, and installed packages.
 _INSTALLED = (sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
 _FOREIGN = ("<", *(f"{folder}{os.sep}" for folder in (Path(__file__).parents[2], *_INSTALLED)))
 
 
 @dataclass(frozen=True, slots=True)
 class NoSettings:
-    """Nothing to choose."""
+    """Configuration without settings."""
 
 
 class WholeClip(Extractor):
-    """A feature whose rows are computed from all of a clip at once.
+    """Base class of features whose frames are computed from the whole clip at once.
 
-    A subclass says `name`, `sample_rate`, `dim` and `timing`, and how to `compute`; what
-    the user may choose with ``--set NAME.KEY=VALUE`` are the fields of its `Config`, a
-    frozen dataclass. Rows that are not what was promised, and whatever `compute` raises,
-    fail their clip alone.
+    A subclass defines `name`, `sample_rate`, `dim`, `timing` and the method `compute`. The fields
+    of its `Config`, a frozen dataclass, are the settings of ``--set NAME.KEY=VALUE``. Invalid
+    frames, and exceptions of `compute`, fail only their clip.
     """
 
     Config: ClassVar[type] = NoSettings
@@ -76,7 +75,7 @@ class WholeClip(Extractor):
     _code_sha256: ClassVar[str]
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Hash the module as it is imported: what is edited later is not what computes."""
+        """Hash the module when it is imported: later edits do not affect this process."""
         super().__init_subclass__(**options)
         source = getattr(sys.modules.get(cls.__module__), "__file__", None)
         code = Path(source).read_bytes() if source else b""
@@ -84,113 +83,113 @@ class WholeClip(Extractor):
 
     @abstractmethod
     def compute(self, signal: Signal) -> npt.ArrayLike:
-        """Rows of shape (rows, dim), at least one, the first centred as `timing` says.
+        """Frames of shape (frames, dim), at least one, on the time grid `timing`.
 
         Parameters
         ----------
         signal
-            Shape (samples,), float32 in [-1, 1], at `sample_rate`.
+            Signal of shape (samples,), float32 in [-1, 1], at `sample_rate`.
         """
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The user's choices, and a hash of the module: edited code is another feature."""
+        """The user's settings, and a hash of the module, so that edits recompute the feature."""
         return {**super().settings, "code_sha256": self._code_sha256}
 
     def prepare(self, clip_id: str, signal: Signal) -> Array:
-        """All rows of the clip, checked.
+        """All frames of the clip, after `checked`.
 
         Raises
         ------
         ClipError
-            If `compute` fails, or gives rows that cannot be.
+            If `compute` fails, or its frames are invalid.
         """
         try:
-            rows = np.asarray(self.compute(signal))
+            frames = np.asarray(self.compute(signal))
         except (Exception, SystemExit) as error:
             raise ClipError("extract", f"{self.name}: {fault(error)}") from error
-        return self.checked(rows, f"{self.name} gave", len(signal) / self.sample_rate)
+        return self.checked(frames, f"{self.name} returned", len(signal) / self.sample_rate)
 
-    def checked(self, rows: Array, what: str, duration_s: float) -> Array:
-        """`rows` in the type in which they are stored.
+    def checked(self, frames: Array, what: str, duration_s: float) -> Array:
+        """Check frames and convert them to the stored type.
 
-        Whether they are finite is checked where they are delivered: see `Batcher`.
+        `Batcher` checks that they are finite.
 
         Parameters
         ----------
-        rows
-            Should have shape (rows, dim), at least one row, and numbers within `dtype`.
+        frames
+            Frames of shape (frames, dim), at least one, with numbers in the range of `dtype`.
         what
-            Begins the sentence of an error: "chroma gave".
+            Beginning of error messages, such as "chroma returned".
         duration_s
-            Of the clip, in seconds: at the feature's hop, so much audio makes about so
-            many rows.
+            Duration of the clip in seconds, which determines the approximate number of frames.
 
         Raises
         ------
         ClipError
-            If anything is otherwise.
+            If the frames are invalid.
         """
-        if rows.dtype.kind not in "fiub":
-            raise ClipError("extract", f"{what} values of type {rows.dtype}, expected numbers")
-        if rows.ndim != 2 or rows.shape[1] != self.dim or not len(rows):
+        if frames.dtype.kind not in "fiub":
+            raise ClipError("extract", f"{what} values of type {frames.dtype}, expected numbers")
+        if frames.ndim != 2 or frames.shape[1] != self.dim or not len(frames):
             raise ClipError(
                 "extract",
-                f"{what} an array of shape {rows.shape}, expected (rows, {self.dim}), "
-                "at least one row",
+                f"{what} an array of shape {frames.shape}, expected (frames, {self.dim}), "
+                "at least 1 frame",
             )
-        expected, leeway = likely_frames(self.timing, duration_s)
-        if abs(len(rows) - expected) > leeway:
+        expected, tolerance = likely_frames(self.timing, duration_s)
+        if abs(len(frames) - expected) > tolerance:
             raise ClipError(
                 "extract",
-                f"{what} {len(rows)} rows for {duration_s:.2f} s, expected about "
-                f"{max(1, math.ceil(expected))} at a hop of {self.timing.hop_s:g} s; "
-                "is the hop right?",
+                f"{what} {len(frames)} frames for {duration_s:.2f} s, expected about "
+                f"{max(1, math.ceil(expected))} with a hop of {self.timing.hop_s:g} s; "
+                "check the hop",
             )
         dtype = np.dtype(self.dtype)
         if dtype.kind in "iu":
             lowest, highest = np.iinfo(dtype).min, np.iinfo(dtype).max
-            if not ((rows >= lowest) & (rows <= highest)).all():
+            if not ((frames >= lowest) & (frames <= highest)).all():
                 raise ClipError(
-                    "extract", f"{what} values that are not from {lowest} to {highest} ({dtype})"
+                    "extract", f"{what} values outside of {lowest} to {highest} ({dtype})"
                 )
-        with np.errstate(over="ignore"):  # what overflows is infinite, and found later
-            return rows.astype(dtype)
+        with np.errstate(over="ignore"):  # overflow gives infinity, which is detected later
+            return frames.astype(dtype)
 
-    # What goes through batches are rows that are computed already.
+    # The batches contain frames that `compute` has computed already.
 
     def frames(self, samples: int) -> int:
-        """One row for each of `prepare`."""
+        """Number of frames that `prepare` returned."""
         return samples
 
     def inputs(self, signal: Signal, start: int, stop: int) -> Array:
-        """Rows of what `prepare` gave, shape (stop - start, dim)."""
+        """Frames `start` to `stop` - 1 that `prepare` returned, shape (stop - start, dim)."""
         return signal[start:stop]
 
     def network(self, inputs: Array) -> Array:
-        """The same rows."""
+        """The inputs, unchanged."""
         return inputs
 
 
 def likely_frames(timing: FrameTiming, duration_s: float) -> tuple[float, float]:
-    """About how many rows a clip has that was computed elsewhere, and how many more or less.
+    """Approximate number of frames of a clip in a custom feature, and its tolerance.
 
-    A wrong hop is wrong by a factor; padding and dropped ends, by a window and a few rows.
+    A wrong hop changes the number by a factor; padding and dropped ends change it by a window and
+    a few frames.
     """
     expected = (duration_s - timing.first_center_s) / timing.hop_s
     return expected, 3 + timing.window_s / timing.hop_s + 0.1 * abs(expected)
 
 
 def load_class(source: str) -> type[Extractor]:
-    """The class that ``MODULE:CLASS`` names, from the Python path or the current folder.
+    """Import the class ``MODULE:CLASS`` from the Python path or the current folder.
 
-    The current folder is put on the path, which the processes of a local cluster inherit.
-    On a cluster elsewhere the module must be installed with every worker.
+    The current folder is added to the path, which the workers of a local cluster inherit. For
+    other clusters, the module must be installed on every worker.
 
     Raises
     ------
     UsageError
-        If there is no such module or class, or the class is no extractor.
+        If there is no such module or class, or the class is not an extractor.
     """
     module_name, _, attribute = source.partition(":")
     option = f"--features {source}"
@@ -200,41 +199,42 @@ def load_class(source: str) -> type[Extractor]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name != module_name.split(".")[0]:
-            raise UsageError(f"{option}: the module needs another, {error.name}") from error
+            raise UsageError(
+                f"{option}: the module imports {error.name}, which is not installed"
+            ) from error
         raise UsageError(
-            f"{option}: no module {module_name} in {Path.cwd()} or on the Python path (the workers "
-            "of a cluster need it too); expected MODULE:CLASS, such as mine:Chroma for the class "
+            f"{option}: no module {module_name} in {Path.cwd()} or on the Python path (workers of "
+            "a cluster require it, too); expected MODULE:CLASS, such as mine:Chroma for the class "
             "Chroma in mine.py"
         ) from None
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{option}: the import fails: {fault(error)}") from error
+        raise UsageError(f"{option}: the import failed: {fault(error)}") from error
     with named_faults(source):
         found = getattr(module, attribute, None)
     if not (inspect.isclass(found) and issubclass(found, Extractor)):
         classes = [item for item in vars(module).values() if inspect.isclass(item)]
         names = [each.__name__ for each in classes if each.__module__ == module.__name__]
-        there = ", ".join(names) or "no class"
+        found_classes = ", ".join(names) or "none"
         raise UsageError(
             f"{option}: no extractor called {attribute!r}; expected a subclass of "
-            f"featreg.extract.extractors.custom.WholeClip; {module.__file__} has {there}"
+            f"featreg.extract.extractors.custom.WholeClip; classes of {module.__file__}: "
+            f"{found_classes}"
         )
     if missing := sorted(getattr(found, "__abstractmethods__", ())):
         raise UsageError(f"{option}: {attribute} does not define {', '.join(missing)}")
     if not isinstance(getattr(found, "name", None), str):
-        raise UsageError(
-            f"{option}: {attribute} has no name; expected one, such as name = 'chroma'"
-        )
+        raise UsageError(f"{option}: {attribute} has no name; add one, such as name = 'chroma'")
     return found
 
 
 @contextmanager
 def named_faults(source: str) -> Iterator[None]:
-    """Turn whatever the user's class `source` raises into one line that says where it did.
+    """Convert exceptions of the user's class `source` to a one-line error with their location.
 
     Raises
     ------
     UsageError
-        In its place. Featreg's own errors stay as they are.
+        Instead of the exception. A `FeatregError` is not converted.
     """
     try:
         yield
@@ -245,9 +245,9 @@ def named_faults(source: str) -> Iterator[None]:
 
 
 def fault(error: BaseException) -> str:
-    """An exception of the user's code on one line: its class, its message, file and line.
+    """Description of an exception of the user's code: its class, message, file and line.
 
-    The line is the last one outside of installed packages that led to the exception.
+    The line is the last one of the traceback outside of installed packages.
     """
     calls = traceback.extract_tb(error.__traceback__)
     places = [(call.filename, call.lineno) for call in calls]
@@ -262,29 +262,29 @@ def fault(error: BaseException) -> str:
 
 
 def check_name(option: str, name: str, taken: Container[str]) -> None:
-    """Refuse a name that cannot be a folder's, or is another feature's.
+    """Check that a name is valid for a feature and its folder, and not in use.
 
     Raises
     ------
     UsageError
-        If it is so.
+        If the name is invalid or in use.
     """
     if name in taken:
-        raise UsageError(f"{option}: the name {name} is taken; choose another")
+        raise UsageError(f"{option}: the name {name} is in use; choose another name")
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise UsageError(
-            f"{option}: {name!r} names the feature and its folder; expected letters, digits, "
-            "'_' and '-'"
+            f"{option}: {name!r} is the name of the feature and its folder; expected only letters, "
+            "digits, '_' and '-'"
         )
 
 
 def check_complete(option: str, extractor: Extractor) -> None:
-    """Refuse an extractor that does not say what its frames are.
+    """Check that an extractor defines all attributes.
 
     Raises
     ------
     UsageError
-        If an attribute is missing or of another kind.
+        If an attribute is missing or invalid.
     """
     dtype = np.dtype(extractor.dtype).name
     if dtype not in DTYPES:
@@ -297,8 +297,8 @@ def check_complete(option: str, extractor: Extractor) -> None:
         json.dumps(settings, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise UsageError(
-            f"{option}: expected settings of text, finite numbers, lists and mappings, which are "
-            f"stored as JSON; {type(extractor).__name__}.settings: {error}"
+            f"{option}: expected settings that can be stored as JSON (strings, finite numbers, "
+            f"lists, mappings); {type(extractor).__name__}.settings: {error}"
         ) from None
     kinds = {"sample_rate": int, "dim": int, "timing": FrameTiming, "batch_frames": int}
     for name, kind in kinds.items():

@@ -1,4 +1,4 @@
-"""EfficientAT: what MobileNets trained on AudioSet make of audio, a frame for each 0.32 s.
+"""EfficientAT: embeddings of MobileNets trained on AudioSet, one frame per 0.32 s.
 
 References
 ----------
@@ -26,12 +26,12 @@ from .efficientat_frontend import SAMPLE_RATE, log_mel, spectrogram_frames
 from .efficientat_inference import Inference, Output
 from .efficientat_network import CLASSES, WIDTHS, Model, Network, channels_of
 
-COLUMN = 32  # spectrogram frames from one column of the last map to the next: 0.32 s
+COLUMN = 32  # spectrogram frames per column of the last feature map: 0.32 s
 WINDOW = 1000  # spectrogram frames of a window, as in training: 10 s
 WINDOW_HOP = 16 * COLUMN  # from one window to the next: 5.12 s
-# The first column that a window gives, but for the first window: so many lie before it.
+# Columns at the start of each window except the first that serve only as context.
 CONTEXT = 8
-# Spectrogram frames that the convolutions before one column see.
+# Receptive field of the convolutions for one column, in spectrogram frames.
 RECEPTIVE_FIELD = 595
 
 _BLOCK = 8  # windows that go through the network at once
@@ -44,10 +44,10 @@ class EfficientATConfig:
     Attributes
     ----------
     output
-        ``frames``: the last feature map averaged over frequency, a frame for each 0.32 s.
-        ``pooled``: that map averaged over frequency and time, one frame per window: the
-        published clip embedding. ``scores``: the probabilities of AudioSet's 527 classes,
-        one frame per window.
+        ``frames``: the last feature map averaged over frequency, one frame per 0.32 s.
+        ``pooled``: the last feature map averaged over frequency and time (the published clip
+        embedding), one frame per window. ``scores``: the probabilities of AudioSet's 527
+        classes, one frame per window.
     model
         The published model: mn04 to mn40, where the number is ten times the width.
     window
@@ -63,17 +63,17 @@ class EfficientATConfig:
 
 @dataclass(eq=False, slots=True)
 class Window:
-    """A part of a clip that goes through the network at once.
+    """A part of a clip that the network processes at once.
 
     Attributes
     ----------
     signal
-        The clip's signal; None once `values` are there.
+        Signal of the clip; None once `values` are computed.
     start, stop
-        The frames of the clip's spectrogram that the window spans.
+        Range of frames of the clip's spectrogram.
     values
-        What the network gives, shape (columns, dim), once it is computed: a window may
-        begin in one batch and end in the next.
+        Output of the network, shape (columns, dim); None until it is computed. It is kept because
+        a window may begin in one batch and end in the next.
     """
 
     signal: Signal | None
@@ -83,28 +83,28 @@ class Window:
 
 
 class EfficientAT(Extractor):
-    """Frames of `Network`'s last feature map, of its mean, or of AudioSet's classes.
+    """Frames of the last feature map of `Network`, its mean, or the scores of AudioSet's classes.
 
     A clip of n samples at 32 kHz has ``S = 1 + (n - 2) // 320`` spectrogram frames, 10 ms
     apart. Windows of 1,000 of them (10 s, as in training) start every 512 (5.12 s); the last
     one ends with the clip, so that there are ``W = 1 + ceil(max(0, S - 1000) / 512)``.
 
-    With ``output=frames`` a clip has ``ceil(S / 32)`` frames. Frame i is centred at exactly
-    0.32 i seconds, because every convolution of the network is centred. The convolutions see
-    5.965 s around it, while squeeze-and-excitation takes means over the whole window. Each
-    window gives its columns 8 to 23, 2.56 s or more from either end, the first window also
-    those before and the last also those after them: frame i is column ``i - 16 w`` of window
-    ``w = min(max(0, (i - 8) // 16), W - 1)``. Between the first and the last window, a frame
-    depends on the audio from at most 7.4 s before to 7.5 s after it. What is cut from the end of
-    a file, or whole multiples of 5.12 s from its beginning, changes no frame more than 10 s
-    away from the cut. A clip of up to 10 s is one window of its own length, as in the published
-    code.
+    With ``output=frames`` a clip has ``ceil(S / 32)`` frames. Frame i is centered at exactly
+    0.32 i seconds, because every convolution of the network is centered. The receptive field of
+    the convolutions is 5.965 s, while squeeze-and-excitation averages over the whole window. Each
+    window contributes its columns 8 to 23, which are at least 2.56 s away from its ends; the first
+    window also contributes the columns before them, and the last one those after them. Frame i is
+    column ``i - 16 w`` of window ``w = min(max(0, (i - 8) // 16), W - 1)``. Between the first and
+    the last window, a frame depends on the audio from at most 7.4 s before to 7.5 s after its
+    center. Cutting the end of a file, or a multiple of 5.12 s from its start, changes no frame
+    that is more than 10 s away from the cut. A clip of up to 10 s is one window of its own
+    length, as in the published code.
 
-    With ``output=pooled`` or ``scores`` a clip has W frames, one for each window.
+    With ``output=pooled`` or ``scores`` a clip has W frames, one per window.
 
     With ``window=clip`` the whole clip is one window for all outputs.
 
-    A clip of less than 514 samples, for which the published code fails, is followed by zeros.
+    Clips of less than 514 samples, for which the published code fails, are padded with zeros.
     """
 
     name = "efficientat"
@@ -130,16 +130,16 @@ class EfficientAT(Extractor):
             self.batch_frames = windows
             self.timing = FrameTiming(WINDOW_HOP / 100, whole, whole / 2)
         self.dim = CLASSES if config.output == "scores" else channels_of(WIDTHS[config.model])
-        # The window that the last call of `inputs` ended in, and where the next one goes on.
+        # The last window of the previous call of `inputs`, and where the next call continues.
         self._open: tuple[Signal, int, int, Window] | None = None
 
     @classmethod
     def weight_names(cls, config: EfficientATConfig) -> tuple[str, ...]:
-        """``efficientat-mn10`` and the like."""
+        """Name of the weights, such as ``efficientat-mn10``."""
         return (f"efficientat-{config.model}",)
 
     def frames(self, samples: int) -> int:
-        """One for each 0.32 s begun, or one for each window."""
+        """Number of frames: one per 0.32 s, rounded up, or one per window."""
         spectrogram = spectrogram_frames(samples)
         if self.config.output == "frames":
             return -(-spectrogram // COLUMN)
@@ -151,7 +151,7 @@ class EfficientAT(Extractor):
         return 1 + -(-max(0, spectrogram - WINDOW) // WINDOW_HOP)
 
     def inputs(self, signal: Signal, start: int, stop: int) -> Array:
-        """For each frame its `Window` and its place there, shape (stop - start,), objects."""
+        """`Window` and column of each frame; array of tuples of shape (stop - start,)."""
         spectrogram = spectrogram_frames(len(signal))
         last = self._windows(spectrogram) - 1
         length = spectrogram if self.config.window == "clip" else WINDOW
@@ -179,15 +179,15 @@ class EfficientAT(Extractor):
 
     @cached_property
     def _inference(self) -> Inference:
-        with torch.device("meta"):  # the weights come from the file: draw none
+        with torch.device("meta"):  # the weights are loaded from the file: skip initialization
             network = Network(WIDTHS[self.config.model])
         (name,) = self.weight_names(self.config)
-        # Batch norms count the batches of training; no file of ours does, so not all is there.
+        # Not strict: our files do not contain the batch norms' counts of training batches.
         network.load_state_dict(load_weights(self.weights[name]), strict=False, assign=True)
         return Inference(network.eval(), self.device, self.precision)
 
     def network(self, inputs: Array) -> Array:
-        """Values of shape (n, dim), float32, from n windows and places."""
+        """Frames of shape (n, dim), float32, from n windows and columns."""
         inference = self._inference  # loaded here, before several threads ask for it
         lengths: dict[int, list[Window]] = {}
         for window in dict.fromkeys(window for window, _ in inputs):
@@ -203,7 +203,7 @@ class EfficientAT(Extractor):
         return values
 
     def _compute(self, inference: Inference, windows: Sequence[Window]) -> None:
-        """Fill in the values of windows of one length."""
+        """Compute the values of windows of equal length."""
         mel = [
             log_mel(window.signal, window.start, window.stop)
             for window in windows

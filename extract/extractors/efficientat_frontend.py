@@ -1,4 +1,4 @@
-"""The log-mel spectrogram that EfficientAT sees, with the filters of Kaldi.
+"""Front end of EfficientAT: a log-mel spectrogram with Kaldi's mel filters.
 
 F. Schmid, K. Koutini, G. Widmer, "Efficient large-scale audio tagging via transformer-to-CNN
 knowledge distillation", ICASSP 2023, section 4.
@@ -24,21 +24,22 @@ HOP = 320
 BANDS = 128
 MAX_HZ = 15000.0
 LOG_OFFSET = np.float32(1e-5)
-# A shorter signal is filled up with zeros: half a transform is to be reflected at its ends.
+# Shorter signals are padded with zeros, because half a transform is reflected at both ends.
 SHORTEST = N_FFT // 2 + 2
 
 Floats = npt.NDArray[np.float32]
 
-# Frames transformed at once: their spectra stay in the cache.
+# Number of frames transformed at once: their spectra stay in the cache.
 _BLOCK = 128
-# Frames whose bands are summed side by side, as the processor's vectors are.
+# Number of frames whose bands are summed in parallel, to use the processor's vector instructions.
 _LANES = 8
 
 
 def mel_filters() -> npt.NDArray[np.float64]:
-    """Shape (128, 512): triangles whose edges are straight in mel, 1 high, from 0 to 15 kHz.
+    """Kaldi's mel filters from 0 to 15 kHz, shape (128, 512).
 
-    As Kaldi defines them; the bin at 16 kHz belongs to none of them.
+    The filters are triangles of height 1 whose edges are straight in mel. The bin at 16 kHz is
+    omitted, because its weights are all 0.
     """
     corners = np.linspace(0.0, hz_to_mel(MAX_HZ, "htk"), BANDS + 2)[:, None]
     left, top, right = corners[:-2], corners[1:-1], corners[2:]
@@ -56,30 +57,30 @@ _AFTER = _FILTERS.shape[1] - np.argmax(_FILTERS[:, ::-1] > 0, axis=1)
 
 
 def spectrogram_frames(samples: int) -> int:
-    """Frames of the spectrogram of a signal of `samples` samples: one for each 320 begun."""
+    """Number of spectrogram frames of a signal of `samples` samples."""
     return 1 + (max(samples, SHORTEST) - 2) // HOP
 
 
 def log_mel(signal: Signal, start: int, stop: int) -> Floats:
-    """Frames `start` to `stop` of a signal's log-mel spectrogram.
+    """Frames `start` to `stop` - 1 of the log-mel spectrogram of a signal.
 
-    With y[t] = x[t + 1] - 0.97 x[t], frame j is (ln(m + 1e-5) + 4.5) / 5 of the 128 mel
+    With y[t] = x[t + 1] - 0.97 x[t], frame j is (ln(m + 1e-5) + 4.5) / 5 for the 128 mel
     powers m of the 800 samples of y around y[320 j] (symmetric Hann window, transform of
-    1024); y is reflected at its ends.
+    length 1024); y is reflected at its ends.
 
     Parameters
     ----------
     signal
-        Shape (samples,), float32 in [-1, 1], at 32 kHz.
+        Signal of shape (samples,), float32 in [-1, 1], at 32 kHz.
     start, stop
-        0 <= start < stop <= ``spectrogram_frames(len(signal))``.
+        Range of frames, 0 <= start < stop <= ``spectrogram_frames(len(signal))``.
 
     Returns
     -------
-    Shape (128, stop - start), float32.
+    Spectrogram of shape (128, stop - start), float32.
     """
     signal = np.pad(signal, (0, max(0, SHORTEST - len(signal))))
-    # One sample more than the last frame needs, so that the first has what it reflects.
+    # One sample more than the last frame needs, for the reflection of the first frame.
     low, high = HOP * start - WINDOW // 2, HOP * (stop - 1) + WINDOW // 2 + 1
     first, last = max(low, 0), min(high, len(signal) - 1)
     samples = signal[first:last] * -PRE_EMPHASIS
@@ -87,7 +88,7 @@ def log_mel(signal: Signal, start: int, stop: int) -> Floats:
     samples = np.pad(samples, (first - low, high - last), mode="reflect")
     frames = torch.from_numpy(samples).unfold(0, WINDOW, HOP)
     loudness = np.empty((BANDS, len(frames)), np.float32)
-    # The transform's phase is not used, so the samples may stand at its beginning.
+    # The phase of the transform is not used, so the samples can be at its beginning.
     padded = torch.zeros(min(_BLOCK, len(frames)), N_FFT)
     for block in range(0, len(frames), _BLOCK):
         some = frames[block : block + _BLOCK]
@@ -101,7 +102,7 @@ def log_mel(signal: Signal, start: int, stop: int) -> Floats:
 
 
 def _plain_sum_bands(spectra: Any, filters: Any, first: Any, after: Any, mel: Any) -> None:
-    """Write the power in each band and the offset of the logarithm: `mel`, (bands, frames).
+    """Write the power in each band plus the offset of the logarithm to `mel` (bands, frames).
 
     `spectra` has shape (frames, bins, 2): real and imaginary parts.
     """
@@ -123,5 +124,5 @@ def _plain_sum_bands(spectra: Any, filters: Any, first: Any, after: Any, mel: An
                 mel[band, start + j] = total[j]
 
 
-# Each band is a handful of bins: a dense product would multiply by zero 97 times in 100.
+# Each band has only a few bins: 97 % of the multiplications of a dense product would be by zero.
 _sum_bands = cast(Any, njit(nogil=True, cache=True, fastmath={"contract"})(_plain_sum_bands))

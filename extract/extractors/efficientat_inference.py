@@ -1,8 +1,7 @@
-"""EfficientAT's network as it is run: the same numbers as the published layers, sooner.
+"""Fast inference of EfficientAT's network, equivalent to the published layers.
 
-Batch norms are folded into the convolutions. On a CPU for which torch brings oneDNN, the
-convolutions are oneDNN's, with filters laid out beforehand and with the activation and the
-residual sum computed as the outputs are written.
+Batch norms are folded into the convolutions. On CPUs that torch's oneDNN supports, the convolutions
+are computed by oneDNN with packed filters, fused with the activation and the residual sum.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from .base import Precision
 from .efficientat_frontend import BANDS
 from .efficientat_network import Concurrent, Convolution, Excitation, InvertedResidual, Network
 
-# Maps of the layers before this one are large. On a CPU they are computed one window at a time,
-# which keeps them in the cache; for the later, small maps several windows share each call.
+# The feature maps before this layer are large. On a CPU they are computed one window at a time,
+# which keeps them in the cache; from this layer on, several windows share each call.
 _SMALL = 4
-# With bfloat16, layers before this one stay in float32: they gain little from it, and with the
-# trained weights of mn04 the cosine to float32 would fall below 0.999, down to 0.95.
+# With bfloat16, the layers before this one stay in float32: they gain little from it, and with the
+# trained weights of mn04 the cosine similarity to float32 would fall to 0.95.
 _REDUCED = 5
-_FRAMES = 1000  # for which oneDNN lays out the filters; others work as well
+_FRAMES = 1000  # number of frames for which oneDNN packs the filters; others work as well
 
 Output = Literal["frames", "pooled", "scores"]
 
@@ -40,9 +39,9 @@ class FoldedConvolution:
     Parameters
     ----------
     layers
-        As published.
+        The published layers.
     device, dtype
-        Where it runs, and the type of maps and filters.
+        Device, and type of feature maps and filters.
     image
         Shape of most inputs.
     """
@@ -68,9 +67,9 @@ class FoldedConvolution:
         self._packed = self._pack(image) if device == "cpu" else None
 
     def _pack(self, image: Sequence[int]) -> Tensor | None:
-        """The filters as oneDNN wants them; None where torch or the processor cannot.
+        """The filters in oneDNN's packed layout; None if torch or the processor lacks support.
 
-        See ``conv/grouped_matmul.py``: these operators are not torch's public interface.
+        See ``conv/grouped_matmul.py``: the operators are not part of torch's public interface.
         """
         try:
             packed: Tensor = torch._C._nn.mkldnn_reorder_conv2d_weight(  # type: ignore[call-arg]
@@ -79,7 +78,7 @@ class FoldedConvolution:
             zeros = torch.zeros(image, dtype=self._weight.dtype)
             self._run_packed(zeros.to(memory_format=torch.channels_last), packed, None)
             return packed
-        except (AttributeError, RuntimeError, TypeError):  # gone, not for this, or called otherwise
+        except (AttributeError, RuntimeError, TypeError):  # missing, unsupported or changed
             return None
 
     def output_shape(self, image: Sequence[int]) -> list[int]:
@@ -112,7 +111,7 @@ class FoldedConvolution:
 
 
 class FoldedExcitation:
-    """`Excitation`, with means and gains in float32, in place."""
+    """In-place `Excitation` with means and gains in float32."""
 
     def __init__(self, layers: Excitation, device: str) -> None:
         self._dense = [
@@ -167,12 +166,12 @@ class FoldedBlock:
 
 
 class Inference:
-    """The network: spectrograms of one length to maps or logits.
+    """The network, from spectrograms of equal length to feature maps or scores.
 
     Parameters
     ----------
     network
-        With its weights.
+        Network with its weights.
     device, precision
         See `Extractor`.
     """
@@ -190,12 +189,12 @@ class Inference:
             self._classifier = network.classifier.to(device).eval()
 
     def __call__(self, spectrograms: Sequence[npt.NDArray[np.float32]], output: Output) -> Tensor:
-        """What the network gives for spectrograms of one length.
+        """Output of the network for spectrograms of equal length.
 
         Parameters
         ----------
         spectrograms
-            Each of shape (128, frames).
+            Spectrograms of shape (128, frames) each.
         output
             ``frames``: the last feature map averaged over frequency, shape
             (n, ceil(frames / 32), channels); ``pooled``: averaged over time as well, shape
@@ -203,7 +202,7 @@ class Inference:
 
         Returns
         -------
-        float32, of the shape of the output.
+        Tensor of the shape given above, float32.
         """
         maps = self.maps(spectrograms)
         with torch.inference_mode():

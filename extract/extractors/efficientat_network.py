@@ -1,4 +1,4 @@
-"""The network of EfficientAT: a MobileNetV3-large for log-mel spectrograms of one channel.
+"""Network of EfficientAT: MobileNetV3-large for log-mel spectrograms with one channel.
 
 References
 ----------
@@ -28,7 +28,7 @@ WIDTHS: dict[Model, float] = {
 CLASSES = 527
 NORM_EPS = 1e-3
 STEM = 16
-HIDDEN = 1280  # of the classifier
+HIDDEN = 1280  # hidden units of the classifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Block:
     hard
         Whether the activation is Hardswish; else it is ReLU.
     stride
-        Of the depthwise convolution.
+        Stride of the depthwise convolution.
     """
 
     kernel: int
@@ -77,9 +77,9 @@ BLOCKS = (
 
 
 def scaled(channels: int, width: float) -> int:
-    """``channels * width`` rounded to a multiple of 8, and by no more than a tenth down.
+    """``channels * width`` rounded to a multiple of 8, but not below 0.9 times its value.
 
-    Both rules are those of MobileNetV3.
+    These are the rules of MobileNetV3.
     """
     exact = channels * width
     rounded = max(8, int(exact + 4) // 8 * 8)
@@ -87,12 +87,12 @@ def scaled(channels: int, width: float) -> int:
 
 
 def channels_of(width: float) -> int:
-    """Channels of the last feature map."""
+    """Number of channels of the last feature map."""
     return 6 * scaled(BLOCKS[-1].channels, width)
 
 
 class Convolution(nn.Sequential):
-    """Convolution without bias, batch norm, activation; as many outputs as inputs per stride."""
+    """Convolution without bias and with zero padding, batch norm, activation."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class Convolution(nn.Sequential):
 
 
 class Excitation(nn.Module):
-    """Two dense layers from the mean of each channel over the whole input to its gain."""
+    """Squeeze-and-excitation: two dense layers compute the gain of each channel from the means."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class Excitation(nn.Module):
 
 
 class Concurrent(nn.Module):
-    """`Excitation` under the published key: the authors tried several side by side."""
+    """`Excitation` with the published key, which allows for several parallel modules."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -143,8 +143,8 @@ class Concurrent(nn.Module):
 class InvertedResidual(nn.Module):
     """1x1 convolution, depthwise convolution, excitation, 1x1 convolution, residual.
 
-    The first is left out where it would not expand, the excitation where `Block` has none,
-    the residual where shapes differ.
+    The first convolution is omitted if it would not expand, the excitation if `Block` has none,
+    and the residual connection if the shapes differ.
     """
 
     def __init__(self, block: Block, inputs: int, width: float) -> None:
@@ -170,7 +170,7 @@ class InvertedResidual(nn.Module):
 
 
 class Network(nn.Module):
-    """The published network, layer by layer, under the keys of the published state dicts.
+    """The published network, with the keys of the published state dicts.
 
     Parameters
     ----------

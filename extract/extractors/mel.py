@@ -1,4 +1,4 @@
-"""Mel filterbanks: the two scales that published front ends use."""
+"""Mel scales and mel filterbanks of the published front ends."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy.typing as npt
 MelScale = Literal["htk", "slaney"]
 Floats = npt.NDArray[np.float64]
 
-# Slaney's scale (Auditory Toolbox, 1998): 3 mel for every 200 Hz up to 1000 Hz, and from
-# there on 27 mel for every factor of 6.4.
+# Slaney's scale (Auditory Toolbox, 1998): 3 mel per 200 Hz up to 1000 Hz, and 27 mel per factor
+# of 6.4 above.
 _HZ_PER_MEL = 200.0 / 3.0
 _BREAK_HZ = 1000.0
 _BREAK_MEL = _BREAK_HZ / _HZ_PER_MEL
@@ -19,7 +19,7 @@ _MEL_PER_NEPER = 27.0 / np.log(6.4)
 
 
 def hz_to_mel(hz: npt.ArrayLike, scale: MelScale) -> Floats:
-    """Frequencies of any shape, in Hz (0 or above), on the mel scale named."""
+    """Convert frequencies of any shape, in Hz (0 or above), to the mel scale `scale`."""
     f = np.asarray(hz, dtype=np.float64)
     if scale == "htk":
         return np.asarray(1127.0 * np.log1p(f / 700.0))
@@ -47,8 +47,8 @@ def mel_filterbank(
 ) -> npt.NDArray[np.float32]:
     """Triangular filters, equally spaced in mel, with edges that are straight in Hz.
 
-    The filters of ``librosa.filters.mel``, bit for bit. (VGGish's have edges that are straight
-    in mel: those do not come from here, though they share `hz_to_mel`.)
+    The filters are bitwise identical to those of ``librosa.filters.mel``. (The edges of VGGish's
+    filters are straight in mel instead; see ``vggish.py``.)
 
     Parameters
     ----------
@@ -61,11 +61,11 @@ def mel_filterbank(
     scale
         ``htk``, 1127 ln(1 + f / 700), or ``slaney``, linear up to 1 kHz, then logarithmic.
     norm
-        None: every triangle has height 1. ``slaney``: every triangle has area 1 over Hz.
+        None: every triangle has height 1. ``slaney``: every triangle has area 1 in Hz.
 
     Returns
     -------
-    Shape (n_mels, n_fft // 2 + 1), float32, 0 or above.
+    Filters of shape (n_mels, n_fft // 2 + 1), float32, 0 or above.
     """
     low, high = hz_to_mel([fmin, fmax], scale)
     corners = mel_to_hz(np.linspace(low, high, n_mels + 2), scale)

@@ -1,4 +1,4 @@
-"""musicnn: what a network trained to tag music makes of three seconds of it.
+"""musicnn: embeddings of a music tagging network, one frame per 3 s of audio.
 
 The published weights are ``musicnn-msd``, trained on the Million Song Dataset, and
 ``musicnn-mtt``, trained on MagnaTagATune.
@@ -45,27 +45,26 @@ _FILTERS = torch.from_numpy(
 
 
 def log_mel(signal: Signal, start: int, stop: int) -> Array:
-    """Frames `start` to `stop` of the log-mel spectrogram of a signal with zeros around it.
+    """Frames `start` to `stop` - 1 of the log-mel spectrogram of a zero-padded signal.
 
-    Frame j is ``log10(10000 m + 1)`` of the 96 mel powers m of the 512 samples around
-    sample 256 j (periodic Hann window). The published package rounds m to float16; so does
-    this.
+    Frame j is ``log10(10000 m + 1)`` for the 96 mel powers m of the 512 samples around
+    sample 256 j (periodic Hann window). As in the published package, m is rounded to float16.
 
     Returns
     -------
-    Shape (stop - start, 96), float32, 0 or above.
+    Spectrogram of shape (stop - start, 96), float32, 0 or above.
     """
     first = HOP * start - N_FFT // 2
     last = HOP * (stop - 1) + N_FFT // 2
     samples = np.zeros(last - first)
-    heard = signal[max(first, 0) : max(last, 0)]
+    available = signal[max(first, 0) : max(last, 0)]
     offset = max(-first, 0)
-    samples[offset : offset + len(heard)] = heard
+    samples[offset : offset + len(available)] = available
     frames = sliding_window_view(samples, N_FFT)[::HOP]
     power = np.abs(np.fft.rfft(frames * _WINDOW).astype(np.complex64)) ** 2
-    # A float64 product: the last bit of a float32 one depends on how many frames there are,
-    # and where it decides how a power is rounded to float16, rows would differ visibly.
-    # Torch's, because numpy's takes threads that nobody gave it.
+    # In float64, because the last bit of a float32 product depends on the number of frames, and
+    # would visibly change the result if it decides how a power is rounded to float16. With torch,
+    # because NumPy's product does not respect the number of threads.
     mel = (torch.from_numpy(power).double() @ _FILTERS).float().numpy()
     mel = np.minimum(mel, _FLOAT16_MAX).astype(np.float16).astype(np.float32)
     loudness: Array = np.log10(np.float32(10000) * mel + np.float32(1))
@@ -73,18 +72,18 @@ def log_mel(signal: Signal, start: int, stop: int) -> Array:
 
 
 def joined(patches: Array, hop: int) -> tuple[Array, npt.NDArray[np.int64]]:
-    """Patches with every frame that a patch shares with the one before it kept only once.
+    """Concatenate patches; frames shared by successive patches are kept only once.
 
     Parameters
     ----------
     patches
-        Shape (n, 187, 96); patches of several clips may follow each other.
+        Patches of shape (n, 187, 96), possibly of several clips in succession.
     hop
         Frames from one patch of a clip to the next, 1 or more.
 
     Returns
     -------
-    Frames of shape (at most 187 n, 96), and the first frame of each patch, shape (n,).
+    Frames of shape (at most 187 n, 96), and the index of the first frame of each patch, shape (n,).
     """
     overlap = max(PATCH - hop, 0)
     pieces = [patches[0]]
@@ -101,23 +100,23 @@ def joined(patches: Array, hop: int) -> tuple[Array, npt.NDArray[np.int64]]:
 
 @dataclass(frozen=True, slots=True)
 class MusicnnConfig:
-    """What musicnn may be asked for.
+    """Settings of `Musicnn`.
 
     Attributes
     ----------
     output
-        ``mean_pool`` and ``max_pool`` over the 3 s (753 values), ``penultimate`` (200), or
-        ``taggram``, the probabilities of the 50 tags that the weights were trained on.
+        ``mean_pool`` or ``max_pool`` over the 3 s (753 dimensions), ``penultimate`` (200), or
+        ``taggram``, the probabilities of the 50 tags on which the weights were trained.
     model
-        ``MSD`` or ``MTT``: the dataset of the weights.
+        Training dataset of the weights: ``MSD`` or ``MTT``.
     hop
-        Seconds between rows, a multiple of 0.016; the published package's for
-        ``input_overlap=1`` by default.
+        Seconds between frames, a multiple of 0.016; the default is that of the published package
+        for ``input_overlap=1``.
 
     Raises
     ------
     UsageError
-        If `hop` is no whole number of frames.
+        If `hop` is not a whole number of spectrogram frames.
     """
 
     output: Output = "mean_pool"
@@ -132,30 +131,31 @@ class MusicnnConfig:
             near = {max(math.floor(frames), 1), math.ceil(frames)}
             seconds = " or ".join(f"{n * HOP / SAMPLE_RATE:.3f}" for n in sorted(near))
             raise UsageError(
-                f"musicnn.hop={self.hop}: expected a whole number of frames of 0.016 s, "
-                f"found {frames:.3f}; the nearest is {seconds}"
+                f"musicnn.hop={self.hop}: expected a whole multiple of 0.016 s, "
+                f"found {frames:.3f} times; use {seconds}"
             )
 
     @property
     def hop_frames(self) -> int:
-        """`hop` in frames."""
+        """`hop` in spectrogram frames."""
         return round(self.hop * SAMPLE_RATE / HOP)
 
 
 class Musicnn(Extractor):
-    """Rows of 753, 200 or 50 values, float32, each from 187 frames (3.008 s) of 16 kHz audio.
+    """Frames of 753, 200 or 50 dimensions, float32, one per patch of 3.008 s of 16 kHz audio.
 
-    Frame j sees the 512 samples around second 0.016 j. Row i sees the frames from ``h i``
-    to ``h i + 187``, h = 61 by default: 3.008 s around second ``0.016 (h i + 93)``. The
-    first row is centred at 1.488 s and hears everything from the clip's start.
+    Spectrogram frame j is computed from the 512 samples around 0.016 j seconds. A patch has 187
+    spectrogram frames: patch i begins with spectrogram frame ``h i`` (h = 61 by default), spans
+    3.008 s and is centered at ``0.016 (h i + 93)`` seconds. The first one is centered at 1.488 s
+    and includes the start of the clip.
 
-    A clip of n samples has ``1 + n // 256`` frames and
-    ``max(1, 1 + (1 + n // 256 - 187) // h)`` rows: frames that fill no patch are left out,
-    as in the published package. A clip of less than 2.976 s, where that package has none,
-    gives one row, as if zeros followed it.
+    A clip of n samples has ``1 + n // 256`` spectrogram frames and
+    ``max(1, 1 + (1 + n // 256 - 187) // h)`` patches: spectrogram frames that do not fill a patch
+    are dropped, as in the published package. A clip of less than 2.976 s, for which that package
+    has no patch, is padded with zeros to one patch.
 
-    The published package stores the penultimate layer of a clip's first patch for all of
-    its patches; this one gives every patch its own.
+    The published package returns the penultimate layer of a clip's first patch for all of its
+    patches; this class returns that of each patch.
     """
 
     name = "musicnn"
@@ -171,7 +171,7 @@ class Musicnn(Extractor):
         precision: Precision = "float32",
     ) -> None:
         super().__init__(config, weights, device, precision)
-        self._block = 16 if device == "cpu" else 256  # rows that one thread takes at once
+        self._block = 16 if device == "cpu" else 256  # frames per thread
         self.batch_frames = self._block * (torch.get_num_threads() if device == "cpu" else 1)
         self.dim = {"penultimate": 200, "taggram": 50}.get(config.output, 753)
         self.timing = FrameTiming(
@@ -182,16 +182,16 @@ class Musicnn(Extractor):
 
     @classmethod
     def weight_names(cls, config: MusicnnConfig) -> tuple[str, ...]:
-        """``musicnn-msd`` or ``musicnn-mtt``."""
+        """Name of the weights: ``musicnn-msd`` or ``musicnn-mtt``."""
         return (f"musicnn-{config.model.lower()}",)
 
     @classmethod
     def trained_on(cls, config: MusicnnConfig) -> str | None:
-        """MagnaTagATune, for the MTT model."""
+        """MagnaTagATune (``mtat``) for the MTT model, else None."""
         return "mtat" if config.model == "MTT" else None
 
     def frames(self, samples: int) -> int:
-        """As many patches as fit, 1 at least."""
+        """Number of whole patches, at least 1."""
         frames = 1 + samples // HOP
         return max(1, 1 + (frames - PATCH) // self.config.hop_frames)
 
@@ -204,7 +204,7 @@ class Musicnn(Extractor):
 
     @cached_property
     def _network(self) -> Network:
-        with torch.device("meta"):  # the weights come from the file: draw none
+        with torch.device("meta"):  # the weights are loaded from the file: skip initialization
             network = Network()
         (name,) = self.weight_names(self.config)
         network.load_state_dict(load_weights(self.weights[name]), assign=True)
@@ -215,11 +215,11 @@ class Musicnn(Extractor):
         self._network  # noqa: B018
 
     def network(self, inputs: Array) -> Array:
-        """The chosen layer's output for patches of shape (n, 187, 96); (n, dim), float32."""
+        """Output of the selected layer, (n, dim), float32, for patches of shape (n, 187, 96)."""
         network = self._network  # loaded here, before several threads ask for it
         device = torch.device(self.device)
 
-        def rows(block: Array) -> Array:
+        def compute(block: Array) -> Array:
             frames, starts = joined(block, self.config.hop_frames)
             reduced = self.precision == "bfloat16"
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, reduced):
@@ -232,4 +232,4 @@ class Musicnn(Extractor):
 
         blocks = np.split(inputs, range(self._block, len(inputs), self._block))
         with exact():
-            return np.concatenate(in_threads(rows, blocks))
+            return np.concatenate(in_threads(compute, blocks))

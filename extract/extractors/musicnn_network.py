@@ -1,9 +1,10 @@
-"""The network of musicnn, and how its published checkpoints become its weights.
+"""Network of musicnn, and conversion of its published checkpoints.
+
+The network has a musically motivated front end, a dense mid-end, and pooling over time before two
+dense layers. Batch norm follows the ReLU, which follows the convolution.
 
 J. Pons and X. Serra, "musicnn: Pre-trained convolutional neural networks for music audio
-tagging", late-breaking demo, ISMIR 2019: a musically motivated front end, a dense
-mid-end, and pooling over time before two dense layers. Convolution, ReLU, batch norm
-come in this order.
+tagging", late-breaking demo, ISMIR 2019.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from .base import Array
 
 Output = Literal["mean_pool", "max_pool", "penultimate", "taggram"]
 
-PATCH = 187  # frames that the network sees at once
+PATCH = 187  # spectrogram frames of an input of the network
 NORM_EPS = 1e-3
-# Frames and bands that the filters of each kind see, and how many filters there are.
+# Size in frames and bands, and number, of each kind of filters.
 TIMBRAL = ((7, 38, 204), (7, 67, 204))
 TEMPORAL = ((128, 1, 51), (64, 1, 51), (32, 1, 51))
 
-# Convolutions of the checkpoints in the order of their counters: conv2d, conv2d_1, ...
+# Convolutions in the order of their numbers in the checkpoints: conv2d, conv2d_1, ...
 CONVOLUTIONS = (
     "front.timbral.0",
     "front.timbral.1",
@@ -39,9 +40,9 @@ CONVOLUTIONS = (
 
 
 def from_tensorflow(variables: Mapping[str, Array]) -> dict[str, Array]:
-    """The variables of a published checkpoint under the keys of `Network`'s state dict.
+    """Convert the variables of a published checkpoint to a state dict of `Network`.
 
-    Variables of the optimizer are left out.
+    Variables of the optimizer are ignored.
 
     Raises
     ------
@@ -53,7 +54,7 @@ def from_tensorflow(variables: Mapping[str, Array]) -> dict[str, Array]:
     def convolution(index: int, target: str) -> None:
         source = f"conv2d_{index}" if index else "conv2d"
         kernel = variables[f"{source}/kernel"].transpose(3, 2, 0, 1)  # (out, in, time, band)
-        # The mid-end's "bands" are channels: there the convolution is over time alone.
+        # The "bands" of the mid-end are channels: its convolutions are over time only.
         weight = kernel[:, 0].transpose(0, 2, 1) if target.startswith("mid.") else kernel
         state[f"{target}.weight"] = weight
         state[f"{target}.bias"] = variables[f"{source}/bias"]
@@ -91,14 +92,13 @@ class PooledConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (n, 1, time, bands) to (n, filters, time - length + 1): no padding."""
-        # ReLU and norm are monotone, so the maximum may come first, where it leaves them
-        # little to do. A negative gain turns it into a minimum, that is the maximum of
-        # the negated filter's output, negated.
+        # ReLU and norm are monotone, so the maximum can be computed first, which saves time. With
+        # a negative gain it becomes a minimum: the negated maximum of the negated filter's output.
         sign = self.norm.get_parameter("weight").sign()
         weight = self.conv.weight * sign[:, None, None, None]
         bias = self.conv.get_parameter("bias") * sign
-        # The maps before the maximum are large. On a CPU those of some 200 frames at a time
-        # stay in the cache; those of a whole batch would take up to three times as long.
+        # The maps before the maximum are large. On a CPU, those of about 200 frames stay in the
+        # cache; computing those of a whole batch takes up to three times as long.
         parts = -(-len(x) * x.shape[2] // 200) if x.device.type == "cpu" else 1
         maps = (F.conv2d(part, weight, bias) for part in x.chunk(parts))
         pooled = torch.cat([part.float().amax(3) for part in maps])
@@ -107,11 +107,11 @@ class PooledConvolution(nn.Module):
 
 
 class FrontEnd(nn.Module):
-    """Timbral filters, tall and short, and temporal ones, flat and long: 561 features a frame.
+    """Timbral filters (many bands, few frames) and temporal filters (one band, many frames).
 
-    Patches of one clip overlap. Where they do, a filter sees the same frames in all of
-    them, but for the zeros before the first and after the last frame of each patch. So
-    what it gives is computed once for all patches, and for each only near its ends.
+    There are 561 filters. The outputs of overlapping patches of a clip are equal, except near the
+    ends of each patch, which is padded with zeros. They are therefore computed once for all
+    patches, and separately only near the ends.
     """
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class FrontEnd(nn.Module):
         self.temporal = nn.ModuleList(PooledConvolution(*shape) for shape in TEMPORAL)
 
     def forward(self, frames: Tensor, starts: Tensor) -> Tensor:
-        """Frames (frames, 96) and the first frame of each of n patches to (n, 561, 187)."""
+        """Shape (frames, 96), with the first frames of n patches, to (n, 561, 187)."""
         frames = self.norm(frames[None, None])[0, 0]
         inside = torch.arange(PATCH, device=starts.device)
         patches = frames[starts[:, None] + inside][:, None]
@@ -129,10 +129,10 @@ class FrontEnd(nn.Module):
         for layer in (*self.timbral, *self.temporal):
             assert isinstance(layer, PooledConvolution)
             seam = layer.length - 1
-            # As many frames out as in; TensorFlow puts the odd zero behind.
+            # "Same" padding; TensorFlow puts an odd zero at the end.
             head = layer(F.pad(patches[:, :, :seam], (0, 0, seam // 2, 0)))
             tail = layer(F.pad(patches[:, :, -seam:], (0, 0, 0, seam - seam // 2)))
-            # Blocks of 128 outputs, so that the maps can be small here, too.
+            # Blocks of 128 outputs, which keep the maps small.
             blocks = F.pad(frames, (0, 0, 0, (seam - len(frames)) % 128))
             blocks = blocks.unfold(0, 128 + seam, 128).transpose(1, 2)[:, None]
             shared = layer(blocks).transpose(0, 1).flatten(1)
@@ -156,7 +156,7 @@ class Convolution(nn.Module):
 
 
 class MidEnd(nn.Module):
-    """Three layers, the last two residual, beside what they start from."""
+    """Three layers, the last two residual, whose outputs are concatenated with the input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class MidEnd(nn.Module):
 
 
 class BackEnd(nn.Module):
-    """Mean and maximum over time, a dense layer, 50 tags."""
+    """Mean and maximum over time, a dense layer, and the output layer of 50 tags."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class BackEnd(nn.Module):
         self.tags = nn.Linear(200, 50)
 
     def forward(self, features: Tensor, output: Output) -> Tensor:
-        """Shape (n, 753, time) to (n, dim); nothing is computed beyond what is asked for."""
+        """Shape (n, 753, time) to (n, dim); later layers than `output` are not computed."""
         mean = features.mean(2)
         if output == "mean_pool":
             return mean
@@ -206,16 +206,16 @@ class Network(nn.Module):
         self.back = BackEnd()
 
     def forward(self, frames: Tensor, starts: Tensor, output: Output) -> Tensor:
-        """Rows of shape (n, dim).
+        """Output of a layer for each patch, shape (n, dim).
 
         Parameters
         ----------
         frames
-            Log-mel frames, shape (frames, 96).
+            Log-mel frames of shape (frames, 96).
         starts
-            The first frame of each patch, shape (n,), integers.
+            Index of the first frame of each patch, shape (n,), integers.
         output
-            The layer asked for.
+            Layer to return.
         """
-        rows: Tensor = self.back(self.mid(self.front(frames, starts)), output)
-        return rows
+        values: Tensor = self.back(self.mid(self.front(frames, starts)), output)
+        return values

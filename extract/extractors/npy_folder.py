@@ -1,4 +1,4 @@
-"""A feature that was computed elsewhere: a folder of ``.npy`` files, and when their rows are."""
+"""Features computed by other programs: a folder of ``.npy`` files and their time grid."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from featreg.datasets.shards.timing import FrameTiming
 from .base import Array, Precision, Signal
 from .custom import WholeClip
 
-# Files whose shapes are looked at to learn how many values a row has.
+# Number of files from whose shapes the number of dimensions is derived.
 _SAMPLE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class FolderConfig:
-    """What there is to say about arrays made elsewhere.
+    """Settings of `NpyFolder`.
 
     Attributes
     ----------
     folder
-        Holds ``CLIP_ID.npy`` for every clip, in subfolders where the id has slashes.
+        Folder with a file ``CLIP_ID.npy`` for every clip, in subfolders if the id has slashes.
     hop
-        Seconds from one row to the next.
+        Seconds from one frame to the next.
     window
-        Seconds of audio that a row sees; None for the hop.
+        Seconds of audio from which a frame was computed; the hop if None.
     first_center
-        Where row 0 is centred, in seconds; None for half a hop, so that row i covers
+        Center of frame 0 in seconds; half a hop if None, so that frame i covers
         [i hop, (i + 1) hop).
     dim
-        Values a row; None for what most of the files have.
+        Number of dimensions of a frame; that of most files if None.
     """
 
     folder: Path | None = None
@@ -50,14 +50,14 @@ class FolderConfig:
 
 
 class NpyFolder(WholeClip):
-    """Rows from files: ``FOLDER/CLIP_ID.npy``, each an array of shape (rows, dim).
+    """Frames read from the files ``FOLDER/CLIP_ID.npy``, arrays of shape (frames, dim).
 
-    A file that is missing, or is no such array, fails its clip; one that changes is read
-    again. `config` must be one that `complete` returned.
+    A missing or invalid file fails its clip; a changed file is read again. `config` must be
+    returned by `complete`.
     """
 
     Config = FolderConfig
-    sample_rate = 16000  # what the audio beside it has: no other rate is needed
+    sample_rate = 16000  # that of the stored audio, so that no other rate is needed
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class NpyFolder(WholeClip):
     ) -> None:
         super().__init__(config, weights, device, precision)
         if config.folder is None or config.hop is None or config.dim is None:
-            raise ValueError(f"{config}: folder, hop and dim must be given")
+            raise ValueError(f"expected folder, hop and dim, found {config}")
         self.folder, self.dim, hop = config.folder, config.dim, config.hop
         window = hop if config.window is None else config.window
         first = hop / 2 if config.first_center is None else config.first_center
@@ -76,11 +76,11 @@ class NpyFolder(WholeClip):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Nothing that timing and rows do not say: where the folder lies does not matter."""
+        """Constant settings: the location of the folder does not affect the values."""
         return {"made": "elsewhere", "revision": self.revision}
 
     def compute(self, signal: Signal) -> Array:
-        """Not asked for: `prepare` finds the rows in a file."""
+        """Not used: `prepare` reads the frames from a file."""
         raise NotImplementedError
 
     def path(self, clip_id: str) -> Path:
@@ -89,19 +89,19 @@ class NpyFolder(WholeClip):
         Raises
         ------
         ClipError
-            If the id would lead out of the folder.
+            If the path would be outside of the folder.
         """
         name = PurePosixPath(f"{clip_id}.npy")
         if name.is_absolute() or ".." in name.parts:
             raise ClipError(
                 "extract",
-                f"{self.name}: the clip's id names no file in {self.folder}; give the clips "
-                "other ids, in a column clip_id",
+                f"{self.name}: expected a clip id that is a file name in {self.folder}; change "
+                "the column clip_id",
             )
         return self.folder / name
 
     def fingerprint(self, clip: Clip, audio: str) -> str:
-        """What audio and array hold."""
+        """Fingerprint of the audio and of the array."""
         try:
             path = self.path(clip.clip_id)
         except ClipError:
@@ -109,41 +109,41 @@ class NpyFolder(WholeClip):
         return audio + fingerprint(Clip(clip.clip_id, path, "train", clip.label, clip.label_mask))
 
     def prepare(self, clip_id: str, signal: Signal) -> Array:
-        """The rows of the clip's file.
+        """Frames in the clip's file.
 
         Raises
         ------
         ClipError
-            If there is no such file, or it does not hold rows of this feature.
+            If the file is missing or invalid.
         """
         path = self.path(clip_id)
         try:
-            rows = np.load(path, allow_pickle=False)
+            frames = np.load(path, allow_pickle=False)
         except FileNotFoundError:
-            raise ClipError("extract", f"no file {path}") from None
+            raise ClipError("extract", f"{path}: file not found") from None
         except (OSError, ValueError, EOFError) as error:
-            raise ClipError("extract", f"{path} is no array that can be read: {error}") from None
-        return self.checked(rows, f"{path} holds", len(signal) / self.sample_rate)
+            raise ClipError("extract", f"{path}: not a readable array: {error}") from None
+        return self.checked(frames, f"{path} contains", len(signal) / self.sample_rate)
 
 
 def folder_class(name: str) -> type[NpyFolder]:
-    """The class of the feature `name`, which lies in a folder."""
+    """Class of the feature `name`, whose frames are in a folder."""
     return type("NpyFolder", (NpyFolder,), {"name": name})
 
 
 def complete(name: str, config: FolderConfig) -> FolderConfig:
-    """`config` with an absolute folder, and with `dim` from the files where it is not given.
+    """`config` with an absolute folder, and with `dim` derived from the files if it is None.
 
     Raises
     ------
     UsageError
-        If folder or hop are not given or cannot be, or the folder holds no arrays.
+        If folder or hop is missing or invalid, or the folder contains no arrays.
     """
     if config.folder is None or config.hop is None:
         lacking = "folder" if config.folder is None else "hop"
         raise UsageError(
-            f"--features {name}: a folder of arrays needs --set {name}.folder=DIR and "
-            f"--set {name}.hop=SECONDS; {name}.{lacking} is not given"
+            f"--features {name}: a folder of arrays requires --set {name}.folder=DIR and "
+            f"--set {name}.hop=SECONDS; {name}.{lacking} is missing"
         )
     for key, value in (("hop", config.hop), ("window", config.window)):
         if value is not None and not 0 < value < float("inf"):
@@ -155,14 +155,14 @@ def complete(name: str, config: FolderConfig) -> FolderConfig:
     if not dims:
         raise UsageError(
             f"--set {name}.folder={config.folder}: expected files CLIP_ID.npy with arrays of "
-            "shape (rows, values), found none"
+            "shape (frames, dimensions), found none"
         )
     dim = statistics.mode(dims) if config.dim is None else config.dim
     return dataclasses.replace(config, folder=folder, dim=dim)
 
 
 def _dims(folder: Path) -> Iterator[int]:
-    """Values a row in the files of a folder; those that hold no rows will fail their clips."""
+    """Number of dimensions of each readable array in a folder; others fail their clips later."""
     for path in sorted(folder.rglob("*.npy")):
         try:
             shape = np.load(path, mmap_mode="r", allow_pickle=False).shape

@@ -1,4 +1,4 @@
-"""OpenL3: what a network that learnt which sounds go with which pictures makes of a second.
+"""OpenL3: embeddings of 1 s of audio, from a network trained on audio-visual correspondence.
 
 References
 ----------
@@ -30,20 +30,21 @@ from ..weights.load import load_weights
 from .base import Array, Extractor, Precision, Signal
 from .openl3_frontend import SAMPLE_RATE, WINDOW, FrontEndName, InputRepr, make_front_end
 
-CHANNELS = (1, 64, 64, 128, 128, 256, 256, 512, 512)  # into each convolution, out of the last
+# Input channels of each convolution, and output channels of the last one.
+CHANNELS = (1, 64, 64, 128, 128, 256, 256, 512, 512)
 CONVOLUTIONS = len(CHANNELS) - 1
-POOLED = (1, 3, 5)  # convolutions whose outputs are pooled
+POOLED = (1, 3, 5)  # convolutions followed by pooling
 NORM_EPS = 1e-3
 
-# The last maps are cut into cells in frequency and time; each channel keeps its maximum.
+# Cells in frequency and time of the last feature maps; the maximum of each cell is kept.
 CELLS = {512: (1, 1), 6144: (4, 3)}
 
 
 class Network(nn.Module):
-    """The parameters, as published: batch norm and convolution in turn, eight times.
+    """Published parameters: alternating batch norms and convolutions, eight of each.
 
-    A ReLU follows every norm but the first, and 2x2 pooling the ReLU of every second
-    convolution but the last. What runs them is made by `folded`.
+    A ReLU follows every norm except the first, and 2x2 pooling follows the ReLU of every second
+    convolution except the last. Inference uses the layers returned by `folded`.
     """
 
     def __init__(self) -> None:
@@ -54,13 +55,13 @@ class Network(nn.Module):
 
 
 def norm(state: Mapping[str, Tensor], i: int) -> tuple[Tensor, Tensor]:
-    """Gain and offset, each of shape (channels,), that the i-th batch norm amounts to."""
+    """Gain and offset of the i-th batch norm, each of shape (channels,)."""
     gain = state[f"bn{i}.weight"] * torch.rsqrt(state[f"bn{i}.running_var"] + NORM_EPS)
     return gain, state[f"bn{i}.bias"] - gain * state[f"bn{i}.running_mean"]
 
 
 def folded(state: Mapping[str, Tensor]) -> list[Convolution]:
-    """The convolutions of `state`, with the norms behind them in their weights."""
+    """Convolutions of `state`, with the following batch norms folded into their weights."""
     layers = []
     for i in range(CONVOLUTIONS):
         weight, bias = state[f"conv{i}.weight"], state[f"conv{i}.bias"]
@@ -73,10 +74,10 @@ def folded(state: Mapping[str, Tensor]) -> list[Convolution]:
 
 
 def from_keras(layers: Sequence[tuple[str, Sequence[Array]]]) -> dict[str, Array]:
-    """The layers of a published weight file under the keys of `Network`'s state dict.
+    """Convert the layers of a published weight file to a state dict of `Network`.
 
-    Their names carry arbitrary counters, so the n-th batch norm and the n-th convolution
-    are told by what they hold and by their order.
+    The names of the layers contain arbitrary numbers, so batch norms and convolutions are
+    recognized by the shapes of their arrays and by their order.
 
     Parameters
     ----------
@@ -87,7 +88,7 @@ def from_keras(layers: Sequence[tuple[str, Sequence[Array]]]) -> dict[str, Array
     Raises
     ------
     ValueError
-        If a layer is neither, or there are not eight of each.
+        If a layer is neither a batch norm nor a convolution, or there are not eight of each.
     """
     state: dict[str, Array] = {}
     norms = convolutions = 0
@@ -114,23 +115,23 @@ def from_keras(layers: Sequence[tuple[str, Sequence[Array]]]) -> dict[str, Array
 
 @dataclass(frozen=True, slots=True)
 class OpenL3Config:
-    """What of OpenL3 is computed.
+    """Settings of `OpenL3`.
 
     Attributes
     ----------
     input_repr
-        Spectrogram that the network takes: 256 or 128 mel bands, or 257 linear bins.
+        Input spectrogram: 256 or 128 mel bands, or 257 linear bins.
     content_type
-        Videos that the network was trained on: ``music``, or ``env``, of the environment.
+        Videos on which the network was trained: ``music``, or ``env`` for environmental sounds.
     embedding_size
-        512, the maxima of the last maps, or 6144, those of each of 4x3 cells of them.
+        512, the maxima of the last feature maps, or 6144, those of each of their 4x3 cells.
     hop
-        Seconds between rows, cut to whole samples at 48 kHz.
+        Seconds between frames, truncated to whole samples at 48 kHz.
     center
-        Whether row i is centred at i hops, half a second of zeros before the clip;
-        otherwise it begins there, and is centred half a second later.
+        Whether the window of frame i is centered at i hops, with half a second of zeros before
+        the clip; otherwise the window begins there.
     frontend
-        See `openl3_frontend`.
+        Front end; see `openl3_frontend`.
 
     Raises
     ------
@@ -148,13 +149,13 @@ class OpenL3Config:
     def __post_init__(self) -> None:
         if not 1 / SAMPLE_RATE <= self.hop <= WINDOW / SAMPLE_RATE:
             raise UsageError(
-                f"openl3.hop={self.hop}: expected seconds between rows, from 1/{SAMPLE_RATE} "
-                "to 1, the second that a row sees"
+                f"openl3.hop={self.hop}: expected seconds between frames, from 1/{SAMPLE_RATE} "
+                "to 1 (the window of a frame)"
             )
 
     @property
     def hop_samples(self) -> int:
-        """Samples between rows."""
+        """Hop in samples."""
         return int(self.hop * SAMPLE_RATE)
 
     @property
@@ -164,10 +165,10 @@ class OpenL3Config:
 
 
 class OpenL3(Extractor):
-    """Row i sees one second, i hops on from the one that row 0 sees.
+    """OpenL3 embeddings of windows of one second, one per hop.
 
-    Zeros are put behind the clip, so that every sample of it is seen, and as few rows as
-    that takes.
+    The end of the clip is padded with zeros: there are as few frames as possible whose windows
+    cover every sample.
     """
 
     name = "openl3"
@@ -193,26 +194,26 @@ class OpenL3(Extractor):
 
     @classmethod
     def weight_names(cls, config: OpenL3Config) -> tuple[str, ...]:
-        """One network for each representation and content."""
+        """Name of the weights, one for each input representation and content type."""
         return (f"openl3-{config.input_repr}-{config.content_type}",)
 
     def frames(self, samples: int) -> int:
-        """1 + ceil((zeros before + samples - 48000) / hop), and at least 1."""
+        """Number of frames: 1 + ceil((zeros before + samples - 48000) / hop), at least 1."""
         config: OpenL3Config = self.config
         return 1 + max(0, -(-(config.before + samples - WINDOW) // config.hop_samples))
 
     def windows(self, signal: Signal, start: int, stop: int) -> Signal:
-        """The seconds that the rows see, shape (stop - start, 48000), zeros around the clip."""
+        """Windows of the frames, padded with zeros; shape (stop - start, 48000)."""
         hop = self.config.hop_samples
         first = start * hop - self.config.before
         samples = np.zeros((stop - start - 1) * hop + WINDOW, np.float32)
-        heard = signal[max(first, 0) : max(first + len(samples), 0)]
+        available = signal[max(first, 0) : max(first + len(samples), 0)]
         offset = max(-first, 0)
-        samples[offset : offset + len(heard)] = heard
+        samples[offset : offset + len(available)] = available
         return sliding_window_view(samples, WINDOW)[::hop]
 
     def inputs(self, signal: Signal, start: int, stop: int) -> Array:
-        """Spectrograms of the rows' windows, shape (stop - start, bands, frames), in dB."""
+        """Spectrograms of the frames' windows in dB; shape (stop - start, bands, columns)."""
         windows = self.windows(signal, start, stop)
         return np.concatenate(in_threads(self._front_end, np.split(windows, len(windows))))
 
@@ -221,19 +222,19 @@ class OpenL3(Extractor):
         self._network  # noqa: B018
 
     def network(self, inputs: Array) -> Array:
-        """Rows of shape (n, dim), float32, from spectrograms."""
+        """Frames of shape (n, dim), float32, from spectrograms of shape (n, bands, columns)."""
         gain, offset, stack = self._network
         with torch.inference_mode():
-            # Not in the first convolution's weights: the zeros around come after the norm.
+            # Not folded into the first convolution, because its zero padding follows the norm.
             images = torch.add(torch.tensor(offset), torch.from_numpy(inputs), alpha=gain)
-            rows: Array = stack(images, self._pool).cpu().numpy()
-        return rows
+            frames: Array = stack(images, self._pool).cpu().numpy()
+        return frames
 
     def _pool(self, maps: Tensor) -> Tensor:
-        """The maxima of maps of shape (n, height, width, channels) in `CELLS`; (n, dim)."""
+        """Max-pool maps of shape (n, height, width, channels) over the `CELLS`; (n, dim)."""
         bands, frames = CELLS[self.dim]
         n, height, width, channels = maps.shape
-        # One axis after the other: over two at once, torch takes forty times as long.
+        # One axis after the other: torch takes forty times as long for two axes at once.
         over_time = maps.view(n, height, frames, width // frames, channels).amax(3)
         return over_time.view(n, bands, height // bands, frames, channels).amax(2).flatten(1)
 

@@ -1,8 +1,8 @@
-"""What OpenL3's network sees of one second: a spectrogram in decibels below its maximum.
+"""Front ends of OpenL3: spectrograms of one second in decibels relative to the maximum.
 
-Two front ends go by this name. The network was trained with that of kapre 0.1, ``trained``
-here. The released package, openl3 0.4, computes another, ``openl3-0.4`` here, and what it
-gives is what the field knows; the cosine between the embeddings of the two is about 0.97.
+There are two front ends. The network was trained with that of kapre 0.1, here called ``trained``.
+The released package openl3 0.4 uses a different one, here called ``openl3-0.4``, whose embeddings
+are the commonly used ones. The cosine similarity of the two embeddings is about 0.97.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ FrontEndName = Literal["openl3-0.4", "trained"]
 Floats = npt.NDArray[np.float32]
 
 SAMPLE_RATE = 48000
-WINDOW = SAMPLE_RATE  # samples that the network sees
+WINDOW = SAMPLE_RATE  # samples of an input of the network
 FRAME_HOP = 242
 GROUP = 32  # mel bands that are filtered together
-FLOOR = np.float32(1e-10)  # of the magnitudes
-FLOOR_DB = np.float32(-80)  # below the maximum
+FLOOR = np.float32(1e-10)  # minimum of the magnitudes
+FLOOR_DB = np.float32(-80)  # minimum in dB relative to the maximum
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrontEnd:
-    """Windows of one second to spectrograms.
+    """Computes spectrograms of windows of one second.
 
     Attributes
     ----------
     n_fft
-        Samples of one frame, under a periodic Hann window.
+        Length of a spectrogram frame in samples, with a periodic Hann window.
     frames
-        Of one spectrogram; zeros are put behind the window where the last ones need them.
+        Number of spectrogram frames; the end of the window is padded with zeros if necessary.
     before
-        Zeros put before the window.
+        Number of zeros before the window.
     filters
-        Groups of neighbouring bands: the bins that they weight, and the weights, of shape
-        (bins, bands). No group leaves the bins of the transform.
+        Groups of adjacent mel bands: the range of their bins, and their weights of shape
+        (bins, bands). If empty, the spectrogram is linear.
     squared
-        Whether the filters weight the magnitudes' squares, and the root is taken after.
+        Whether the filters are applied to squared magnitudes, followed by a square root.
     """
 
     n_fft: int
@@ -59,7 +59,7 @@ class FrontEnd:
 
     @property
     def bands(self) -> int:
-        """Rows of a spectrogram."""
+        """Number of bands of a spectrogram."""
         return sum(weights.shape[1] for _, weights in self.filters) or self.n_fft // 2 + 1
 
     def __call__(self, windows: Floats) -> Floats:
@@ -68,11 +68,11 @@ class FrontEnd:
         Parameters
         ----------
         windows
-            Shape (n, 48000), float32.
+            Windows of shape (n, 48000), float32.
 
         Returns
         -------
-        Shape (n, bands, frames), float32, -80 to 0 dB. Silence is 0 dB everywhere.
+        Spectrograms of shape (n, bands, frames), float32, -80 to 0 dB. Silence is 0 dB everywhere.
         """
         length = self.n_fft + FRAME_HOP * (self.frames - 1)
         padded = np.zeros((len(windows), max(length, self.before + WINDOW)), np.float32)
@@ -81,7 +81,7 @@ class FrontEnd:
         magnitudes = np.abs(scipy.fft.rfft(framed * hann(self.n_fft)))
         if self.filters:
             magnitudes = self._filter(magnitudes)
-        # The factor for powers, though these are magnitudes: what the network learnt from.
+        # The factor is that for powers, although these are magnitudes: it was used in training.
         decibels = 10 * np.log10(np.maximum(magnitudes, FLOOR))
         decibels -= decibels.max(axis=(1, 2), keepdims=True)
         spectrograms: Floats = np.maximum(decibels, FLOOR_DB).transpose(0, 2, 1)
@@ -96,8 +96,8 @@ class FrontEnd:
 
 @cache
 def make_front_end(input_repr: InputRepr, name: FrontEndName) -> FrontEnd:
-    """The front end `name` of the networks for `input_repr`."""
-    if input_repr == "linear":  # the same in both
+    """The front end `name` for the input representation `input_repr`."""
+    if input_repr == "linear":  # equal in both front ends
         n_fft = 512
         return FrontEnd(n_fft, 1 + (WINDOW - n_fft) // FRAME_HOP, 0, (), squared=False)
     n_fft, bands = 2048, int(input_repr.removeprefix("mel"))
@@ -109,13 +109,13 @@ def make_front_end(input_repr: InputRepr, name: FrontEndName) -> FrontEnd:
     else:
         before = (n_fft + FRAME_HOP * (frames - 1) - WINDOW) // 2
         filters = mel_filterbank(SAMPLE_RATE, n_fft, bands, 0.0, nyquist, "htk", None)
-        # Weights that sum to 1. Two of 256 bands lie between bins and have none.
+        # Weights that sum to 1. Two of 256 bands are between bins and have no weights.
         filters /= np.maximum(filters.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
     return FrontEnd(n_fft, frames, before, _grouped(filters), name == "trained")
 
 
 def _grouped(filters: npt.NDArray[Any]) -> tuple[tuple[slice, Tensor], ...]:
-    # Most weights are zeros: an eighth of the products is left.
+    # Most weights are zeros: grouping leaves an eighth of the multiplications.
     groups = []
     for first in range(0, len(filters), GROUP):
         group = filters[first : first + GROUP].T.astype(np.float32)
@@ -127,18 +127,19 @@ def _grouped(filters: npt.NDArray[Any]) -> tuple[tuple[slice, Tensor], ...]:
 
 @cache
 def hann(n: int) -> Floats:
-    """The published window of `n` samples, bit for bit.
+    """The published window of `n` samples, bitwise identical.
 
-    Its last bits matter: bands that hold next to nothing, such as all above 20 kHz in most
-    recordings, are made of them, and after the decibels they move the embedding by 1e-4.
+    The last bits matter: they determine the values of almost silent bands, such as all bands above
+    20 kHz in most recordings, and after the conversion to decibels they change the embedding
+    by 1e-4.
     """
     angles = np.float32(2 * np.pi) * np.arange(n, dtype=np.float32) / np.float32(n)
     window: Floats = np.float32(0.5) - np.float32(0.5) * _cosine(angles)
     return window
 
 
-# The cosine of Eigen 3.4 in float32, as TensorFlow's published builds evaluate it: pi / 2 in
-# four parts, the first of few bits, and polynomials for cosine and sine within pi / 4.
+# The float32 cosine of Eigen 3.4, as in TensorFlow's published builds: pi / 2 as a sum of four
+# numbers, the first with few bits, and polynomials for cosine and sine up to pi / 4.
 _HALF_PI = (1.5703125, 4.8398971557617188e-4, -1.6286503523588182e-7, -5.5644315544167711e-11)
 _COSINE = (2.4372266125283204e-5, -1.3886520173400640e-3, 4.1666619479656219e-2, -0.5, 1.0)
 _SINE = (-1.9592341140837040e-4, 8.3326873655616852e-3, -1.6666662039822983e-1, 0.0)

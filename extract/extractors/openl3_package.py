@@ -1,4 +1,4 @@
-"""OpenL3 as an installed ``openl3`` package computes it: a second opinion on `openl3`."""
+"""OpenL3 computed by the package ``openl3``, for comparison with `openl3`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .openl3_frontend import SAMPLE_RATE, WINDOW
 
 
 class OpenL3Package(OpenL3):
-    """The same rows, timing and settings; the numbers are the package's, from its own weights.
+    """OpenL3 with the package's implementation and weights, and the same time grid and settings.
 
-    Each row's window goes to it as a second of its own.
+    The window of each frame is passed to the package separately.
 
     Raises
     ------
     UsageError
-        If the package cannot do what is asked for.
+        If the package does not support the settings.
     FeatregError
-        If it is not installed.
+        If the package is not installed.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class OpenL3Package(OpenL3):
         super().__init__(config, weights, device, precision)
         if config.frontend != "openl3-0.4":
             raise UsageError(
-                f"--backend openl3 has no front end {config.frontend}; leave the option out, "
-                "or --set openl3.frontend=openl3-0.4"
+                f"--backend openl3 has no front end {config.frontend}; omit the option, "
+                "or use --set openl3.frontend=openl3-0.4"
             )
         if precision != "float32":
             raise UsageError(f"--backend openl3 computes in float32, not {precision}")
@@ -46,33 +46,33 @@ class OpenL3Package(OpenL3):
             import openl3
         except ImportError:
             raise FeatregError(
-                "--backend openl3: the package openl3 is not installed; pip install openl3, or "
-                "leave the option out for featreg's own"
+                "--backend openl3: the package openl3 is not installed; run `pip install openl3`, "
+                "or omit the option to use featreg's implementation"
             ) from None
         self._package: Any = openl3
 
     @classmethod
     def weight_names(cls, config: OpenL3Config) -> tuple[str, ...]:
-        """None: the package brings its own."""
+        """No weights: the package has its own."""
         return ()
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those of `OpenL3`, and the package's version."""
+        """Settings of `OpenL3`, and the version of the package."""
         return {**super().settings, "backend": f"openl3 {self._package.__version__}"}
 
     def inputs(self, signal: Signal, start: int, stop: int) -> Array:
-        """The rows' windows, shape (stop - start, 48000)."""
+        """Windows of the frames, shape (stop - start, 48000)."""
         return self.windows(signal, start, stop)
 
     def load(self) -> None:
-        """Start TensorFlow, and have the package build its network."""
+        """Load TensorFlow and the package's network."""
         self._model  # noqa: B018
 
     def network(self, inputs: Array) -> Array:
-        """Rows of shape (n, dim), float32, from windows."""
-        rows: Array
-        rows, _ = self._package.get_audio_embedding(
+        """Frames of shape (n, dim), float32, from windows of shape (n, 48000)."""
+        frames: Array
+        frames, _ = self._package.get_audio_embedding(
             inputs.ravel(),
             SAMPLE_RATE,
             model=self._model,
@@ -81,7 +81,7 @@ class OpenL3Package(OpenL3):
             batch_size=self.batch_frames,
             verbose=False,
         )
-        return rows
+        return frames
 
     @cached_property
     def _model(self) -> Any:

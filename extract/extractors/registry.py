@@ -1,4 +1,4 @@
-"""Which features there are, and how one is asked for."""
+"""The available features, and their specification by command-line options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from featreg.datasets.console import warn
 
 from .base import Extractor, Precision
 
-# A feature's module is imported when the feature is asked for: they bring torch.
+# The modules are imported on demand, because they import torch.
 FEATURES: dict[str, tuple[str, str]] = {
     "audio": (".waveform", "Waveform"),
     "vggish": (".vggish", "Vggish"),
@@ -29,25 +29,25 @@ FEATURES: dict[str, tuple[str, str]] = {
 # Features whose networks run on the convolutions of `conv.winograd`.
 WINOGRAD = ("vggish", "openl3")
 
-# The signal that the model hears is kept beside whatever else is asked for.
+# The audio signal, the input of the classifier, is always extracted with the other features.
 AUDIO = "audio"
 
 # Source of OpenL3 for each choice of ``--backend``.
 BACKENDS = {"torch": "", "openl3": "featreg.extract.extractors.openl3_package:OpenL3Package"}
 
-# Source of a feature that lies in a folder; that of a user's class is MODULE:CLASS.
+# Source of a feature whose frames are in a folder; that of a user's class is MODULE:CLASS.
 FOLDER = "folder"
 
 
 def extractor_class(name: str, source: str = "") -> type[Extractor]:
-    """The extractor called `name`.
+    """Class of the extractor of a feature.
 
     Parameters
     ----------
     name
-        Of the feature.
+        Name of the feature.
     source
-        ``MODULE:CLASS`` or `FOLDER` for a feature from outside, empty for one of `FEATURES`.
+        ``MODULE:CLASS`` or `FOLDER` for a custom feature; empty for one of `FEATURES`.
 
     Raises
     ------
@@ -64,9 +64,9 @@ def extractor_class(name: str, source: str = "") -> type[Extractor]:
         return load_class(source)
     if name not in FEATURES:
         raise UsageError(
-            f"--features {name}: no such feature; there is {', '.join(FEATURES)}. A class of your "
-            f"own is named as MODULE:CLASS, a folder of .npy files by --set {name}.folder=DIR and "
-            f"--set {name}.hop=SECONDS"
+            f"--features {name}: no such feature; expected one of {', '.join(FEATURES)}, "
+            "MODULE:CLASS for a class of your own, or any name for a folder of .npy files with "
+            f"--set {name}.folder=DIR and --set {name}.hop=SECONDS"
         )
     module, attribute = FEATURES[name]
     found: type[Extractor] = getattr(importlib.import_module(module, __package__), attribute)
@@ -75,18 +75,18 @@ def extractor_class(name: str, source: str = "") -> type[Extractor]:
 
 @dataclass(frozen=True, slots=True)
 class FeatureSpec:
-    """A feature as it was asked for: what it takes to build its extractor anywhere.
+    """Specification of a feature, from which any process can create the extractor.
 
     Attributes
     ----------
     name
-        Of the feature.
+        Name of the feature.
     config
-        An instance of the extractor's `Config`; the fields of one as pairs for a class of the
-        user's, which a Dask scheduler that passes it on need not know.
+        Instance of the extractor's `Config`. For a user's class, its fields as pairs of name and
+        value, so that a Dask scheduler does not have to import the class.
     weights
-        Pairs of a weight's name and the safetensors file that holds it; without those that
-        are not here, where a feature is planned and not computed.
+        Pairs of a name and a safetensors file. Missing weights are omitted, which is possible if
+        the feature is only planned.
     device, precision
         See `Extractor`.
     source
@@ -101,14 +101,14 @@ class FeatureSpec:
     source: str = ""
 
     def extractor(self) -> Extractor:
-        """The extractor, built once per process."""
+        """The extractor, created once per process."""
         return _build(self)
 
 
 def build_extractors(specs: Sequence[FeatureSpec], threads: int = 1) -> list[Extractor]:
-    """The extractors, built once in each process, for so many threads."""
+    """The extractors, created once per process, for `threads` threads of torch."""
     for spec in specs:
-        extractor_class(spec.name, spec.source)  # brings torch, where the feature needs it
+        extractor_class(spec.name, spec.source)  # imports torch, if the feature needs it
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     return [spec.extractor() for spec in specs]
@@ -124,7 +124,7 @@ def _build(spec: FeatureSpec) -> Extractor:
 
 
 def _named_faults(source: str) -> AbstractContextManager[None]:
-    """Errors of a user's class on one line each; see `custom.named_faults`."""
+    """Context that converts errors of a user's class; see `custom.named_faults`."""
     if ":" not in source:
         return nullcontext()
     from .custom import named_faults
@@ -142,26 +142,26 @@ def make_specs(
     backend: str = "torch",
     fetch: bool = True,
 ) -> tuple[FeatureSpec, ...]:
-    """What the options of ``prep extract`` ask for, the audio first.
+    """Specifications of the features for the options of ``prep extract``, the audio first.
 
     Parameters
     ----------
     dataset
-        Decides what the user does not; see `make_config`.
+        Dataset, whose content determines defaults; see `make_config`.
     features, assignments, overrides
-        The options ``--features``, ``--set`` and ``--weights``.
+        Values of the options ``--features``, ``--set`` and ``--weights``.
     device, precision
         See `Extractor`.
     backend
-        Who computes OpenL3, one of `BACKENDS`.
+        Implementation of OpenL3, one of `BACKENDS`.
     fetch
-        Whether weights that are not here are fetched, else the features are without them.
+        Whether to download missing weights; otherwise they are omitted.
 
     Raises
     ------
     UsageError
-        If a feature, a setting or a value is unknown, or the weights were trained on
-        this very dataset: its test clips would not be unseen.
+        If a feature, a setting or a value is unknown, or the weights were trained on the same
+        dataset, so that its test clips would not be unseen.
     """
     from ..weights.cache import parse_overrides
 
@@ -169,11 +169,11 @@ def make_specs(
     sources = {AUDIO: "", **find_sources(parse_names(features), settings)}
     if BACKENDS[backend]:
         if "openl3" not in sources:
-            raise UsageError(f"--backend {backend}: openl3 is not among --features {features}")
+            raise UsageError(f"--backend {backend}: openl3 is not in --features {features}")
         sources["openl3"] = BACKENDS[backend]
     for name in settings:
         if name not in sources:
-            raise UsageError(f"--set {name}.…: {name} is not among --features {features}")
+            raise UsageError(f"--set {name}.…: {name} is not in --features {features}")
     files = parse_overrides(overrides)
     specs = []
     for name, source in sources.items():
@@ -181,8 +181,8 @@ def make_specs(
             config = make_config(name, settings.get(name, {}), dataset.content, source)
             if extractor_class(name, source).trained_on(config) == dataset.name:
                 raise UsageError(
-                    f"{name} with these settings was trained on {dataset.name} itself, so its "
-                    "features know the test clips; choose other weights with --set"
+                    f"{name} with these settings was trained on {dataset.name}, so the test clips "
+                    "are not unseen; select other weights with --set"
                 )
             specs.append(make_spec(name, source, config, files, device, precision, fetch))
             if source:
@@ -208,18 +208,18 @@ def make_spec(
     precision: Precision,
     fetch: bool = True,
 ) -> FeatureSpec:
-    """A feature with its weights located.
+    """Specification of a feature, with the paths of its weights.
 
     Parameters
     ----------
     name, source, config
         See `FeatureSpec`.
     files
-        Weights to use in place of the published ones, by name or family.
+        Weights to use instead of the published ones, by name or family.
     device, precision
         See `Extractor`.
     fetch
-        Whether weights that are not on this machine are fetched, else left out.
+        Whether to download missing weights; otherwise they are omitted.
     """
     from ..weights.cache import is_here, locate
 
@@ -239,7 +239,7 @@ def find_sources(asked: Sequence[str], settings: Mapping[str, Mapping[str, str]]
     Raises
     ------
     UsageError
-        If a feature is unknown, or a name is taken or cannot be a folder's.
+        If a feature is unknown, or a name is in use or invalid.
     """
     sources: dict[str, str] = {}
     for word in asked:
@@ -251,7 +251,7 @@ def find_sources(asked: Sequence[str], settings: Mapping[str, Mapping[str, str]]
         else:
             extractor_class(word)
         if name in sources:
-            raise UsageError(f"--features names {name} twice")
+            raise UsageError(f"--features: {name} is given twice")
         if source:
             from .custom import check_name
 
@@ -261,18 +261,20 @@ def find_sources(asked: Sequence[str], settings: Mapping[str, Mapping[str, str]]
 
 
 def parse_names(text: str) -> list[str]:
-    """Feature names from ``a,b`` (or ``a+b``), in order, each named once."""
+    """Feature names from ``a,b`` or ``a+b``, in order; duplicates are an error."""
     names = [name.strip() for name in text.replace("+", ",").split(",") if name.strip()]
     if not names:
-        raise UsageError(f"--features {text!r} names no feature; there is {', '.join(FEATURES)}")
+        raise UsageError(
+            f"--features {text!r}: expected one or more features, such as {', '.join(FEATURES)}"
+        )
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(f"--features names {name} twice")
+            raise UsageError(f"--features: {name} is given twice")
     return names
 
 
 def parse_settings(assignments: Sequence[str]) -> dict[str, dict[str, str]]:
-    """``FEATURE.KEY=VALUE`` lines as ``{feature: {key: value}}``."""
+    """Parse strings ``FEATURE.KEY=VALUE`` to ``{feature: {key: value}}``."""
     settings: dict[str, dict[str, str]] = {}
     for assignment in assignments:
         target, equals, value = assignment.partition("=")
@@ -288,15 +290,21 @@ def parse_settings(assignments: Sequence[str]) -> dict[str, dict[str, str]]:
 def make_config(
     name: str, values: Mapping[str, str], content: Content = "music", source: str = ""
 ) -> Any:
-    """The `Config` of a feature, from what ``--set`` gave.
+    """The `Config` of a feature.
 
-    `content` decides OpenL3's ``content_type`` where `values` do not; `source` is that of
-    `extractor_class`.
+    Parameters
+    ----------
+    name, source
+        See `extractor_class`.
+    values
+        Settings given by ``--set``, by key.
+    content
+        Default of OpenL3's ``content_type``.
 
     Raises
     ------
     UsageError
-        If a key or value is unknown; the message lists what there is.
+        If a key or value is unknown; the message lists the valid ones.
     """
     config = extractor_class(name, source).Config
     hints = get_type_hints(config)
@@ -304,8 +312,8 @@ def make_config(
     chosen: dict[str, Any] = {}
     for key, value in values.items():
         if key not in keys:
-            there = ", ".join(keys) if keys else "nothing to set"
-            raise UsageError(f"--set {name}.{key}: no such setting; {name} has {there}")
+            known = ", ".join(keys) or "none"
+            raise UsageError(f"--set {name}.{key}: no such setting; settings of {name}: {known}")
         chosen[key] = _parse_value(f"--set {name}.{key}={value}", hints[key], value)
     if "content_type" in keys:
         chosen.setdefault("content_type", content)
@@ -317,7 +325,7 @@ def make_config(
 
 
 def _parse_value(option: str, kind: Any, text: str) -> Any:
-    if get_origin(kind) in (UnionType, Union):  # what may be left out is X | None
+    if get_origin(kind) in (UnionType, Union):  # optional values are X | None
         (kind,) = (each for each in get_args(kind) if each is not NoneType)
     if get_origin(kind) is Literal:
         for choice in get_args(kind):

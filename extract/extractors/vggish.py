@@ -1,4 +1,4 @@
-"""VGGish: 128 values for each 0.96 s, as AudioSet's features were made.
+"""VGGish: 128-dimensional embeddings per 0.96 s, as in the features of AudioSet.
 
 References
 ----------
@@ -35,18 +35,18 @@ WINDOW = 400
 HOP = 160
 N_FFT = 512
 BANDS = 64
-FRAMES = 96  # of one example
+FRAMES = 96  # spectrogram frames of an example
 LOG_OFFSET = 0.01
 
-EXAMPLE = (FRAMES - 1) * HOP + WINDOW  # samples that one example sees: 0.975 s
+EXAMPLE = (FRAMES - 1) * HOP + WINDOW  # samples of an example: 0.975 s
 EXAMPLE_HOP = FRAMES * HOP  # samples from one example to the next: 0.96 s
 
 DIM = 128
-CLIP = 2.0  # the 8 bits span the whitened values from -CLIP to CLIP
+CLIP = 2.0  # whitened values from -CLIP to CLIP are quantized to 8 bits
 STEPS = 255
 
-# Channels in and out, by place in torchvggish's lists of layers: the rest of those are
-# activations and pools.
+# Input and output channels, by index in torchvggish's lists of layers; the other layers are
+# activations and pooling.
 CONVOLUTIONS = {
     "0": (1, 64),
     "3": (64, 128),
@@ -58,7 +58,7 @@ CONVOLUTIONS = {
 POOLED = ("0", "3", "8", "13")
 CONNECTED = {"0": (6 * 4 * 512, 4096), "2": (4096, 4096), "4": (4096, DIM)}
 
-# The published checkpoint's scopes, and our names for the same layers.
+# Scopes of the published checkpoint, and the names of their layers in `Network`.
 SCOPES = {
     "conv1": "features.0",
     "conv2": "features.3",
@@ -73,9 +73,9 @@ SCOPES = {
 
 
 def mel_filters() -> npt.NDArray[np.float64]:
-    """Shape (257, 64): triangles from 125 to 7500 Hz whose edges are straight in mel.
+    """Mel filters from 125 to 7500 Hz, shape (257, 64).
 
-    Their tops are 1 high, and the bin at 0 Hz belongs to none of them.
+    The filters are triangles of height 1 whose edges are straight in mel.
     """
     low, high = hz_to_mel([125.0, 7500.0], "htk")
     corners = np.linspace(low, high, BANDS + 2)
@@ -92,31 +92,31 @@ _FILTERS = mel_filters().astype(np.float32)
 
 
 def log_mel(samples: Signal) -> Array:
-    """Front end of one example: log(mel magnitudes + 0.01).
+    """Log-mel spectrogram of one example: log(mel magnitudes + 0.01).
 
     Parameters
     ----------
     samples
-        Shape (15600,), float32 in [-1, 1], at 16 kHz.
+        Samples of shape (15600,), float32 in [-1, 1], at 16 kHz.
 
     Returns
     -------
-    Shape (96, 64), float32, frames by mel bands.
+    Spectrogram of shape (96, 64), float32: frames by mel bands.
     """
     frames = sliding_window_view(samples, WINDOW)[::HOP]
-    # In double precision: beside a loud tone, the rounding of a float32 transform fills
-    # the silent bands with more than 1e-3 after the logarithm.
+    # In double precision: with a loud tone, the rounding errors of a float32 transform change
+    # the silent bands by more than 1e-3 after the logarithm.
     spectrum = np.fft.rfft(frames * _TAPER, N_FFT)
     magnitudes = np.abs(spectrum.astype(np.complex64))
-    # In eighths: products this small stay on one thread of numpy's BLAS, and waking the
-    # others takes longer than the product.
+    # In eight parts: NumPy's BLAS computes such small products on one thread, and starting other
+    # threads takes longer than the product.
     bands = (magnitudes.reshape(8, FRAMES // 8, -1) @ _FILTERS).reshape(FRAMES, BANDS)
     loudness: Array = np.log(bands + np.float32(LOG_OFFSET))
     return loudness
 
 
 class Network(nn.Module):
-    """The parameters, under the names of torchvggish. What runs them is `Embedding`."""
+    """Parameters with the names of torchvggish; `Embedding` computes the network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,12 +129,12 @@ class Network(nn.Module):
 
 
 class Embedding:
-    """The network: examples of shape (n, 96, 64) to embeddings of shape (n, 128), float32.
+    """Computes embeddings of shape (n, 128), float32, of examples of shape (n, 96, 64).
 
     Parameters
     ----------
     state
-        The arrays of `Network`.
+        State dict of `Network`.
     device, precision
         See `Extractor`.
     """
@@ -158,7 +158,7 @@ class Embedding:
         self._last = [array.to(device) for array in last]
 
     def __call__(self, examples: Array) -> Tensor:
-        """Embeddings, as the last layer gives them: it has no activation."""
+        """Embeddings: the output of the last layer, which has no activation."""
         maps = self._stack(torch.from_numpy(examples).to(self._device))
         values = maps.flatten(1).to(self._dtype)  # (height, width, channel), as trained
         for weight, bias in self._hidden:
@@ -167,13 +167,13 @@ class Embedding:
 
 
 def from_tensorflow(variables: Mapping[str, Array]) -> dict[str, Array]:
-    """The published checkpoint's variables under the names and in the layout of `Network`.
+    """Convert the variables of the published checkpoint to a state dict of `Network`.
 
     Parameters
     ----------
     variables
         Arrays by name, such as ``vggish/conv1/weights``: kernels of shape
-        (height, width, in, out) or (in, out). Others (an optimizer's) are left alone.
+        (height, width, in, out) or (in, out). Other variables (of an optimizer) are ignored.
 
     Raises
     ------
@@ -190,25 +190,25 @@ def from_tensorflow(variables: Mapping[str, Array]) -> dict[str, Array]:
 
 @dataclass(frozen=True, slots=True)
 class VggishConfig:
-    """What of VGGish is kept.
+    """Settings of `Vggish`.
 
     Attributes
     ----------
     output
-        ``pca8``: whitened, clipped to [-2, 2] and cut to 8 bits, as AudioSet was
-        published; ``pca``: whitened; ``raw``: the embedding as the network gives it;
-        ``relu``: its positive part, as the first releases of VGGish gave it.
+        ``pca8``: embedding after PCA whitening, clipped to [-2, 2] and quantized to 8 bits, as
+        published with AudioSet; ``pca``: embedding after PCA whitening; ``raw``: embedding of
+        the network; ``relu``: its positive part, as in the first releases of VGGish.
     """
 
     output: Literal["pca8", "pca", "raw", "relu"] = "pca8"
 
 
 class Vggish(Extractor):
-    """Row i sees the 0.975 s from 0.96 i s on.
+    """VGGish embeddings; frame i is computed from the 0.975 s that begin at 0.96 i seconds.
 
-    What is left at the end of a clip, less than 0.96 s, has no row, as in the published
-    code. A clip shorter than one example has none at all there; here it is filled up
-    with zeros and gives one row.
+    A remainder of less than 0.96 s at the end of a clip is dropped, as in the published code. A
+    clip shorter than one example, for which the published code returns no frame, is padded with
+    zeros to one frame.
     """
 
     name = "vggish"
@@ -229,8 +229,8 @@ class Vggish(Extractor):
         precision: Precision = "float32",
     ) -> None:
         super().__init__(config, weights, device, precision)
-        # Rows are computed in blocks of one shape, each on one thread: a row then has the
-        # same bits in any company and on any number of threads.
+        # Frames are computed in blocks of constant shape, each on one thread, so that a frame is
+        # bitwise independent of the other frames and of the number of threads.
         self._block = 33 if device == "cpu" else 256
         self.batch_frames = self._block * (torch.get_num_threads() if device == "cpu" else 1)
         if config.output == "pca8":
@@ -239,11 +239,11 @@ class Vggish(Extractor):
 
     @classmethod
     def weight_names(cls, config: VggishConfig) -> tuple[str, ...]:
-        """The network, and the PCA where `config` asks for it."""
+        """Names of the weights of the network, and of the PCA if it is used."""
         return ("vggish", "vggish_pca") if config.output in ("pca8", "pca") else ("vggish",)
 
     def frames(self, samples: int) -> int:
-        """One row for each whole example, and one for less than a whole one."""
+        """Number of whole examples, at least 1."""
         return max(1, 1 + (samples - EXAMPLE) // EXAMPLE_HOP)
 
     def inputs(self, signal: Signal, start: int, stop: int) -> Array:
@@ -264,12 +264,12 @@ class Vggish(Extractor):
         examples[: len(inputs)] = inputs
         embedding = self._embedding  # loaded here, before several threads ask for it
 
-        def rows(block: Array) -> Array:
+        def compute(block: Array) -> Array:
             with torch.inference_mode():
                 values: Array = self._output(embedding(block)).cpu().numpy()
                 return values
 
-        return np.concatenate(in_threads(rows, np.split(examples, blocks)))[: len(inputs)]
+        return np.concatenate(in_threads(compute, np.split(examples, blocks)))[: len(inputs)]
 
     def _output(self, embeddings: Tensor) -> Tensor:
         if self.config.output == "raw":
@@ -279,11 +279,11 @@ class Vggish(Extractor):
         return (embeddings - self._pca["means"]) @ self._pca["eigen_vectors"].T
 
     def quantize(self, values: Array) -> Array:
-        """Embeddings as they are stored: for ``pca8``, in 255 steps from -2 to 2."""
+        """Embeddings in the stored type: for ``pca8``, integers for 255 steps from -2 to 2."""
         if self.config.output != "pca8":
             return super().quantize(values)
         steps = (values.clip(-CLIP, CLIP) + CLIP) * (STEPS / (2 * CLIP))
-        return steps.astype(np.uint8)  # cuts the fraction off, as the published code does
+        return steps.astype(np.uint8)  # truncated, as in the published code
 
     @cached_property
     def _embedding(self) -> Embedding:

@@ -1,4 +1,4 @@
-"""The signal that the classifier receives, stored as one more feature."""
+"""The audio signal, the input of the classifier, stored like a feature."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .base import Array, Extractor, Quantization, Signal
 
 @dataclass(frozen=True, slots=True)
 class WaveformConfig:
-    """Nothing to choose: every classifier here takes audio at 16 kHz."""
+    """Configuration without settings: the audio is always stored at 16 kHz."""
 
 
 class Waveform(Extractor):
@@ -30,17 +30,17 @@ class Waveform(Extractor):
     batch_frames = 1 << 20
 
     def frames(self, samples: int) -> int:
-        """One frame for each sample."""
+        """Number of frames, one per sample."""
         return samples
 
     def inputs(self, signal: Signal, start: int, stop: int) -> Array:
-        """The samples themselves, shape (stop - start, 1)."""
+        """Samples `start` to `stop` - 1, shape (stop - start, 1)."""
         return signal[start:stop, None]
 
     def network(self, inputs: Array) -> Array:
-        """The same samples."""
+        """The inputs, unchanged."""
         return inputs
 
     def quantize(self, values: Array) -> Array:
-        """Samples to integers, rounded to the nearest."""
+        """Samples as integers, rounded to the nearest."""
         return to_pcm16(values)

@@ -1,1 +1,1 @@
-"""What is on disk and on this machine: described, verified, plotted."""
+"""Description, verification and plots of shards, and checks of this machine."""

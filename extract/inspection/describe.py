@@ -1,4 +1,4 @@
-"""What a shard holds, in words."""
+"""Description of the content of a shard."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from featreg.datasets.shards.hdf5 import find_shards, read_text, reading
 
 
 def describe(path: Path) -> str:
-    """Text about one shard, or about every shard in a folder and below.
+    """Description of a shard, or of all shards in a folder and its subfolders.
 
     Raises
     ------
     FeatregError
-        If there is no shard at `path`, or it is none of featreg's.
+        If there is no shard at `path`, or a file is not a shard of featreg.
     """
     return "\n\n".join(map(_describe_shard, find_shards(path)))
 
@@ -30,7 +30,7 @@ def layout_of(path: Path) -> str:
     Raises
     ------
     FeatregError
-        If it is none of featreg's shards.
+        If the file is not a shard of featreg.
     """
     try:
         with h5py.File(path, "r", locking=False) as file:
@@ -38,7 +38,7 @@ def layout_of(path: Path) -> str:
     except OSError as error:
         raise FeatregError(f"{path}: not a readable HDF5 file ({error})") from None
     if layout not in (native.FORMAT, aligned.FORMAT):
-        raise FeatregError(f"{path}: an HDF5 file, but no shard of featreg's")
+        raise FeatregError(f"{path}: expected a shard of featreg, found another HDF5 file")
     return layout
 
 
@@ -54,17 +54,17 @@ def _native_lines(path: Path) -> list[str]:
         header, timing = shard.header, shard.header.timing
         lengths = list(shard.durations.values())
         return [
-            f"native shard of {header.dataset}: {header.feature}, {header.dim} values a row",
+            f"native shard of {header.dataset}: {header.feature}, {header.dim} dimensions",
             (
-                f"timing: a row every {timing.hop_s:g} s, each sees {timing.window_s:g} s, "
-                f"the first is centred at {timing.first_center_s:g} s"
+                f"time grid: hop {timing.hop_s:g} s, window {timing.window_s:g} s, "
+                f"first center {timing.first_center_s:g} s"
             ),
             (
-                f"clips: {len(lengths)} with rows ({np.sum(lengths):.1f} s), "
+                f"clips: {len(lengths)} with frames ({np.sum(lengths):.1f} s), "
                 f"{len(shard.failures)} failed"
             ),
             *(f"  failed: {f.clip_id} at {f.stage}: {f.reason}" for f in shard.failures),
-            f"heard at: {header.sample_rate} Hz",
+            f"sample rate: {header.sample_rate} Hz",
             f"weights: {header.weights_sha256 or 'none'}",
             f"settings: {json.dumps(header.settings, sort_keys=True)}",
         ]
@@ -76,8 +76,8 @@ def _aligned_lines(path: Path) -> list[str]:
     positives = dict(zip(header.classes, index.label.sum(axis=0).tolist(), strict=True))
     return [
         (
-            f"aligned shard of {header.dataset}: a row every {header.resolution_s:g} s "
-            f"({header.mode}), audio at {header.audio_rate} Hz"
+            f"aligned shard of {header.dataset}: hop {header.resolution_s:g} s "
+            f"(mode {header.mode}), audio at {header.audio_rate} Hz"
         ),
         (
             f"clips: {len(index.clip_id)} ({index.duration_s.sum():.1f} s), "

@@ -1,4 +1,4 @@
-"""Whether this machine can extract and train: what is there, what is missing, what to do."""
+"""Checks of whether this machine can extract and train, with remedies for missing parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from featreg.datasets.shards.disk_space import existing, free_bytes
 
 Level = Literal["ok", "note", "broken"]
 
-# Extras that a user may want, and for what; the others are for those who work on featreg.
+# Extras for users, with their purposes; the other extras are for developers.
 _EXTRAS = {
     "resampy": "--resampler kaiser_best, that of the published packages",
     "onnx": "train export --format onnx, the default",
@@ -30,24 +30,24 @@ _EXTRAS = {
 }
 _LITTLE_ROOM = 5e9  # bytes
 
-# Formats of the datasets and of what people have, and how a second of each is encoded.
+# Audio formats to check, with the subtype of the test file.
 _CODECS = {"WAV": "PCM_16", "FLAC": "PCM_16", "OGG": "VORBIS", "MP3": "MPEG_LAYER_III"}
 _RATE = 16000
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was checked.
+    """Result of a check.
 
     Attributes
     ----------
     level
-        ``ok``; ``note`` if something is missing that not everybody needs; ``broken`` if
-        `prep` or `train` cannot work.
+        ``ok``; ``note`` if an optional part is missing; ``broken`` if `prep` or `train` cannot
+        work.
     text
-        What was found.
+        Description of the result.
     remedy
-        The command or option that helps; empty if none is needed.
+        Command or option that fixes the problem; empty if there is none.
     """
 
     level: Level
@@ -56,12 +56,12 @@ class Finding:
 
 
 def examine(work: Path) -> Iterator[tuple[str, list[Finding]]]:
-    """Titles and findings, part by part; an error within a part is a finding.
+    """Yield the title and the findings of each part; exceptions become findings.
 
     Parameters
     ----------
     work
-        The working folder.
+        Working folder.
     """
     checks: dict[str, Callable[[], Iterator[Finding]]] = {
         "packages": check_packages,
@@ -76,19 +76,19 @@ def examine(work: Path) -> Iterator[tuple[str, list[Finding]]]:
         findings: list[Finding] = []
         try:
             findings.extend(check())
-        except Exception as error:  # the other parts are still worth checking
+        except Exception as error:  # continue with the other parts
             findings.append(Finding("broken", f"{type(error).__name__}: {error}"))
         yield title, findings
 
 
 def check_packages() -> Iterator[Finding]:
-    """Python, featreg, and each package that it declares, in the declared versions."""
+    """Check the versions of Python, featreg and its dependencies."""
     about = metadata.metadata("featreg")
     python, needed = platform.python_version(), about["Requires-Python"]
     bounds = re.findall(r"([<>]=?)([\d.]+)", needed)
     fits = all((_numbers(python) >= _numbers(b)) == (sign == ">=") for sign, b in bounds)
-    remedy = "" if fits else "make a virtual environment with such a Python"
-    yield Finding("ok" if fits else "broken", f"Python {python} (needs {needed})", remedy)
+    remedy = "" if fits else "create a virtual environment with a supported Python"
+    yield Finding("ok" if fits else "broken", f"Python {python} (requires {needed})", remedy)
     yield Finding("ok", f"featreg {metadata.version('featreg')}: {Path(__file__).parents[2]}")
     fine = []
     for line in about.get_all("Requires-Dist") or ():
@@ -102,9 +102,9 @@ def check_packages() -> Iterator[Finding]:
             if fits := _numbers(version) >= _numbers(bound):
                 fine.append(text)
                 continue
-            text += f" is too old (needs {bound})"
+            text += f" is too old (requires {bound})"
         except metadata.PackageNotFoundError:
-            text = f"{name} is not installed (needs {bound})"
+            text = f"{name} is not installed (requires {bound})"
         if extra:
             remedy = f"pip install '.[{extra}]' in featreg's repository"
             yield Finding("note", f"{text}, for {_EXTRAS[extra]}", remedy)
@@ -114,12 +114,12 @@ def check_packages() -> Iterator[Finding]:
 
 
 def _numbers(version: str) -> list[int]:
-    """``2.13.0+cpu`` as [2, 13, 0], which compares as versions do."""
+    """Convert a version such as ``2.13.0+cpu`` to a comparable list, [2, 13, 0]."""
     return [int(digits) for digits in re.findall(r"\d+", version.partition("+")[0])]
 
 
 def check_processor() -> Iterator[Finding]:
-    """Cores, memory, torch's threads, and whether numba can keep its compiled code."""
+    """Check cores, memory, torch's threads, and whether numba can cache compiled code."""
     import torch
     from dask.system import CPU_COUNT
 
@@ -134,7 +134,7 @@ def check_processor() -> Iterator[Finding]:
     threads, given = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
     text = f"torch uses {threads} threads" + (f" (OMP_NUM_THREADS={given})" if given else "")
     if threads < CPU_COUNT:
-        yield Finding("note", f"{text}, fewer than there are cores", "unset OMP_NUM_THREADS")
+        yield Finding("note", f"{text}, fewer than the cores", "unset OMP_NUM_THREADS")
     else:
         yield Finding("ok", text)
     try:
@@ -144,7 +144,7 @@ def check_processor() -> Iterator[Finding]:
 
 
 def check_gpu() -> Iterator[Finding]:
-    """Devices that torch can compute on."""
+    """Check the GPUs that torch can use."""
     import torch
 
     if torch.cuda.is_available():
@@ -156,15 +156,15 @@ def check_gpu() -> Iterator[Finding]:
     elif shutil.which("nvidia-smi"):
         yield Finding(
             "note",
-            f"there is an NVIDIA driver, but torch {torch.__version__} sees no GPU",
-            "pip install torch --index-url https://download.pytorch.org/whl/cu128 (or your CUDA's)",
+            f"there is an NVIDIA driver, but torch {torch.__version__} finds no GPU",
+            "pip install torch --index-url https://download.pytorch.org/whl/cu128 (or other CUDA)",
         )
     else:
         yield Finding("ok", "none; extraction and training run on the processor")
 
 
 def check_audio() -> Iterator[Finding]:
-    """A second of sound in each format, encoded and decoded."""
+    """Encode and decode a second of audio in each format."""
     import soundfile
 
     yield Finding("ok", f"libsndfile {soundfile.__libsndfile_version__}")
@@ -176,37 +176,39 @@ def check_audio() -> Iterator[Finding]:
             file.seek(0)
             decoded, _ = soundfile.read(file)
         except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
-            remedy = "pip install --force-reinstall soundfile (its wheel brings libsndfile)"
+            remedy = "pip install --force-reinstall soundfile (its wheel contains libsndfile)"
             yield Finding("broken", f"{name} files cannot be read: {error}", remedy)
             continue
-        # Lossy codecs keep the loudness and, give or take their padding, the length.
+        # Lossy codecs preserve the level and, except for padding, the length.
         alike = abs(decoded.std() - sine.std()) < 0.05 and abs(len(decoded) - _RATE) < 0.2 * _RATE
-        yield Finding("ok" if alike else "broken", f"{name} is read")
+        text = f"{name} files can be read" if alike else f"{name} files are decoded incorrectly"
+        yield Finding("ok" if alike else "broken", text)
 
 
 def check_weights() -> Iterator[Finding]:
-    """Which trained weights are here; the others are fetched on first use."""
+    """Check which trained weights are on this machine; others are downloaded on first use."""
     from ..weights.cache import cache, whereabouts
     from ..weights.registry import WEIGHTS
 
     for known in WEIGHTS.values():
         first = known.published[0]
-        if here := whereabouts(known):
-            yield Finding("ok", f"{known.name}: {here}")
+        if location := whereabouts(known):
+            yield Finding("ok", f"{known.name}: {location}")
         elif first.url:
-            text = f"{known.name}: not here, fetched on first use (about {first.megabytes:g} MB)"
+            size = f"about {first.megabytes:g} MB"
+            text = f"{known.name}: missing, downloaded on first use ({size})"
             yield Finding("note", text, f"prep weights fetch {known.name}")
         else:
             remedy = f"{first.source}; prep weights convert {known.name} {first.file}"
-            yield Finding("note", f"{known.name}: not here, and has no address", remedy)
-    yield _folder("cache of weights", cache(), "XDG_CACHE_HOME=DIR names another place for it")
+            yield Finding("note", f"{known.name}: missing, no automatic download", remedy)
+    yield _folder("cache of weights", cache(), "set XDG_CACHE_HOME to another folder")
 
 
 def check_folders(work: Path) -> Iterator[Finding]:
-    """Whether shards can be written where they will be, and how many."""
+    """Check whether shards can be written to the working folder, and its free space."""
     from featreg.datasets.shards.hdf5 import create_shard, write_array
 
-    remedy = "--work DIR or FEATREG_WORK=DIR names another"
+    remedy = "use another working folder (--work DIR or FEATREG_WORK=DIR)"
     yield _folder("working folder", work, remedy)
     try:
         with (
@@ -218,29 +220,29 @@ def check_folders(work: Path) -> Iterator[Finding]:
         yield Finding("broken", f"no HDF5 file can be written in {existing(work)}: {error}", remedy)
     room = free_bytes(work)
     few = room <= _LITTLE_ROOM
-    remedy = "make room, or work elsewhere with --work DIR" if few else ""
-    yield Finding("note" if few else "ok", f"{room / 1e9:.1f} GB free there", remedy)
+    remedy = "free disk space, or use another working folder (--work DIR)" if few else ""
+    yield Finding("note" if few else "ok", f"{room / 1e9:.1f} GB free", remedy)
     for variable in ("FEATREG_DATA", "FEATREG_WEIGHTS"):
         if (value := os.environ.get(variable)) and not Path(value).is_dir():
             yield Finding("broken", f"{variable}={value}: no such folder", f"unset {variable}")
 
 
 def _folder(what: str, path: Path, remedy: str) -> Finding:
-    """Whether a folder can be written to, or made."""
-    there = existing(path)
-    if not os.access(there, os.W_OK | os.X_OK):
-        return Finding("broken", f"{what} {path}: {there} cannot be written to", remedy)
-    return Finding("ok", f"{what} {path}" + ("" if path.is_dir() else " (made when needed)"))
+    """Whether a folder is writable, or can be created."""
+    parent = existing(path)
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return Finding("broken", f"{what} {path}: {parent} is not writable", remedy)
+    return Finding("ok", f"{what} {path}" + ("" if path.is_dir() else " (created when needed)"))
 
 
 def check_datasets(work: Path) -> Iterator[Finding]:
-    """Which of the known datasets are in their folders."""
+    """Check which of the supported datasets are in their folders."""
     from featreg.datasets.collections import registry
 
     for name in registry.names():
         root = registry.default_root(name, work)
         if not root.is_dir():
-            remedy = f"prep download {name}, or name its folder with --root"
+            remedy = f"prep download {name}, or give its folder with --root"
             yield Finding("note", f"{name}: not in {root}", remedy)
             continue
         try:

@@ -1,4 +1,4 @@
-"""A clip as a picture: what is heard, its features and its labels on one time axis."""
+"""Plot of a clip: spectrogram, features and labels on one time axis."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featreg.datasets.base import FeatregError
+from featreg.datasets.console import counted
 from featreg.datasets.shards import aligned, native
 from featreg.datasets.shards.hdf5 import atomic_path, find_shards, reading
 from featreg.datasets.shards.native_index import read_native_index
@@ -23,66 +24,59 @@ from .describe import layout_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Of the spectrogram: samples of a window, and from one to the next at least.
+# Window and minimum hop of the spectrogram, in samples.
 _WINDOW = 1024
 _HOP = 256
 
-# Columns of the picture beyond which nothing more can be seen.
+# Maximum number of columns of an image; more would not be visible.
 _COLUMNS = 2000
 
-_FLOOR_DB = -80.0
+# A feature is drawn by this many principal components, of a sample of this many frames of a shard;
+# of a native shard, whose frames are compressed, from this many clips.
+_COMPONENTS = 16
+_SAMPLE = 1000
+_CLIPS = 16
 
-# What the values of featreg's own features are, by the setting `output` where there is one;
-# nothing is known of those from outside.
-_VALUES = {
-    ("vggish", "pca8"): "whitened",
-    ("vggish", "pca"): "whitened",
-    ("vggish", "raw"): "activation",
-    ("vggish", "relu"): "activation",
-    ("openl3", None): "activation",
-    ("musicnn", "mean_pool"): "activation",
-    ("musicnn", "max_pool"): "activation",
-    ("musicnn", "penultimate"): "activation",
-    ("musicnn", "taggram"): "probability",
-}
+_FLOOR_DB = -80.0
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """The rows of a feature.
+    """Frames of a feature.
 
     Attributes
     ----------
-    rows
-        Shape (rows, dim).
+    frames
+        Principal components of the frames, scaled to unit variance over the shard; shape
+        (frames, min(dim, 16)).
     begin_s, end_s
-        Seconds where the first row begins and the last one ends.
-    values
-        What a value is, in a word; empty where that is not known.
+        Start of the first and end of the last frame, in seconds.
+    dim
+        Dimension of the feature, of which `frames` has the principal components.
     """
 
-    rows: npt.NDArray[Any]
+    frames: npt.NDArray[Any]
     begin_s: float
     end_s: float
-    values: str = ""
+    dim: int
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What there is to draw of a clip.
+    """Content of a plot.
 
     Attributes
     ----------
     clip_id
-        Its name.
+        Id of the clip.
     duration_s
-        Its length.
+        Length of the clip in seconds.
     audio, rate
-        Shape (samples,), int16, and samples a second; None where there is no audio.
+        Samples of shape (samples,), int16, or None without audio; sample rate in Hz.
     tracks
-        Its features, in order.
+        Features of the clip, in order.
     labels
-        For each class 1 (present), 0 (absent) or None (not annotated); None if unknown.
+        1 (present), 0 (absent) or None (not annotated) for each class; None if unknown.
     """
 
     clip_id: str
@@ -94,15 +88,15 @@ class Scene:
 
 
 def read_scene(path: Path, clip_id: str | None = None) -> Scene:
-    """A clip of a shard, or of the first shard in a folder that has it.
+    """Read a clip of a shard, or of the first shard in a folder that contains it.
 
     Parameters
     ----------
     path
-        Shard, native or aligned, or a folder of them. Of native shards side by side, as in
-        ``WORK/DATASET/native``, each gives its feature.
+        Native or aligned shard, or a folder of shards. For a folder of several native features,
+        such as ``WORK/DATASET/native``, all of these features are read.
     clip_id
-        Which; None for the first.
+        Id of the clip; None for the first.
 
     Raises
     ------
@@ -117,8 +111,9 @@ def read_scene(path: Path, clip_id: str | None = None) -> Scene:
             scene = _read_native(shard, clip_id, paths)
         if scene is not None:
             return scene
-    wanted = "no clip with rows" if clip_id is None else f"no clip {clip_id!r}"
-    raise FeatregError(f"{path}: {wanted} in {len(paths)} shards; `prep inspect {path}` lists them")
+    wanted = "no clip with frames" if clip_id is None else f"no clip {clip_id!r}"
+    shards = counted(len(paths), "shard")
+    raise FeatregError(f"{path}: {wanted} in {shards}; run `prep inspect {path}` to list them")
 
 
 def _read_aligned(path: Path, clip_id: str | None) -> Scene | None:
@@ -126,9 +121,9 @@ def _read_aligned(path: Path, clip_id: str | None) -> Scene | None:
     k = index.clip_id.index(clip_id) if clip_id in index.clip_id else 0
     if clip_id is not None and clip_id not in index.clip_id:
         return None
-    rows = slice(*index.offset[k : k + 2].tolist())
+    frames = slice(*index.offset[k : k + 2].tolist())
     samples = slice(*index.audio_offset[k : k + 2].tolist())
-    end_s = (rows.stop - rows.start) * index.header.resolution_s
+    end_s = (frames.stop - frames.start) * index.header.resolution_s
     with h5py.File(path, "r", locking=False) as file, reading(file):
         return Scene(
             index.clip_id[k],
@@ -137,7 +132,10 @@ def _read_aligned(path: Path, clip_id: str | None) -> Scene | None:
             index.header.audio_rate,
             {
                 name: Track(
-                    file[f"features/{name}"][rows], 0.0, end_s, _values(name, feature["settings"])
+                    _components(file[f"features/{name}"][frames], file[f"features/{name}"]),
+                    0.0,
+                    end_s,
+                    feature["dim"],
                 )
                 for name, feature in index.header.features.items()
             },
@@ -156,15 +154,15 @@ def _read_native(path: Path, clip_id: str | None, paths: Sequence[Path]) -> Scen
             return None
         found = clip_id or shard.clip_ids[0]
         feature, duration_s = shard.header.feature, shard.durations[found]
-    # In WORK/DATASET/native/FEATURE, the audio of the same clip and its other features are in
-    # the folders beside this one.
-    here = path.absolute().parent
-    folder = DatasetDir(here.parent.parent)
-    shown = {each.absolute().parent for each in paths} - {here}
-    others = [_shard_with(each, found) for each in shown if each.parent == here.parent]
+    # In WORK/DATASET/native/FEATURE, the audio and the other features of the same clip are in
+    # sibling folders.
+    own = path.absolute().parent
+    folder = DatasetDir(own.parent.parent)
+    shown = {each.absolute().parent for each in paths} - {own}
+    others = [_shard_with(each, found) for each in shown if each.parent == own.parent]
     tracks = _native_tracks([path, *filter(None, others)], found, folder.feature_order())
     audio, rate = None, 1
-    source = path if feature == AUDIO else _shard_with(here.parent / AUDIO, found)
+    source = path if feature == AUDIO else _shard_with(own.parent / AUDIO, found)
     if source is not None:
         with native.native_shard(source) as shard:
             audio = shard.stored(found)[:, 0]
@@ -179,33 +177,46 @@ def _read_native(path: Path, clip_id: str | None, paths: Sequence[Path]) -> Scen
 
 
 def _shard_with(folder: Path, clip_id: str) -> Path | None:
-    """The shard in a feature's folder that has frames of a clip."""
+    """The shard in a feature's folder that contains frames of a clip."""
     held = read_native_index(folder).clips().get(clip_id)
     return None if held is None or held.failure is not None else held.path
 
 
 def _native_tracks(paths: Sequence[Path], clip_id: str, order: Sequence[str]) -> dict[str, Track]:
-    """What the shards hold of a clip but its audio, in the order in which it was asked for."""
+    """Features of a clip without its audio, in the order in which they were requested."""
     tracks = {}
     for path in paths:
         with native.native_shard(path) as shard:
             name, timing = shard.header.feature, shard.header.timing
             if name == AUDIO or clip_id not in shard.clip_ids:
                 continue
-            rows = shard.values(clip_id)
+            frames = shard.values(clip_id)
             begin_s = timing.first_center_s - timing.hop_s / 2
-            end_s = begin_s + len(rows) * timing.hop_s
-            tracks[name] = Track(rows, begin_s, end_s, _values(name, shard.header.settings))
+            end_s = begin_s + len(frames) * timing.hop_s
+            everything = np.concatenate([shard.values(each) for each in shard.clip_ids[:_CLIPS]])
+            components = _components(frames, everything)
+            tracks[name] = Track(components, begin_s, end_s, shard.header.dim)
     place = {name: k for k, name in enumerate(order)}
     return dict(sorted(tracks.items(), key=lambda item: place.get(item[0], len(place))))
 
 
-def _values(name: str, settings: Mapping[str, Any]) -> str:
-    return _VALUES.get((name, settings.get("output")), "")
+def _components(frames: npt.NDArray[Any], everything: Any) -> npt.NDArray[np.float32]:
+    """Project frames onto the principal components of a sample of a shard's frames.
+
+    Side by side, the dimensions of an embedding look like flat stripes: their scales differ
+    widely, and few of them change within a clip.
+    """
+    step = -(-len(everything) // _SAMPLE)
+    sample = everything[::step].astype(np.float64)
+    mean = sample.mean(axis=0)
+    _, singular, axes = np.linalg.svd(sample - mean, full_matrices=False)
+    std = np.maximum(singular[:_COMPONENTS] / np.sqrt(len(sample)), 1e-6)
+    components = (frames - mean) @ axes[:_COMPONENTS].T / std
+    return np.asarray(components, np.float32)
 
 
 def draw(scene: Scene, target: Path) -> None:
-    """Write the picture of a clip to a PNG file."""
+    """Write the plot of a clip to a PNG file."""
     from matplotlib.figure import Figure
 
     present = [name for name, label in (scene.labels or {}).items() if label]
@@ -229,14 +240,14 @@ def draw(scene: Scene, target: Path) -> None:
 
 
 def _draw_spectrogram(axis: Axes, scene: Scene) -> None:
-    """Levels below the loudest, in dB."""
+    """Draw the spectrogram in dB relative to its maximum."""
     assert scene.audio is not None
     signal = np.pad(scene.audio.astype(np.float32), (0, max(0, _WINDOW - len(scene.audio))))
     hop = max(_HOP, len(signal) // _COLUMNS)
     frames = np.lib.stride_tricks.sliding_window_view(signal, _WINDOW)[::hop]
     power = np.square(np.abs(np.fft.rfft(frames * np.hanning(_WINDOW))))
     level = 10 * np.log10(np.maximum(power, 1e-10) / max(float(power.max()), 1e-10))
-    # Each column is drawn around the middle of its window.
+    # Each column is drawn around the center of its window.
     begin_s = (_WINDOW - hop) / 2 / scene.rate
     extent = (begin_s, begin_s + len(level) * hop / scene.rate, 0.0, scene.rate / 2000)
     image = axis.imshow(
@@ -247,27 +258,27 @@ def _draw_spectrogram(axis: Axes, scene: Scene) -> None:
 
 
 def _draw_track(axis: Axes, name: str, track: Track) -> None:
-    """Values as they are; the colours span all but the outermost hundredth on either side."""
-    low, high = np.percentile(track.rows, [1, 99])
-    step = max(1, len(track.rows) // _COLUMNS)
+    """Draw the principal components of a feature, the first at the bottom."""
+    step = max(1, len(track.frames) // _COLUMNS)
+    count = track.frames.shape[1]
     image = axis.imshow(
-        track.rows[::step].T.astype(np.float32),
+        track.frames[::step].T,
         origin="lower",
         aspect="auto",
-        extent=(track.begin_s, track.end_s, 0, track.rows.shape[1]),
-        vmin=low,
-        vmax=max(high, low + 1e-6),
-        cmap="viridis",
+        extent=(track.begin_s, track.end_s, 0.5, count + 0.5),
+        vmin=-3,
+        vmax=3,
+        cmap="RdBu_r",
         interpolation="nearest",
     )
     axis.set_ylabel(name)
     axis.yaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]  # MaxNLocator's
-    label = f"{name}\n{track.values}".rstrip()
+    label = f"{counted(count, 'component')}\nof {counted(track.dim, 'dimension')}"
     axis.figure.colorbar(image, ax=axis, label=label, pad=0.01)
 
 
 def _draw_labels(axis: Axes, scene: Scene, present: list[str]) -> None:
-    """A bar for each class that is present; labels hold for the whole clip."""
+    """Draw a bar for each class that is present; labels apply to the whole clip."""
     assert scene.labels is not None
     unknown = sum(label is None for label in scene.labels.values())
     for k, name in enumerate(present):
@@ -284,5 +295,5 @@ def _draw_labels(axis: Axes, scene: Scene, present: list[str]) -> None:
         transform=axis.transAxes,
         va="center",
         fontsize=7,
-        in_layout=False,  # beside it, below the colour bars, there is room
+        in_layout=False,  # there is space below the color bars
     )

@@ -1,4 +1,4 @@
-"""Whether shards are what they were when they were written, and agree with themselves."""
+"""Verification of shards: whether they are unchanged since they were written, and consistent."""
 
 from __future__ import annotations
 
@@ -27,39 +27,40 @@ from ..alignment.resample_frames import target_frames
 from ..extractors.custom import likely_frames
 from ..extractors.registry import FEATURES
 
-# Read together: bounds the memory.
+# Bytes read at a time, which bounds the memory.
 _BLOCK_BYTES = 1 << 22
 
 
 def faults(path: Path) -> list[str]:
-    """What is wrong with the shard at `path`, a line each; empty if nothing is.
+    """Errors of the shard at `path`, one line each; empty if there are none.
 
-    Reads every byte, once: checksums, the hash of each dataset and of the attributes,
-    offsets, counts, timing, labels, and values that are not finite.
+    Every byte is read once. The checks cover checksums, the hashes of the datasets and of the
+    attributes, offsets, counts, time grids, labels, and values that are not finite.
     """
     try:
         with h5py.File(path, "r", locking=False) as file:
             layout = read_text(file, "format", "none")
             if layout not in (native.FORMAT, aligned.FORMAT):
-                return [f"{path}: an HDF5 file, but no shard of featreg's"]
+                return [f"{path}: expected a shard of featreg, found another HDF5 file"]
             found = list(_stored_faults(file))
             if not found:
                 check = _native_faults if layout == native.FORMAT else _aligned_faults
                 found = list(check(path, file))
         if not found and not is_sealed(path):
-            found = ["a byte outside of its datasets is not what was written: the hash differs"]
-    except Exception as error:  # whatever a damaged file makes its readers raise
+            found = ["bytes outside of the datasets have changed: the hash differs"]
+    except Exception as error:  # damaged files can cause any exception
         found = [f"cannot be read: {error}"]
     return [f"{path}: {fault}" for fault in found]
 
 
 def _stored_faults(file: h5py.File) -> Iterator[str]:
-    """Datasets and attributes that are not what was written."""
+    """Errors of datasets and attributes that changed since they were written."""
     for name, dataset in datasets_of(file).items():
         if not dataset.fletcher32 and checksum_name(name) not in file:
             yield f"{name} has no checksums"
         digest = hashlib.sha256()
-        infinite, rows = [], 0
+        infinite: list[int] = []
+        rows = 0
         try:
             for block in _blocks(dataset):
                 digest.update(block.data)
@@ -71,11 +72,12 @@ def _stored_faults(file: h5py.File) -> Iterator[str]:
             yield f"{name} does not match its checksum ({error})"
             continue
         if digest.hexdigest() != read_text(dataset, "sha256"):
-            yield f"{name} is not what was written: its hash differs"
+            yield f"{name} has changed: its hash differs"
         if infinite:
-            yield f"{name} is not finite in row {infinite[0]} and {len(infinite) - 1} more"
+            more = f" and {len(infinite) - 1} more" if len(infinite) > 1 else ""
+            yield f"{name} is not finite in frame {infinite[0]}{more}"
     if content_sha256(file) != read_text(file, "content_sha256"):
-        yield "the attributes are not what was written: the hash of the content differs"
+        yield "the attributes have changed: the hash of the content differs"
 
 
 def _blocks(dataset: h5py.Dataset) -> Iterator[Array]:
@@ -88,53 +90,51 @@ def _offset_faults(name: str, offset: Array, clips: int, total: int) -> Iterator
     if len(offset) != clips + 1:
         yield f"{name} has {len(offset)} entries, expected {clips + 1} for {clips} clips"
     elif offset[0] != 0 or offset[-1] != total or (np.diff(offset) < 1).any():
-        yield f"{name} does not rise from 0 to {total}, a row or more for every clip"
+        yield f"{name} does not increase from 0 to {total} with at least 1 frame per clip"
 
 
 def _native_faults(path: Path, file: h5py.File) -> Iterator[str]:
     with native.native_shard(path) as shard:
         clips, frames = shard.clip_ids, file["frames"]
         if len(set(clips)) != len(clips):
-            yield "a clip is there twice"
+            yield "a clip occurs twice"
         offset = file["offset"][()]
         unequal = list(_offset_faults("offset", offset, len(clips), len(frames)))
         yield from unequal
         if frames.shape[1] != shard.header.dim:
-            yield f"frames have {frames.shape[1]} columns, the header says {shard.header.dim}"
+            yield f"expected {shard.header.dim} dimensions per frame, found {frames.shape[1]}"
         if len(shard.durations) != len(clips) or not all(
             math.isfinite(seconds) and seconds > 0 for seconds in shard.durations.values()
         ):
             yield "duration_s is not above 0 for every clip"
         elif not unequal:
-            yield from _row_faults(shard, np.diff(offset))
+            yield from _count_faults(shard, np.diff(offset))
 
 
-def _row_faults(shard: native.NativeShard, rows: npt.NDArray[np.int64]) -> Iterator[str]:
-    """Clips whose rows are not as many as clip and timing make.
+def _count_faults(shard: native.NativeShard, counts: npt.NDArray[np.int64]) -> Iterator[str]:
+    """Errors of clips whose number of frames does not match their length and the time grid.
 
-    How many they are exactly, an extractor knows, of the signal's samples. What holds for
-    all of featreg's own: the last row sees some of the clip, and leaves less than a hop
-    after it unseen. To that comes a sample, which resampling may add or drop.
+    The exact number depends on the extractor. For all built-in features, the window of the last
+    frame overlaps the clip, and less than a hop of the clip remains after it. One sample of
+    tolerance allows for resampling.
     """
     timing = shard.header.timing
     own, sample_s = shard.header.feature in FEATURES, 1 / shard.header.sample_rate
     odd = []
-    for (clip_id, seconds), count in zip(shard.durations.items(), rows.tolist(), strict=True):
+    for (clip_id, seconds), count in zip(shard.durations.items(), counts.tolist(), strict=True):
         if own:
             rest = seconds - timing.first_center_s - (count - 1) * timing.hop_s
             half = timing.window_s / 2
-            # A clip shorter than a window has its one row all the same.
+            # A clip shorter than a window has one frame.
             fits = rest - half < timing.hop_s + sample_s and (count == 1 or rest + half > -sample_s)
         else:
-            expected, leeway = likely_frames(timing, seconds)
-            fits = abs(count - expected) <= leeway + sample_s / timing.hop_s
+            expected, tolerance = likely_frames(timing, seconds)
+            fits = abs(count - expected) <= tolerance + sample_s / timing.hop_s
         if not fits:
-            odd.append(f"{clip_id} has {count} rows for {seconds:.2f} s")
+            odd.append(f"{clip_id} has {count} frames for {seconds:.2f} s")
     if odd:
-        yield (
-            f"{odd[0]}, which a row every {timing.hop_s:g} s does not make, and {len(odd) - 1} "
-            "more clips are like it"
-        )
+        more = f"; the same for {len(odd) - 1} more" if len(odd) > 1 else ""
+        yield f"{odd[0]}, which does not match a hop of {timing.hop_s:g} s{more}"
 
 
 def _aligned_faults(path: Path, file: h5py.File) -> Iterator[str]:
@@ -147,20 +147,20 @@ def _aligned_faults(path: Path, file: h5py.File) -> Iterator[str]:
         if values.shape != shape or not np.isin(values, (0, 1)).all():
             yield f"{name} is not 0 or 1 in the shape {shape}"
     if (index.label > index.label_mask).any():
-        yield "a label is present that nobody annotated"
+        yield "a class is present that was not annotated"
     if not set(index.split) <= set(SPLITS):
         yield f"unknown splits {sorted(set(index.split) - set(SPLITS))}"
-    rows = [target_frames(seconds, header.resolution_s) for seconds in index.duration_s]
-    if not np.array_equal(np.diff(index.offset), rows):
-        yield f"clips do not have one row for every {header.resolution_s} s"
+    counts = [target_frames(seconds, header.resolution_s) for seconds in index.duration_s]
+    if not np.array_equal(np.diff(index.offset), counts):
+        yield f"expected one frame per {header.resolution_s} s of every clip"
     samples = np.rint(index.duration_s * header.audio_rate)
     # Resampling may round a length either way.
     if np.abs(np.diff(index.audio_offset) - samples).max(initial=0) > 1:
-        yield f"clips do not have {header.audio_rate} samples for every second"
+        yield f"expected {header.audio_rate} samples per second of every clip"
     yield from _offset_faults("audio_offset", index.audio_offset, clips, len(file["audio"]))
     ShardReader(path, ("audio", *(f"features/{name}" for name in header.features))).verify()
     for name, feature in header.features.items():
         values = file[f"features/{name}"]
         if values.shape[1] != feature["dim"]:
-            yield f"{name} has {values.shape[1]} columns, the header says {feature['dim']}"
+            yield f"{name}: expected {feature['dim']} dimensions, found {values.shape[1]}"
         yield from _offset_faults(f"offset of {name}", index.offset, clips, len(values))

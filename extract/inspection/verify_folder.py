@@ -1,7 +1,7 @@
-"""Whether a dataset's folder has what was asked for: asked - present - failed = nothing.
+"""Verification of a dataset's folder: every requested clip must be present or have failed.
 
-Each shard may be whole and its neighbour deleted. ``dataset.json`` says which features of which
-clips were asked for, the shards say which clips they hold and which failed.
+Even if all shards are intact, others may have been deleted. ``dataset.json`` records the requested
+features and clips, and the shards record their clips and failures.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..extractors.registry import AUDIO
 
 
 def dataset_folders(path: Path, shards: Sequence[Path]) -> list[DatasetDir]:
-    """Folders of datasets, at `path` or below it, that have a clip list and some of `shards`."""
+    """Folders of datasets in `path` and its subfolders with a clip list and some of `shards`."""
     found = {
         shard.parents[2]
         for shard in shards
@@ -35,25 +35,25 @@ def dataset_folders(path: Path, shards: Sequence[Path]) -> list[DatasetDir]:
 
 
 def folder_faults(folder: DatasetDir, damaged: Collection[Path]) -> tuple[list[str], list[str]]:
-    """Hold a dataset's shards against its clip list and against what was asked for.
+    """Compare the shards of a dataset with its clip list and with the requested features.
 
     Parameters
     ----------
     folder
-        The dataset's folder.
+        Folder of the dataset.
     damaged
-        Shards that are known to be damaged: what should be in them is not missed as well.
+        Shards that are known to be damaged; their clips are not reported as missing.
 
     Returns
     -------
-    What is wrong, a line each; and a line for each feature and aligned set that counts its clips.
+    Errors, one line each; and one line with the number of clips per feature and aligned folder.
     """
     faults: list[str] = []
     lines: list[str] = []
     try:
         dataset = folder.read_dataset()
         failed = {clip_id for clip_id, _, _ in folder.read_failures()}
-        if folder.native("").is_dir():  # it may be deleted once all is aligned
+        if folder.native("").is_dir():  # may be deleted after alignment
             for feature, limits in folder.asked().items():
                 _check_native(folder, dataset, feature, limits, failed, damaged, faults, lines)
         native_faults = bool(faults)
@@ -83,16 +83,16 @@ def _check_native(
     ]
     missing = [key for key in asked if key not in held and key not in failed]
     present = len(asked) - len(bad) - len(missing)
-    gone = len(held.keys() - {clip.clip_id for clip in dataset.clips})
+    removed = len(held.keys() - {clip.clip_id for clip in dataset.clips})
     lines.append(
         f"{folder.name}: {feature}: {present:,} clips present, {len(bad):,} failed, "
-        f"{len(missing):,} missing, of {len(asked):,} asked for"
-        + (f"; {gone:,} more are not in {folder.clips_csv.name}" if gone else "")
+        f"{len(missing):,} missing, of {len(asked):,} requested"
+        + (f"; {removed:,} more not in {folder.clips_csv.name}" if removed else "")
     )
     if missing and not any(path.parent == index.folder for path in damaged):
-        faults.append(f"{index.folder}: {_clips(missing)} asked for and missing; {again}")
+        faults.append(f"{index.folder}: {_clips(missing)} missing; {again}")
     if len({repr(shard.header) for shard in index.shards.values()}) > 1:
-        faults.append(f"{index.folder}: shards made with different settings or weights; {again}")
+        faults.append(f"{index.folder}: shards with different settings or weights; {again}")
 
 
 def _check_aligned(
@@ -112,7 +112,7 @@ def _check_aligned(
         header, count = index.header, count + len(index.clip_id)
         again = f"run `prep align --dataset {folder.name} {_options(header)}` again"
         if header.classes != dataset.classes:
-            faults.append(f"{path}: its classes are not those of {folder.dataset_json}; {again}")
+            faults.append(f"{path}: the classes differ from {folder.dataset_json}; {again}")
             continue
         unknown = [key for key in index.clip_id if key not in clips]
         other = [
@@ -137,9 +137,12 @@ def _check_aligned(
     plan = plan_alignment(folder, tuple(header.features), header.resolution_s, header.mode)  # type: ignore[arg-type]
     old = sorted({job.target for job in plan.jobs} - {*damaged} | {*plan.stale})
     if plan.target == folder.aligned(name) and old:
+        shards = f"shard {old[0].name}"
+        if len(old) > 1:
+            shards = f"{len(old)} shards, such as {old[0].name},"
         faults.append(
-            f"{plan.target}: {len(old)} shards ({old[0].name} is one) are missing, or not made "
-            f"from the native shards and {folder.clips_csv.name} as they are now; {again}"
+            f"{plan.target}: {shards} missing, or older than the native shards and "
+            f"{folder.clips_csv.name}; {again}"
         )
 
 
@@ -159,4 +162,4 @@ def _options(header: AlignedHeader) -> str:
 def _clips(clip_ids: Sequence[str]) -> str:
     if len(clip_ids) == 1:
         return f"clip {clip_ids[0]}"
-    return f"{len(clip_ids):,} clips ({clip_ids[0]} is one)"
+    return f"{len(clip_ids):,} clips (such as {clip_ids[0]})"

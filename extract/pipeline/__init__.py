@@ -1,1 +1,1 @@
-"""From a list of clips to native shards, on one machine or many."""
+"""The extraction pipeline: from a list of clips to native shards, on one or more machines."""

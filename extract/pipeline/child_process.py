@@ -1,12 +1,12 @@
-"""Work that may crash, hang or eat all memory, in a process that may be thrown away.
+"""Function calls in a child process, for code that may crash, hang or exhaust the memory.
 
-A decoder is a large C library that meets whatever lies on a disk. In a child process it
-can do no harm: the parent sees it die or exceed its time, knows which clip it had in
-hand, and starts another child for the next.
+Decoders are large C libraries that read arbitrary files. If one crashes or hangs in a child
+process, the parent survives, fails the clip that was being decoded, and starts another child for
+the next clip.
 
-The child is a plain subprocess and no ``multiprocessing`` one: those may have no parent
-that is a daemon, which Dask's workers are, and import the parent's main module again.
-Arguments and results travel as pickles, arrays beside them without a copy.
+The child is a plain subprocess, not a ``multiprocessing`` one: those cannot be started by daemon
+processes such as Dask's workers, and import the parent's main module again. Arguments and results
+are sent as pickles, with arrays out of band to avoid copies.
 """
 
 from __future__ import annotations
@@ -35,63 +35,63 @@ from featreg.datasets.base import FeatregError
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-# Seconds to start Python and import a function's module, on a busy machine too.
+# Time limit in seconds to start Python and import the function's module, even on a busy machine.
 _START_S = 300.0
 
-# How often a child is started that dies before it can do anything.
+# Number of attempts to start a child.
 _STARTS = 3
 
-# One C library after another starts threads of its own; a child works on one core.
+# Keep C libraries from starting threads of their own: a child uses one core.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class ChildDied(Exception):
-    """The child ended while it worked; `str` says how."""
+    """The child ended during a call; `str` describes how."""
 
 
 class ChildHung(ChildDied):
-    """The child took longer than it may, and was ended; or its own timer ended it."""
+    """The child exceeded its time limit and was killed, or ended by its own timer."""
 
 
 class StartError(FeatregError):
-    """No child can be started: nothing is wrong with what it was to do."""
+    """No child can be started; the function and its arguments are not the cause."""
 
 
 class ChildProcess(Generic[Arguments, Result]):
-    """Calls a function in a child process, again and again; for one thread at a time.
+    """Calls a function repeatedly in a child process; not thread-safe.
 
     Parameters
     ----------
     function
-        At the top of its module, where the child finds it.
+        Function at the top level of its module, so that the child can import it.
     timeout_s
-        Seconds for one call, after which the child is killed.
+        Time limit of a call in seconds, after which the child is killed.
 
     Attributes
     ----------
     peak_bytes
-        Most memory that a child had.
+        Peak memory of the child in bytes.
     """
 
     def __init__(self, function: Callable[Arguments, Result], timeout_s: float) -> None:
         self._function = function
-        # What is longer than any wait can be, is for ever.
+        # Longer times are not supported by the system and mean no limit.
         self._timeout_s = timeout_s if timeout_s < threading.TIMEOUT_MAX else float("inf")
         self._child: subprocess.Popen[bytes] | None = None
-        self._complaints: IO[bytes] | None = None
+        self._stderr: IO[bytes] | None = None
         self.peak_bytes = 0
 
     def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        """What `function` returns.
+        """Call `function` in the child and return its result.
 
         Raises
         ------
         ChildDied
-            If the child crashed, was killed, or (`ChildHung`) took longer than it may.
+            If the child crashed, was killed, or (`ChildHung`) exceeded its time limit.
         StartError
-            If there is no child, and none can be started.
+            If no child can be started.
         Exception
-            Whatever `function` raised.
+            Any exception raised by `function`.
         """
         if self._child is None:
             self._start()
@@ -112,8 +112,8 @@ class ChildProcess(Generic[Arguments, Result]):
             raise result
         return result  # type: ignore[no-any-return]
 
-    def twice(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        """The same; once more if the child dies of it, for somebody else may have killed it."""
+    def call_with_retry(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        """Call `function`; retry once if the child dies, which may have another cause."""
         try:
             return self(*args, **kwargs)
         except ChildHung:
@@ -122,7 +122,7 @@ class ChildProcess(Generic[Arguments, Result]):
             return self(*args, **kwargs)
 
     def close(self) -> None:
-        """End the child, whatever it does."""
+        """Kill the child."""
         if self._child is not None:
             self._child.kill()
             self._child.communicate()
@@ -138,20 +138,20 @@ class ChildProcess(Generic[Arguments, Result]):
             except OSError as error:
                 reason = str(error)
         raise StartError(
-            f"no process could be started on {socket.gethostname()}: {reason}; what is finished "
-            "stays, and the same command goes on from there"
+            f"no process could be started on {socket.gethostname()}: {reason}; finished work is "
+            "kept, run the same command again to resume"
         )
 
     def _start_once(self) -> None:
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  # closed with this object
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed with this object
         self._child = subprocess.Popen(
             [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # Decoders write warnings there for every other file.
-            stderr=self._complaints,
+            # Not shown, because decoders print warnings about many files.
+            stderr=self._stderr,
             env=os.environ | _ONE_THREAD,
-            # Ctrl-C is for the parent, which decides what becomes of the child.
+            # Ctrl-C must reach only the parent, which ends the child.
             start_new_session=True,
         )
         _send(self._child.stdin, sys.path)
@@ -168,23 +168,23 @@ class ChildProcess(Generic[Arguments, Result]):
         self._child.kill()  # if it merely closed its pipes
         status = self._child.wait()
         self.close()
-        last = self._last_words().splitlines()[-1:]
+        last = self._read_stderr().splitlines()[-1:]
         if status < 0:
-            what = f"it was ended by {signal.Signals(-status).name}"
+            description = f"it was ended by {signal.Signals(-status).name}"
             if -status == signal.SIGKILL:
-                what += ", as happens when memory runs out"
-            return what
+                description += ", as happens when memory runs out"
+            return description
         return " ".join([f"it exited with status {status}", *last])
 
-    def _last_words(self) -> str:
-        """What the child wrote to its standard error."""
-        assert self._complaints is not None
-        self._complaints.seek(0)
-        return self._complaints.read().decode(errors="replace").strip()
+    def _read_stderr(self) -> str:
+        """Standard error of the child."""
+        assert self._stderr is not None
+        self._stderr.seek(0)
+        return self._stderr.read().decode(errors="replace").strip()
 
 
 def _send(pipe: IO[bytes] | None, value: Any) -> None:
-    """Write a pickle, and the arrays that it names, each after its length."""
+    """Write a pickle and its out-of-band arrays, preceded by their lengths."""
     assert pipe is not None
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
@@ -196,7 +196,7 @@ def _send(pipe: IO[bytes] | None, value: Any) -> None:
 
 
 def _receive(pipe: IO[bytes], deadline: float = float("inf")) -> Any:
-    """What `_send` wrote."""
+    """Read a value written by `_send`."""
     (count,) = struct.unpack("<I", _read(pipe, 4, deadline))
     sizes = struct.unpack(f"<{count}Q", _read(pipe, 8 * count, deadline))
     head, *buffers = [_read(pipe, size, deadline) for size in sizes]
@@ -204,14 +204,14 @@ def _receive(pipe: IO[bytes], deadline: float = float("inf")) -> Any:
 
 
 def _read(pipe: IO[bytes], size: int, deadline: float) -> bytearray:
-    """Exactly `size` bytes.
+    """Read exactly `size` bytes.
 
     Raises
     ------
     EOFError
         If the other side closed the pipe.
     TimeoutError
-        If they have not come by `deadline`, on the monotonic clock.
+        If they do not arrive before `deadline` (``time.monotonic``).
     """
     held = bytearray(size)
     view, descriptor = memoryview(held), pipe.fileno()
@@ -227,8 +227,8 @@ def _read(pipe: IO[bytes], size: int, deadline: float) -> bytearray:
 
 
 def _serve() -> None:
-    """The child: answer until the parent is gone."""
-    # Answers go where standard output went; what C libraries print does not.
+    """Main loop of the child, until the parent ends."""
+    # Results are written to the original standard output; output of C libraries is redirected.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
@@ -241,23 +241,23 @@ def _serve() -> None:
         try:
             succeeded, result = True, function(*args, **kwargs)
         except Exception as error:
-            succeeded, result = False, _as_it_arrives(error)
+            succeeded, result = False, _picklable(error)
         _send(answers, (succeeded, result, peak_bytes()))
 
 
-def _as_it_arrives(error: Exception) -> Exception:
-    """The error, or its words where its class cannot be built again from a pickle."""
+def _picklable(error: Exception) -> Exception:
+    """The exception, or a `RuntimeError` with its message if it cannot be pickled."""
     try:
-        arrived = pickle.loads(pickle.dumps(error))
+        copy = pickle.loads(pickle.dumps(error))
     except Exception:
-        arrived = None
-    if type(arrived) is type(error):
+        copy = None
+    if type(copy) is type(error):
         return error
     return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _end_with_the_parent() -> None:
-    """Leave when the parent is gone, even while a call hangs."""
+    """Exit when the parent ends, even during a call."""
     hangup = select.poll()
     hangup.register(0, 0)
     hangup.poll()
@@ -265,9 +265,8 @@ def _end_with_the_parent() -> None:
 
 
 def peak_bytes() -> int:
-    """Most memory that this process ever had."""
-    # Linux counts into ru_maxrss what the process had before it became this program: its
-    # parent's memory.
+    """Peak memory of this process in bytes."""
+    # On Linux, ru_maxrss includes the memory of the parent, from before this program was loaded.
     with suppress(OSError):
         status = Path("/proc/self/status").read_bytes()
         if found := re.search(rb"^VmHWM:\s*(\d+) kB", status, re.MULTILINE):
@@ -277,5 +276,5 @@ def peak_bytes() -> int:
 
 
 if __name__ == "__main__":
-    with suppress(EOFError, BrokenPipeError):  # the parent is gone
+    with suppress(EOFError, BrokenPipeError):  # the parent has ended
         _serve()

@@ -1,7 +1,7 @@
-"""Runs jobs one after another here, or many at a time on Dask: the same function either way.
+"""Execution of jobs in this process or by Dask workers, with the same function.
 
-Jobs travel compressed, a window of them at a time, and each gives back a small account:
-neither the scheduler nor this process ever holds audio or features.
+Jobs are sent compressed, a limited number at a time, and return only a small summary: neither the
+scheduler nor this process ever holds audio or features.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ if TYPE_CHECKING:
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
 
-# Jobs that the scheduler knows of at a time: more than any cluster has workers, and
-# few enough that a list of millions costs no memory there.
+# Maximum number of jobs submitted at a time: more than the workers of any cluster, but few enough
+# that millions of jobs do not use much of the scheduler's memory.
 _WINDOW = 4096
 
-# Seconds in which the first worker of a cluster has to appear.
+# Time limit in seconds for the first worker of a cluster to appear.
 _PATIENCE_S = 60
 
-# Seconds in which a scheduler has to answer.
+# Time limit in seconds for a connection to a scheduler.
 _CONNECT_S = 10.0
 
 _SETTINGS = {
-    # A job whose worker died is given to one other worker, not to four: a clip that kills
-    # would take them all down.
+    # A job whose worker died is given to one other worker, not to four: a clip that crashes its
+    # worker would crash all of them.
     "distributed.scheduler.allowed-failures": 1,
-    # Jobs are as long as minutes: none waits at a busy worker while another is idle.
+    # Jobs take minutes: do not queue them at a busy worker while another one is idle.
     "distributed.scheduler.worker-saturation": 1.0,
-    # Nobody looks at what Dask measures of itself, a hundred times a second in each worker.
+    # Dask's own measurements, up to a hundred times per second in each worker, are not used.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.gil.enabled": False,
     "distributed.admin.system-monitor.interval": "10s",
@@ -57,19 +57,19 @@ _SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """How many processes work, and with how many threads each.
+    """Number of worker processes and their resources.
 
     Attributes
     ----------
     count
-        Worker processes; 0 works in this one, without Dask.
+        Number of worker processes; 0 to work in this process, without Dask.
     threads
-        Threads of each one's network, so that count x threads <= cores; 1 where there are
-        more GPUs than cores.
+        Threads of each worker's network, such that count x threads <= cores; 1 if there are more
+        GPUs than cores.
     scheduler
-        Address of a Dask cluster to work on in place of local processes.
+        Address of a Dask cluster to use instead of local processes.
     gpus
-        GPUs shared out among the local workers, 0 for none.
+        Number of GPUs distributed among the local workers; 0 for none.
     """
 
     count: int
@@ -81,28 +81,27 @@ class Workers:
 def plan_workers(
     jobs: int, asked: int | None, scheduler: str | None, gpus: int = 0, alone: bool = True
 ) -> Workers:
-    """Workers for a number of jobs.
+    """Choose the workers for a number of jobs.
 
     Parameters
     ----------
     jobs
-        Shards to do.
+        Number of jobs.
     asked
-        What the user wants, None to decide here: one worker a core, or one a GPU. More than
-        one a core, or one a GPU, are not started.
+        Requested number of workers; one per core, or one per GPU, if None. The number is limited
+        to one per core, or one per GPU.
     scheduler
-        Address of a Dask cluster, None for this machine.
+        Address of a Dask cluster; None for this machine.
     gpus
-        GPUs in use, 0 for none.
+        Number of GPUs to use; 0 for none.
     alone
-        Whether a single worker, too, is a process of its own: where a job may bring its
-        process down, this one must live to tell.
+        Whether a single worker runs in its own process, too, because jobs may crash it.
     """
     if asked is not None and asked < 1:
         raise UsageError(f"--workers {asked}: expected at least 1")
     if scheduler is not None:
         if asked is not None:
-            raise UsageError("--workers and --scheduler: a cluster brings its own workers")
+            raise UsageError("--workers cannot be used with --scheduler")
         return Workers(0, 0, scheduler)
     most = max(CPU_COUNT, gpus)
     if asked is None:
@@ -111,13 +110,13 @@ def plan_workers(
         count = asked
     else:
         count = most
-        warn(f"--workers {asked}: expected at most {most}, one a core; {most} are started")
+        warn(f"--workers {asked}: expected at most {most}, one per core; using {most}")
     threads = max(1, CPU_COUNT // count)
     return Workers(0 if count == 1 and not alone else count, threads, gpus=gpus)
 
 
 def threads_here() -> int:
-    """Threads that the Dask worker in this process was given; 1 where there is none."""
+    """Number of threads of the Dask worker in this process; 1 outside of a worker."""
     from distributed import get_worker
 
     try:
@@ -127,9 +126,9 @@ def threads_here() -> int:
 
 
 def still_wanted() -> bool:
-    """Whether anybody waits for the job that a Dask worker does in this thread.
+    """Whether the job that a Dask worker runs in this thread has not been cancelled.
 
-    A job that waits for its turn behind another one cannot be taken back when its run ends.
+    A job that waits for its turn behind another one cannot be stopped when its run ends.
     """
     from distributed import get_worker
 
@@ -147,16 +146,23 @@ def run_jobs(
     workers: Workers,
     again: Callable[[Job, Exception], Job | None] = lambda job, error: None,
 ) -> Iterator[tuple[Job, Outcome | Exception]]:
-    """Each job with what `function` returned for it, or the exception that ended it.
+    """Run jobs, and yield each job with its result or exception, in the order of completion.
 
-    Jobs come back as they finish. `function` and its jobs travel by pickle: whatever is
-    large is named by its path. A job that failed is done once more, in another way, if
-    `again` returns one for it.
+    Parameters
+    ----------
+    function
+        Function of a job. It is pickled with the job, which should refer to large data by path.
+    jobs
+        Jobs to run.
+    workers
+        Workers to use.
+    again
+        Function of a failed job and its exception that returns a job to run instead, or None.
 
     Raises
     ------
     FeatregError
-        If the cluster cannot be reached, or is lost. Where there is no job, none is needed.
+        If there are jobs, and the cluster cannot be reached or the connection is lost.
     """
     rest = iter(jobs)
     first = list(islice(rest, 1))
@@ -224,7 +230,7 @@ def _run_on(
 
 @contextmanager
 def _naming_the_loss() -> Iterator[None]:
-    """Without its scheduler Dask raises one thing or another, as the moment has it."""
+    """Convert the various exceptions that Dask raises if the scheduler is lost."""
     try:
         yield
     except Exception as error:
@@ -235,23 +241,23 @@ def _naming_the_loss() -> Iterator[None]:
 
 
 def pack(function: Callable[[Job], Outcome], job: Job) -> bytes:
-    """A job as it travels."""
+    """Pickle and compress a job."""
     return zlib.compress(pickle.dumps((function, job), protocol=5), 1)
 
 
 def _work(packed: bytes) -> Any:
-    """Do a job, on a worker."""
+    """Run a job on a worker."""
     function, job = pickle.loads(zlib.decompress(packed))
     return function(job)
 
 
 @contextmanager
 def _connect(workers: Workers) -> Iterator[Client]:
-    """A client of the cluster that was asked for, with a worker at least."""
+    """A client of the requested cluster, with at least one worker."""
     import dask
     from distributed import Client
 
-    _hush()
+    _silence_logs()
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(_SETTINGS))
         address = workers.scheduler or stack.enter_context(
@@ -261,11 +267,11 @@ def _connect(workers: Workers) -> Iterator[Client]:
             client = stack.enter_context(Client(address, timeout=_CONNECT_S))
         except (OSError, ValueError) as error:
             raise FeatregError(
-                f"--scheduler {address}: no Dask scheduler answers ({error})"
+                f"--scheduler {address}: cannot connect to a Dask scheduler ({error})"
             ) from None
         try:
             client.wait_for_workers(1, timeout=_PATIENCE_S)
-        except (TimeoutError, asyncio.TimeoutError):  # one and the same from Python 3.11 on
+        except (TimeoutError, asyncio.TimeoutError):  # the same class since Python 3.11
             raise FeatregError(
                 f"{address}: no worker within {_PATIENCE_S} s; start some with "
                 f"`dask worker {address}`"
@@ -273,20 +279,20 @@ def _connect(workers: Workers) -> Iterator[Client]:
         yield client
 
 
-def _hush() -> None:
-    """What a lost process makes Dask say, over several screens, is said by us in a line."""
+def _silence_logs() -> None:
+    """Hide Dask's long messages about lost processes; featreg reports them in one line."""
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def count_gpus(device: str) -> int:
-    """GPUs to use for ``--device``: all that there are for ``auto``, none for ``cpu``.
+    """Number of GPUs to use for ``--device``: all available ones for ``auto``, 0 for ``cpu``.
 
     Raises
     ------
     FeatregError
-        If ``cuda`` is asked for and there is none.
+        If `device` is ``cuda`` and there is no GPU.
     """
     if device == "cpu":
         return 0
@@ -295,6 +301,6 @@ def count_gpus(device: str) -> int:
     found = torch.cuda.device_count()
     if device == "cuda" and not found:
         raise FeatregError(
-            "--device cuda: torch sees no GPU; install a CUDA build of torch, or use --device cpu"
+            "--device cuda: torch finds no GPU; install a CUDA build of torch, or use --device cpu"
         )
     return found

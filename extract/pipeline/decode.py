@@ -1,4 +1,4 @@
-"""A clip as the extractors receive it. Runs in a child process (see `child_process`): no torch."""
+"""Decoding and resampling of clips; runs in a child process, without torch."""
 
 from __future__ import annotations
 
@@ -13,16 +13,26 @@ from featreg.datasets.audio.decode import Resampler, check_format, decode, lengt
 from featreg.datasets.audio.files import open_audio
 from featreg.datasets.base import Clip, ClipError
 
-# Stage at which a clip of nothing but zeros fails.
+# Stage at which a clip fails in which every sample is zero.
 SILENCE = "silence"
 
-# Longer files are read while they are decoded: a decoder need not begin at their start.
+# Larger files (in bytes) are read only while they are decoded, possibly in part.
 _READ_WHOLE = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeOptions:
-    """Rates to which every clip is resampled, in Hz, and the resampler; whether silence is kept."""
+    """Options of `decode_clip`.
+
+    Attributes
+    ----------
+    rates
+        Sample rates to which every clip is resampled, in Hz.
+    resampler
+        Algorithm for sample-rate conversion.
+    keep_silent
+        Whether clips in which every sample is zero are kept.
+    """
 
     rates: tuple[int, ...]
     resampler: Resampler
@@ -31,7 +41,17 @@ class DecodeOptions:
 
 @dataclass(frozen=True, slots=True)
 class DecodedClip:
-    """A clip as every extractor receives it: one signal in [-1, 1] for each rate."""
+    """A decoded clip.
+
+    Attributes
+    ----------
+    duration_s
+        Decoded length in seconds.
+    signals
+        Mono signal of shape (samples,) in [-1, 1] for each sample rate.
+    seconds
+        Seconds that each stage took.
+    """
 
     duration_s: float
     signals: dict[int, npt.NDArray[np.float32]]
@@ -44,7 +64,7 @@ class DecodedClip:
 
 
 def decode_clip(clip: Clip, options: DecodeOptions) -> DecodedClip | ClipError:
-    """Decode a clip once, and resample it to each rate; or say why that cannot be done."""
+    """Decode a clip and resample it to each rate; return the error if this fails."""
     try:
         begin = time.perf_counter()
         _read(clip)
@@ -53,8 +73,8 @@ def decode_clip(clip: Clip, options: DecodeOptions) -> DecodedClip | ClipError:
         if not options.keep_silent and not signal.any():
             return ClipError(
                 SILENCE,
-                f"{clip.path}: all of its {len(signal) / rate:.2f} s are zero; "
-                "keep such clips with --keep-silent",
+                f"{clip.path}: every sample of its {len(signal) / rate:.2f} s is zero; "
+                "use --keep-silent to keep such clips",
             )
         decoded = time.perf_counter()
         signals = {
@@ -71,10 +91,9 @@ def decode_clip(clip: Clip, options: DecodeOptions) -> DecodedClip | ClipError:
 
 
 def length_s(clip: Clip) -> float | None:
-    """Seconds of the clip, None if it cannot be read.
+    """Length of the clip in seconds; None if it cannot be read.
 
-    As the file declares them where that is plausible; else they are counted, which takes as long
-    as decoding does.
+    It is the length that the file declares, if that is plausible; otherwise the file is decoded.
     """
     try:
         with open_audio(clip.path) as stream:
@@ -88,10 +107,10 @@ def length_s(clip: Clip) -> float | None:
 
 
 def _read(clip: Clip) -> None:
-    """Bring the file into the system's cache.
+    """Read the file into the system's cache.
 
-    Decoders read in small pieces, which a network file system answers slowly; and so
-    the time of reading is known apart from that of decoding.
+    Decoders read small pieces, which is slow on a network file system. It also separates the time
+    of reading from that of decoding.
     """
     try:
         if not clip.path.is_file():
@@ -101,4 +120,4 @@ def _read(clip: Clip) -> None:
                 while file.read(1 << 20):
                     pass
     except OSError:
-        return  # the decoder says what is wrong
+        return  # the decoder will report the error

@@ -1,4 +1,4 @@
-"""Clips decoded in child processes, ahead of the network: a broken file cannot crash the run."""
+"""Decoding of clips in child processes, ahead of the network; a crash does not end the run."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from featreg.datasets.base import Clip, ClipError
 from .child_process import ChildDied, ChildHung, ChildProcess
 from .decode import DecodedClip, DecodeOptions, decode_clip
 
-# Clips that are being decoded or wait for the network, for each decoder.
+# Number of clips per decoder that are being decoded or wait for the network.
 _AHEAD = 3
 
-# Seconds for a clip where no option says how long it may take.
+# Default time limit per clip in seconds.
 _TIMEOUT_S = 600.0
 
-# Bytes of a clip's signals from which on only one is held for each decoder.
+# If a clip's signals are larger than this many bytes, only one clip per decoder is kept in memory.
 _LONG = 1 << 28
 
 
 class Decoders:
-    """Processes that decode and resample.
+    """Child processes that decode and resample clips.
 
     Parameters
     ----------
     count
-        How many.
+        Number of processes.
     timeout_s
-        Seconds after which one is stopped that is still busy with the same clip.
+        Time limit per clip in seconds.
     """
 
     def __init__(self, count: int, timeout_s: float) -> None:
@@ -43,68 +43,68 @@ class Decoders:
 
     @property
     def peak_bytes(self) -> int:
-        """Most memory that they had, all together."""
+        """Sum of the peak memory of the processes, in bytes."""
         return sum(decoder.peak_bytes for decoder in self._all)
 
-    def hear_all(
+    def decode_all(
         self, clips: Sequence[Clip], options: DecodeOptions
     ) -> Generator[tuple[Clip, DecodedClip | ClipError], None, None]:
-        """Each clip as heard, or why not; the next ones are decoded meanwhile."""
+        """Yield each clip, decoded or with an error; the next clips are decoded meanwhile."""
         pool = ThreadPoolExecutor(len(self._all), thread_name_prefix="decode")
         try:
             waiting: deque[tuple[Clip, Future[DecodedClip | ClipError]]] = deque()
             ahead = _AHEAD * len(self._all)
             for clip in clips:
-                waiting.append((clip, pool.submit(self._hear, clip, options)))
+                waiting.append((clip, pool.submit(self._decode, clip, options)))
                 while len(waiting) > ahead:
                     first, future = waiting.popleft()
-                    heard = future.result()
-                    if isinstance(heard, DecodedClip):
-                        long = heard.nbytes > _LONG
+                    outcome = future.result()
+                    if isinstance(outcome, DecodedClip):
+                        long = outcome.nbytes > _LONG
                         ahead = len(self._all) * (1 if long else _AHEAD)
-                    yield first, heard
+                    yield first, outcome
             while waiting:
                 clip, future = waiting.popleft()
                 yield clip, future.result()
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _hear(self, clip: Clip, options: DecodeOptions) -> DecodedClip | ClipError:
+    def _decode(self, clip: Clip, options: DecodeOptions) -> DecodedClip | ClipError:
         decoder = self._idle.pop()
         try:
-            return _hear(decoder, clip, options)
+            return _decode(decoder, clip, options)
         finally:
             self._idle.append(decoder)
 
 
-def _hear(
+def _decode(
     decoder: ChildProcess[[Clip, DecodeOptions], DecodedClip | ClipError],
     clip: Clip,
     options: DecodeOptions,
 ) -> DecodedClip | ClipError:
-    """Decode a clip, or say how the decoder died of it."""
+    """Decode a clip; return an error if the decoder crashes or hangs."""
     try:
-        return decoder.twice(clip, options)
+        return decoder.call_with_retry(clip, options)
     except ChildDied as death:
         return _died(clip, death)
 
 
 def _died(clip: Clip, death: ChildDied) -> ClipError:
     if isinstance(death, ChildHung):
-        return ClipError("decode", f"{clip.path}: the decoder gave {death}")
-    return ClipError("decode", f"{clip.path}: the decoder crashed on it, twice: {death}")
+        return ClipError("decode", f"{clip.path}: decoder: {death}")
+    return ClipError("decode", f"{clip.path}: the decoder crashed twice: {death}")
 
 
 def decode_apart(clip: Clip) -> tuple[npt.NDArray[np.float32], int]:
-    """`decode` in a child process: a crash is an error, and what the decoder prints is not shown.
+    """Call `decode` in a child process: crashes raise an error, and its output is not shown.
 
     Raises
     ------
     ClipError
-        As `decode`, or if the decoder crashes or hangs.
+        See `decode`; also if the decoder crashes or hangs.
     """
     try:
-        return _single_decoder().twice(clip)
+        return _single_decoder().call_with_retry(clip)
     except ChildDied as death:
         raise _died(clip, death) from None
 
@@ -116,5 +116,5 @@ def _single_decoder() -> ChildProcess[[Clip], tuple[npt.NDArray[np.float32], int
 
 @cache
 def decoders_here(count: int, timeout_s: float) -> Decoders:
-    """This process's decoders: started once, like the networks."""
+    """The decoders of this process, started once."""
     return Decoders(count, timeout_s)

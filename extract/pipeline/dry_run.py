@@ -1,4 +1,4 @@
-"""What a plan will do and why, and how much disk space it takes at most."""
+"""Description of a plan: its work, the reasons, and the maximum disk space."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from statistics import mean
 import numpy as np
 
 from featreg.datasets.base import Clip
-from featreg.datasets.console import warn
+from featreg.datasets.console import counted, warn
 from featreg.datasets.shards.disk_space import free_bytes
 from featreg.datasets.shards.hdf5 import CHUNK_BYTES
 from featreg.datasets.shards.workdir import DatasetDir
@@ -22,59 +22,60 @@ from .child_process import ChildDied, ChildProcess
 from .decode import length_s
 from .plan import Plan, Request
 
-# No audio format that is read here stores a second in fewer bytes, except of silence.
+# Lower bound of the bytes per second of all supported audio formats, except for silence.
 _LEAST_BYTES_PER_S = 10
 
-# What a shard takes beside its values: a last chunk that is partly empty for each dataset of
-# frames, and HDF5's own structure with what is known of the clips.
+# Bytes of a shard's metadata and clip list; a partly empty HDF5 chunk per feature is added.
 _SHARD_BYTES = 20_000
 
-# Declared lengths from which on a file's size is looked at, in seconds.
+# Declared lengths in seconds from which on the size of the file is checked.
 _LONG_S = 3600.0
 
-# Where no length is known, that of so many files is read; and seconds if none can be read.
+# If no length is known, the number of files whose length is read; the default length in seconds.
 _SAMPLE, _CLIP_S = 20, 30.0
 
 
 def describe(plan: Plan, request: Request) -> list[str]:
-    """What an extraction would do, a line for each feature and reason."""
+    """Description of an extraction, one line per feature and reason."""
     lines = []
     for name, reasons in plan.reasons.items():
         shards = sum(name in job.numbers for job in plan.jobs)
         lines += [
-            f"{name}: {count:,} clips to compute: {reason}" for reason, count in reasons.items()
+            f"{name}: {counted(count, 'clip')} to compute: {reason}"
+            for reason, count in reasons.items()
         ]
-        lines.append(f"{name}: {shards:,} shards to write")
+        lines.append(f"{name}: {counted(shards, 'shard')} to write")
     for spec in request.features:
         if spec.name not in plan.reasons:
             lines.append(f"{spec.name}: nothing to do")
         for name in spec.extractor().missing_weights:
             published = known(name).published[0]
-            how = "the run fetches them" if published.url else f"get them by `{published.source}`"
+            how = "the run downloads them" if published.url else f"run `{published.source}`"
             lines.append(
-                f"{spec.name}: the weights {name} are not here; {how} (about "
-                f"{published.megabytes:g} MB). Shards that exist count as made with them"
+                f"{spec.name}: the weights {name} are not on this machine; {how} (about "
+                f"{published.megabytes:g} MB). Existing shards are assumed to be made with them"
             )
     if plan.obsolete:
-        lines.append(f"{len(plan.obsolete):,} obsolete shards to remove once all is written")
+        lines.append(f"{counted(len(plan.obsolete), 'obsolete shard')} to remove at the end")
     return lines
 
 
 def describe_alignment(plan: AlignPlan) -> list[str]:
-    """What an alignment would write, leave and remove."""
-    clips = sum(len(job.clips) for job in plan.jobs)
-    lines = [f"{plan.target}: {len(plan.jobs)} shards to write ({clips:,} clips), {plan.done} done"]
+    """Description of an alignment: shards to write and to remove, and omitted clips."""
+    clips = counted(sum(len(job.clips) for job in plan.jobs), "clip")
+    shards = counted(len(plan.jobs), "shard")
+    lines = [f"{plan.target}: {shards} to write ({clips}), {plan.done} up to date"]
     if plan.stale:
-        lines.append(f"{len(plan.stale)} obsolete shards to remove")
+        lines.append(f"{counted(len(plan.stale), 'obsolete shard')} to remove")
     if plan.absent:
-        lines.append(f"{plan.absent:,} clips lack a feature and would be left out")
+        lines.append(f"{counted(plan.absent, 'clip')} to omit because a feature is missing")
     return lines
 
 
 def extraction_bytes(folder: DatasetDir, plan: Plan) -> int:
-    """Most bytes that the shards of a plan take: compression makes them fewer.
+    """Maximum size of the shards of a plan in bytes, without compression.
 
-    Lengths are those of earlier runs or of the clip list; of other clips, the mean.
+    Lengths of clips are those of earlier runs or of the clip list, or else their mean.
     """
     clips = {clip.clip_id: clip for job in plan.jobs for clip in job.clips}
     if not clips:
@@ -94,7 +95,7 @@ def extraction_bytes(folder: DatasetDir, plan: Plan) -> int:
 
 
 def alignment_bytes(plan: AlignPlan) -> int:
-    """Most bytes that the shards of an alignment take."""
+    """Maximum size of the shards of an alignment in bytes."""
     total = 0
     for job in plan.jobs:
         header = job.header
@@ -108,14 +109,14 @@ def alignment_bytes(plan: AlignPlan) -> int:
 
 
 def describe_space(folder: Path, needed: int) -> str:
-    """The bytes that are needed at most and those that are free, in words."""
+    """Sentence about the required and the free disk space."""
     free = free_bytes(folder)
     verdict = "enough" if needed <= free else "may not be enough"
     return f"disk: at most {_in_words(needed)} needed, {_in_words(free)} free: {verdict}"
 
 
 def warn_of_space(folder: Path, needed: int) -> None:
-    """Warn if the disk may become full; a run that fills it can be resumed."""
+    """Warn if the disk space may not suffice; a run that fills the disk can be resumed."""
     if needed > free_bytes(folder):
         warn(f"{folder}: {describe_space(folder, needed)}")
 
@@ -125,7 +126,7 @@ def _in_words(count: float) -> str:
 
 
 def _declared_s(clip: Clip) -> float | None:
-    """The clip's declared length; less, with a warning, if its file cannot be so long."""
+    """Declared length of the clip in seconds; limited, with a warning, by the size of its file."""
     seconds = clip.duration_s
     if seconds is None or seconds < _LONG_S:
         return seconds
@@ -141,7 +142,7 @@ def _declared_s(clip: Clip) -> float | None:
 
 
 def _sampled_s(clips: Sequence[Clip]) -> float:
-    """Mean length of some of the clips, as their files declare it."""
+    """Mean of the lengths that some of the clips' files declare, in seconds."""
     lengths = []
     with closing(ChildProcess(length_s, timeout_s=3.0)) as read:
         for clip in clips[:: max(1, len(clips) // _SAMPLE)]:

@@ -1,8 +1,8 @@
-"""Find the clip that crashes or hangs a network, and keep the others.
+"""Isolation of clips that crash or hang a network, so that the other clips are extracted.
 
-A network from outside featreg may crash, hang or run out of memory, and takes its worker
-process down. Clips share batches, so after a crash each clip is first tried in a child process
-of its own; a clip that fails there lacks this feature alone.
+A custom network may crash, hang or exhaust the memory, which ends its worker process. Because clips
+share batches, after a crash each clip is first tried alone in a child process; a clip that fails
+there lacks only this feature.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ..extractors.base import Batcher, Signal
 from ..extractors.registry import FeatureSpec, build_extractors
 from .child_process import ChildDied, ChildHung, ChildProcess
 
-_LONGEST_S = 1e8  # what the system's timer takes
+_LONGEST_S = 1e8  # limit of the system's timer
 
 
 @contextmanager
 def time_limit(limit_s: float) -> Iterator[None]:
-    """End this process by SIGALRM if the block lasts longer.
+    """End this process by SIGALRM if the block exceeds the time limit in seconds.
 
-    No call into a C library can be stopped from within its process, and one that holds
-    Python's lock keeps every other thread from running: the system's timer needs neither.
+    Python code cannot stop a call of a C library in its own process, and cannot even run while
+    the call holds the global interpreter lock; the system's timer works in both cases.
     """
     signal.setitimer(signal.ITIMER_REAL, min(limit_s, _LONGEST_S))
     try:
@@ -37,7 +37,7 @@ def time_limit(limit_s: float) -> Iterator[None]:
 
 
 class EveryClipFailed(Exception):
-    """Several clips were tried alone, and all failed for the same reason: `str` gives it."""
+    """Several clips were tried alone, and all failed for the same reason, given by `str`."""
 
 
 class ClipIsolation:
@@ -46,9 +46,9 @@ class ClipIsolation:
     Parameters
     ----------
     threads
-        For the network.
+        Number of threads of the network.
     limit_s
-        Longest time in seconds for one call of the network; a long clip takes several.
+        Time limit in seconds for one call of the network; a long clip takes several calls.
     """
 
     def __init__(self, threads: int, limit_s: float) -> None:
@@ -68,12 +68,12 @@ class ClipIsolation:
         self._tried[spec.name] += 1
         cause = ""
         try:
-            self._child.twice(spec, clip.clip_id, signal, self._threads, self._limit_s)
+            self._child.call_with_retry(spec, clip.clip_id, signal, self._threads, self._limit_s)
         except ChildHung:
             cause = f"a call of the network took longer than {self._limit_s:g} s (--clip-timeout)"
         except ChildDied as death:
-            cause = f"the network crashes on this clip, alone in a process: {death}"
-        except FeatregError:  # the clip is not the reason
+            cause = f"the network crashes on this clip: {death}"
+        except FeatregError:  # not caused by the clip
             raise
         except Exception as error:
             cause = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -82,7 +82,7 @@ class ClipIsolation:
             raise ClipError("extract", f"{clip.path}: {spec.name}: {cause}")
 
     def check_causes(self) -> None:
-        """Refuse to record a failure of every clip: the reason is not in the clips.
+        """Raise an error if every clip failed, because then the clips are not the cause.
 
         Raises
         ------
@@ -91,7 +91,7 @@ class ClipIsolation:
         """
         for name, causes in self._causes.items():
             if 1 < len(causes) == self._tried[name] and len(set(causes)) == 1:
-                raise EveryClipFailed(f"{name}: with every clip, {causes[0]}")
+                raise EveryClipFailed(f"{name}: every clip failed: {causes[0]}")
 
     def close(self) -> None:
         """End the child process."""

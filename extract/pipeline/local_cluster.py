@@ -18,10 +18,10 @@ from featreg.datasets.base import FeatregError
 if TYPE_CHECKING:
     from distributed import SpecCluster
 
-# How often the start of a local cluster is tried.
+# Number of attempts to start a local cluster.
 _STARTS = 3
 
-# Open files that this process, its libraries and its decoders need, and those for each worker.
+# Numbers of open files required by this process (with libraries and decoders), and per worker.
 _FILES, _FILES_PER_WORKER = 48, 8
 
 _NO_GUARD = (
@@ -31,7 +31,7 @@ _NO_GUARD = (
 
 
 def local_cluster(workers: int, gpus: int) -> SpecCluster:
-    """A scheduler and workers on this machine; started again if a process dies meanwhile."""
+    """Start a scheduler and workers on this machine; retry if a process dies during the start."""
     _check_descriptors(workers)
     for _ in range(_STARTS):
         try:
@@ -44,23 +44,23 @@ def local_cluster(workers: int, gpus: int) -> SpecCluster:
 
 
 def _check_descriptors(workers: int) -> None:
-    """Raise this process's limit of open files as far as it may, and refuse one that is too low.
+    """Raise this process's limit of open files if necessary; raise an error if that is impossible.
 
-    Below it, Dask waits without end for workers that cannot open their connections.
+    With too few open files, Dask waits forever for workers that cannot connect.
     """
     needed = _FILES + _FILES_PER_WORKER * workers
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise FeatregError(
-            f"a process may open {hard} files here, expected at least {needed}; raise the limit "
-            f"with `ulimit -n {needed}`, or give fewer --workers"
+            f"expected a limit of at least {needed} open files, found {hard}; raise the limit "
+            f"with `ulimit -n {needed}`, or use fewer --workers"
         )
     if soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _start_cluster(workers: int, gpus: int) -> SpecCluster:
-    """A scheduler and workers, one job at a time each, one GPU each."""
+    """Start a scheduler and workers; each worker runs one job at a time, on one GPU if any."""
     from distributed import Nanny, Scheduler, SpecCluster
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -70,7 +70,7 @@ def _start_cluster(workers: int, gpus: int) -> SpecCluster:
         env = {}
         if gpus:
             env["CUDA_VISIBLE_DEVICES"] = devices[worker % gpus]
-        # Memory is the networks', not Dask's: it has nothing that it could drop.
+        # No memory limit: the networks use the memory, and Dask could not free any of it.
         return {
             "nthreads": 1,
             "env": env,
@@ -78,7 +78,7 @@ def _start_cluster(workers: int, gpus: int) -> SpecCluster:
             "silence_logs": logging.CRITICAL,
         }
 
-    with _undisturbed():
+    with _signals_deferred():
         return SpecCluster(
             workers={k: {"cls": Nanny, "options": options(k)} for k in range(workers)},
             scheduler={
@@ -94,24 +94,24 @@ def _start_cluster(workers: int, gpus: int) -> SpecCluster:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Put off SIGINT and SIGTERM, for half a cluster cannot be closed.
+def _signals_deferred() -> Iterator[None]:
+    """Defer SIGINT and SIGTERM, because a partly started cluster cannot be closed.
 
-    Ctrl-C reaches every process of the terminal. What starts in here never hears of it:
-    this process decides, and ends the others.
+    Ctrl-C sends SIGINT to every process of the terminal. Processes started in this block inherit
+    the blocked signal; this process handles it and ends the others.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # As it starts, multiprocessing's tracker would let the signal through again.
+    # Start multiprocessing's resource tracker before, because its start unblocks the signal.
     resource_tracker.ensure_running()
     arrived: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: arrived.append(number))
-    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if arrived:
             signal.raise_signal(signal.SIGTERM)

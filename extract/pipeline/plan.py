@@ -1,7 +1,8 @@
-"""What has to be done: which clips lack which features, and the shards that will hold them.
+"""Planning of an extraction: the clips that lack a feature, and the shards to write.
 
-A clip has a feature if the feature's shards hold it (or its failure) as its file, the settings,
-the weights and the revision are now. Other clips go to new shards: shards never change.
+A clip has a feature if the feature's shards contain the clip, or its failure, for the current
+content of its file and the requested settings, weights and revision. All other clips are written
+to new shards; existing shards never change.
 """
 
 from __future__ import annotations
@@ -31,28 +32,28 @@ from ..extractors.base import Extractor
 from ..extractors.registry import FeatureSpec
 from .decode import SILENCE
 
-# Stands for the hash of weights that are not on this machine (in a dry run).
+# Placeholder for the hash of weights that are not on this machine (in a dry run).
 _NOT_HERE = "not here"
 
-# Files fingerprinted at a time: a network file system answers slowly.
+# Number of files fingerprinted in parallel, which helps on slow network file systems.
 _THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a user wants extracted; equal requests give equal features.
+    """Features to extract and their settings; equal requests give equal features.
 
     Attributes
     ----------
     features
-        The features, `audio` among them.
+        Features, including `audio`.
     resampler
-        Brings files to the sample rate of each extractor.
+        Algorithm for conversion to the sample rate of each extractor.
     keep_silent
-        Whether a clip whose every sample is zero is kept. It carries no information, and is
-        more often a broken file than music. Clips that were kept once stay.
+        Whether to keep clips in which every sample is zero, which usually are broken files.
+        Silent clips that were extracted earlier are kept in any case.
     shard_clips
-        Most clips in a shard.
+        Maximum number of clips per shard.
     """
 
     features: tuple[FeatureSpec, ...]
@@ -63,26 +64,25 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class ShardJob:
-    """Clips to decode once, and one shard to write for each feature that they lack.
+    """Clips to decode, and one shard to write for each feature that they lack.
 
-    A job travels to its worker, so it is small.
+    A job is sent to its worker, so it is small.
 
     Attributes
     ----------
     folder
         The dataset's folder in the working folder.
     clips
-        The clips, without labels.
+        Clips, without labels.
     request
-        What is asked for, reduced to the features that these clips lack.
+        Request, reduced to the features that these clips lack.
     numbers, headers
-        For each feature, the number of the shard to write, and its header: a worker whose code
-        or weights would write another header refuses the job.
+        Number and header of the shard to write for each feature. A worker whose code or weights
+        would write another header rejects the job.
     threads, clip_timeout_s
-        As in `Workers` and `run_extraction`; 0 threads for as many as the Dask worker has.
+        See `Workers` and `run_extraction`; with 0 threads, the number is that of the Dask worker.
     isolate
-        Whether a worker crashed on this job, and each clip is first tried in a process of its
-        own.
+        Whether to try each clip in its own process first, because a worker crashed on this job.
     """
 
     folder: DatasetDir
@@ -95,7 +95,7 @@ class ShardJob:
     isolate: bool = False
 
     def path(self, feature: str) -> Path:
-        """Where the shard of `feature` will be."""
+        """Path of the shard of `feature`."""
         return self.folder.native(feature) / shard_name(self.numbers[feature])
 
     def __str__(self) -> str:
@@ -105,20 +105,20 @@ class ShardJob:
 
 @dataclass(frozen=True, slots=True)
 class ShardResult:
-    """What became of a job's clips.
+    """Result of a job.
 
     Attributes
     ----------
     durations
         Decoded length in seconds of each clip that could be decoded.
     failures
-        Clips without frames of some feature, or of all.
+        Clips without frames of at least one feature.
     tried, audio_s, seconds
-        Clips tried, seconds of audio decoded, and seconds that each stage took.
+        Number of clips, seconds of decoded audio, and seconds that each stage took.
     frames, written
-        Frames and bytes of the shard of each feature.
+        Number of frames and bytes of each feature's shard.
     worker, peak_bytes
-        The worker's name, and its peak memory, that of its decoders included.
+        Name of the worker, and its peak memory in bytes, including its decoders.
     """
 
     durations: dict[str, float]
@@ -134,21 +134,21 @@ class ShardResult:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What there is to do.
+    """Plan of an extraction.
 
     Attributes
     ----------
     jobs
         Shards to write.
     done
-        Durations and failures that the shards there hold of the clips asked for.
+        Durations and failures of the requested clips in existing shards.
     reasons
-        For each feature, why clips have to be computed, and how many.
+        For each feature, the reasons to compute clips, each with the number of clips.
     obsolete
-        Shards to remove once all jobs are done: each of their clips is in another shard, made
-        as is asked for now, or in the dataset no more.
+        Shards to remove once all jobs are done: each of their clips is in another shard with the
+        requested settings, or no longer in the dataset.
     limits
-        How many clips of each split were asked for.
+        Number of requested clips of each split.
     """
 
     jobs: tuple[ShardJob, ...]
@@ -161,7 +161,7 @@ class Plan:
 def header_of(extractor: Extractor, dataset: str, request: Request) -> NativeHeader:
     """The header of a shard of this extractor."""
     decoding = {"resampler": request.resampler, "audio_revision": audio.REVISION}
-    # As they will come back from the shard: tuples are lists in JSON.
+    # Convert as JSON in the shard does, for example tuples to lists.
     settings = json.loads(json.dumps({**extractor.settings, **decoding}, default=str))
     return NativeHeader(
         dataset=dataset,
@@ -185,30 +185,30 @@ def make_plan(
     limit: int | None = None,
     retry_failed: bool = False,
 ) -> Plan:
-    """The shards that `request` needs and `folder` lacks.
+    """Plan the shards that `request` requires and `folder` lacks.
 
     Parameters
     ----------
     dataset
-        All its clips.
+        The dataset.
     folder
-        Where its shards are.
+        Folder of its shards.
     request
-        What is wanted.
+        Features to extract.
     splits
-        Only these splits, all if empty.
+        Splits to extract; all if empty.
     limit
-        At most so many clips of each split, all if None.
+        Maximum number of clips of each split; all if None.
     retry_failed
-        Whether clips that failed are tried again, though their files have not changed.
+        Whether to retry clips that failed, even if their files have not changed.
 
     Raises
     ------
     FeatregError
-        If there are shards of another version.
+        If there are shards of another version of the format.
     """
     limits = dict.fromkeys(splits or SPLITS, limit)
-    # Jobs travel to workers: paths are absolute, and labels stay here.
+    # Jobs are sent to workers: paths are absolute, and labels are omitted.
     nothing = np.empty(0, np.uint8)
     clips = [
         replace(clip, path=clip.path.absolute(), label=nothing, label_mask=nothing)
@@ -216,15 +216,15 @@ def make_plan(
     ]
     features = [_Feature(spec, folder, dataset.name, request) for spec in request.features]
     with ThreadPoolExecutor(_THREADS) as pool:
-        sounds = list(pool.map(fingerprint, clips))
+        prints = list(pool.map(fingerprint, clips))
 
     durations: dict[str, float] = {}
     failures: list[Failure] = []
     lacking: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)  # features -> clips
-    for k, (clip, sound) in enumerate(zip(clips, sounds, strict=True)):
+    for k, (clip, audio_print) in enumerate(zip(clips, prints, strict=True)):
         lacks = []
         for number, feature in enumerate(features):
-            held = feature.current(clip, sound, request.keep_silent, retry_failed)
+            held = feature.current(clip, audio_print, request.keep_silent, retry_failed)
             if held is None:
                 lacks.append(number)
             elif held.failure is not None:
@@ -263,7 +263,7 @@ def make_plan(
 
 
 class _Feature:
-    """The shards of one feature: what they hold as it is asked for now, and what to add."""
+    """Shards of one feature: the clips that match the request, and new shards to add."""
 
     def __init__(
         self, spec: FeatureSpec, folder: DatasetDir, dataset: str, request: Request
@@ -278,13 +278,13 @@ class _Feature:
         self._first_free = 0
 
     def current(
-        self, clip: Clip, sound: str, keep_silent: bool, retry_failed: bool
+        self, clip: Clip, audio_print: str, keep_silent: bool, retry_failed: bool
     ) -> HeldClip | None:
-        """What is held of the clip; None, with the reason noted, if it has to be computed."""
+        """The current entry of the clip; if there is none, count the reason and return None."""
         held = self._held.get(clip.clip_id)
         if held is None:
             reason = self._why_absent(clip.clip_id)
-        elif held.fingerprint != self.spec.extractor().fingerprint(clip, sound):
+        elif held.fingerprint != self.spec.extractor().fingerprint(clip, audio_print):
             reason = "the file or the excerpt has changed"
         elif held.failure is not None and retry_failed:
             reason = "failed before (--retry-failed)"
@@ -301,10 +301,10 @@ class _Feature:
         return next(iter(self._index.damaged.values()), "not extracted yet")
 
     def place(self, clips: Sequence[Clip]) -> int:
-        """Number of a new shard for these clips, above every shard that holds them now.
+        """Number of a new shard for these clips, above those of all shards that contain them.
 
-        Otherwise it is the lowest free number, which an interrupted run or a damaged shard has
-        left: so that its rerun writes the shards that it would have written.
+        Subject to this, it is the lowest free number, so that the rerun of an interrupted run
+        writes the shards that the interrupted run would have written.
         """
         number = self._first_free
         for clip in clips:
@@ -317,12 +317,12 @@ class _Feature:
         if filled:
             self._first_free = number + 1
         path = self._index.folder / shard_name(number)
-        self._index.damaged.pop(path, None)  # it is written over
+        self._index.damaged.pop(path, None)  # it will be overwritten
         self._held.update((clip.clip_id, HeldClip(path, "", 0.0)) for clip in clips)
         return number
 
     def obsolete(self, clip_ids: Collection[str]) -> list[Path]:
-        """Shards that hold nothing of use once every planned shard is written."""
+        """Shards that are not needed any more once all planned shards are written."""
         unused = [
             path
             for path, shard in self._index.shards.items()
@@ -335,9 +335,9 @@ class _Feature:
 
 
 def difference(found: NativeHeader, wanted: NativeHeader) -> str:
-    """The first difference between two headers, in words; empty if there is none.
+    """Description of the first difference between two headers; empty if there is none.
 
-    Weights that are not on this machine are taken to be those that `found` was made with.
+    Weights that are not on this machine are assumed to be those of `found`.
     """
     if wanted.weights_sha256 == _NOT_HERE:
         wanted = replace(wanted, weights_sha256=found.weights_sha256)

@@ -1,4 +1,4 @@
-"""A whole extraction: write the clip list, run the jobs, record failures, summarize."""
+"""Run of an extraction: write the clip list, run the jobs, record failures, summarize."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from featreg.datasets.base import Dataset, FeatregError
-from featreg.datasets.console import progress, say
+from featreg.datasets.console import counted, progress, say
+from featreg.datasets.scarcity import scarcity
 from featreg.datasets.shards.native import Failure
 from featreg.datasets.shards.native_index import read_native_index
 from featreg.datasets.shards.workdir import DatasetDir
@@ -19,31 +20,31 @@ from .isolate_clips import EveryClipFailed
 from .plan import Plan, ShardJob, ShardResult
 from .shard_job import extract_shard
 
-# Stage of the clips that their dataset knows to be unusable.
+# Stage of clips that are known to be unusable as published.
 KNOWN = "published"
 
-# Up to so many workers are listed one by one in the summary.
+# Maximum number of workers listed individually in the summary.
 _FEW = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The result of an extraction; `str` of it is for people.
+    """Summary of an extraction; `str` gives the printed text.
 
     Attributes
     ----------
     clips
-        Clips with frames of every feature, those of earlier runs included.
+        Number of clips with all features, including those of earlier runs.
     failed
-        Clips without frames of some feature, or of all.
+        Number of clips without frames of at least one feature.
     known_bad
-        Clips that the dataset knows to be unusable, which were left out.
+        Number of omitted clips that are known to be unusable as published.
     new_clips, audio_s, wall_s, written
-        Of this run alone: clips, seconds of audio, elapsed seconds, bytes.
+        Clips, seconds of audio, elapsed seconds and written bytes of this run.
     stages
         Seconds that each stage took in this run, summed over workers.
     peak_bytes
-        The most memory that each worker had, its decoders included.
+        Peak memory of each worker in bytes, including its decoders.
     """
 
     clips: int
@@ -58,24 +59,27 @@ class Summary:
 
     def __str__(self) -> str:
         total = self.clips + self.failed
-        lines = [f"{self.clips:,} clips extracted, {self.failed:,} failed, of {total:,}"]
+        lines = [f"{counted(self.clips, 'clip')} extracted, {self.failed:,} failed, of {total:,}"]
         if self.known_bad:
-            lines[0] += f"; {self.known_bad:,} more are known to be unusable as published"
+            verb = "is" if self.known_bad == 1 else "are"
+            lines[0] += f"; {self.known_bad:,} more {verb} known to be unusable as published"
         if not self.new_clips:
             return f"{lines[0]}; nothing new to do"
         speed = self.audio_s / self.wall_s
         lines.append(
-            f"this run: {self.new_clips:,} clips, {self.audio_s / 3600:.2f} h of audio in "
+            f"this run: {counted(self.new_clips, 'clip')}, "
+            f"{self.audio_s / 3600:.2f} h of audio in "
             f"{self.wall_s:.1f} s ({speed:.0f} times real time), {self.written / 1e6:,.1f} MB"
         )
         stages = ", ".join(f"{name} {spent:.1f} s" for name, spent in self.stages.items())
-        lines.append(f"stages, summed over {len(self.peak_bytes)} workers: {stages}")
+        workers = counted(len(self.peak_bytes), "worker")
+        lines.append(f"stages, summed over {workers}: {stages}")
         if self.peak_bytes:
-            lines.append(f"most memory of each worker: {self._peaks()}")
+            lines.append(f"peak memory of each worker: {self._peaks()}")
         return "\n".join(lines)
 
     def _peaks(self) -> str:
-        """What each worker had at most; of many, the range and who had the most."""
+        """Peak memory of each worker, or the range if there are many workers."""
         if len(self.peak_bytes) <= _FEW:
             peaks = (f"{name} {_megabytes(peak)}" for name, peak in sorted(self.peak_bytes.items()))
             return ", ".join(peaks)
@@ -98,27 +102,27 @@ def run_extraction(
 ) -> Summary:
     """Run a plan's jobs, and write the clip list and ``failures.csv``.
 
-    Shards that the plan calls obsolete are removed once all jobs are done.
+    Obsolete shards of the plan are removed once all jobs are done.
 
     Parameters
     ----------
     dataset
-        All its clips, whether or not the plan has them.
+        The dataset with all its clips.
     folder
-        The dataset's folder, held by this process.
+        Folder of the dataset, locked by this process.
     features
-        In the order asked for; alignment keeps this order.
+        Features in the requested order, which alignment keeps.
     plan
-        What to do, and what is done.
+        Plan of the extraction.
     workers
-        Who does it.
+        Workers to use.
     clip_timeout_s
-        Longest time in seconds for decoding a clip, or for one call of a network.
+        Time limit in seconds for decoding a clip, or for one call of a network.
 
     Raises
     ------
     FeatregError
-        If the run cannot go on: the disk is full, the cluster is lost.
+        If the run cannot continue, for example if the disk is full or the cluster is lost.
     """
     begin = time.perf_counter()
     known = folder.read_durations()
@@ -133,16 +137,16 @@ def run_extraction(
                 results.append(result)
                 advance(len(job.clips))
     except BaseException:
-        # Record what is known so far, if the disk still takes it.
+        # Record the results so far, if the disk is still writable.
         with suppress(FeatregError):
             _record(dataset, folder, features, plan, results, known)
         raise
-    # Only now, when the frames that replace them are written.
+    # Only now, because all frames that replace them are written.
     if all(result.worker for result in results):
         for path in plan.obsolete:
             path.unlink()
         if plan.obsolete:
-            say(f"obsolete shards removed: {len(plan.obsolete)}")
+            say(f"{counted(len(plan.obsolete), 'obsolete shard')} removed")
     failed = _record(dataset, folder, features, plan, results, known)
     decoded = {key for result in (plan.done, *results) for key in result.durations}
     return replace(
@@ -154,23 +158,25 @@ def run_extraction(
 
 
 def _results(jobs: Sequence[ShardJob], workers: Workers) -> Iterator[tuple[ShardJob, ShardResult]]:
-    """The result of each job; a job that fails as a whole is one whose every clip failed.
+    """Yield the result of each job; if a job fails as a whole, all of its clips have failed.
 
     Raises
     ------
     FeatregError
-        If a job met what every other job would meet too.
+        If a job failed for a reason that affects all jobs: a full disk, no more memory.
     """
 
     def again(job: ShardJob, error: Exception) -> ShardJob | None:
         if isinstance(error, FeatregError) or job.isolate:
             return None
-        say(f"{job}: {_in_words(error)}; its clips are tried one by one")
+        say(f"{job}: {_in_words(error)}; trying its clips one by one")
         return replace(job, isolate=True)
 
     for job, outcome in run_jobs(extract_shard, jobs, workers, again):
         if isinstance(outcome, FeatregError):
             raise outcome
+        if isinstance(outcome, Exception) and (reason := scarcity(outcome)):
+            raise FeatregError(f"{job}: {reason}")
         if isinstance(outcome, Exception):
             reason = f"the whole shard failed: {_in_words(outcome)}"
             say(f"{job}: {reason}")
@@ -195,12 +201,12 @@ def _record(
     results: Sequence[ShardResult],
     known: dict[str, float],
 ) -> set[str]:
-    """Write what became of the clips; return those that failed."""
-    everything = [plan.done, *results]
-    failures = [failure for result in everything for failure in result.failures]
-    durations = {key: s for result in everything for key, s in result.durations.items()}
+    """Write the clip list and the failures; return the ids of the failed clips."""
+    all_results = [plan.done, *results]
+    failures = [failure for result in all_results for failure in result.failures]
+    durations = {key: s for result in all_results for key, s in result.durations.items()}
     failed = {failure.clip_id for failure in failures}
-    # Failures of features that this run was not asked for are in their shards.
+    # The failures of other features are in their shards.
     clip_ids = {clip.clip_id for clip in dataset.clips}
     for path in folder.path.glob("native/*"):
         if path.name not in features:

@@ -1,7 +1,7 @@
-"""One job from audio to disk: decode its clips, compute every feature, write the shards.
+"""One extraction job: decode the clips, compute the features, write the shards.
 
-The next clips are decoded in other processes while the network runs here. Dask workers call
-the same function as a single process.
+While the network runs in this process, the next clips are decoded in child processes. Dask workers
+call the same function as a run without Dask.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .decoder_pool import Decoders, decoders_here
 from .isolate_clips import ClipIsolation, time_limit
 from .plan import Request, ShardJob, ShardResult, difference, header_of
 
-# A Dask worker with several threads gets several jobs: they take turns.
+# A Dask worker with several threads receives several jobs, which run one after another.
 _turn = threading.Lock()
 
 
@@ -37,49 +37,49 @@ def extract_shard(job: ShardJob) -> ShardResult:
     """Compute every feature of the job's clips, and write one shard for each feature."""
     if not job.folder.path.is_dir():
         raise FeatregError(
-            f"{job.folder.path}: no such folder on {socket.gethostname()}; workers must see the "
-            "working folder, the audio and the weights under the same paths as this machine"
+            f"{job.folder.path}: no such folder on {socket.gethostname()}; the working folder, the "
+            "audio and the weights must have the same paths on all workers and on this machine"
         )
     keep_memory()
     with _turn:
         if not still_wanted():
-            raise FeatregError(f"{job}: the run that asked for it has ended")
+            raise FeatregError(f"{job}: the run has ended")
         job = replace(job, threads=job.threads or threads_here())
         extractors = build_extractors(job.request.features, job.threads)
         _check_planned(job, extractors)
         on_gpu = any(spec.device != "cpu" for spec in job.request.features)
         if on_gpu and not count_gpus("auto"):
             raise FeatregError(
-                f"--device cuda: torch sees no GPU on worker {socket.gethostname()}:{os.getpid()}; "
-                "give the cluster only workers that have one, or use --device cpu"
+                f"--device cuda: no GPU found on worker {socket.gethostname()}:{os.getpid()}; "
+                "use a cluster in which every worker has a GPU, or use --device cpu"
             )
         decoders = decoders_here(_decoders(job.threads, on_gpu), job.clip_timeout_s)
         return _extract(job, extractors, decoders)
 
 
 def _check_planned(job: ShardJob, extractors: Sequence[Extractor]) -> None:
-    """Refuse to compute what was not planned.
+    """Check that the extractors match the plan.
 
-    A worker that has run for long, or started late, may have other code or other weights than
-    there were when the plan was made.
+    The code or weights of a worker may differ from those of the plan, for example if it was started
+    before or after an update.
     """
     for extractor in extractors:
         found = header_of(extractor, job.folder.name, job.request)
         if reason := difference(found, job.headers.get(extractor.name, found)):
             raise FeatregError(
                 f"{extractor.name}: worker {socket.gethostname()}:{os.getpid()} has other code or "
-                f"weights than were planned ({reason}); restart the workers of your cluster, if "
-                "you have one, and run the same command again"
+                f"weights than this machine ({reason}); restart the workers of the cluster, if "
+                "any, and run the same command again"
             )
 
 
 def _decoders(threads: int, on_gpu: bool) -> int:
-    """Decoders beside a network: a fraction of its threads on CPU, all other cores for a GPU."""
+    """Number of decoders: a fraction of the network's threads on CPU, other cores with a GPU."""
     return max(1, threads - 1) if on_gpu else 1 + threads // 4
 
 
 def _extract(job: ShardJob, extractors: Sequence[Extractor], decoders: Decoders) -> ShardResult:
-    sounds = {clip.clip_id: fingerprint(clip) for clip in job.clips}
+    audio_fingerprints = {clip.clip_id: fingerprint(clip) for clip in job.clips}
     durations: dict[str, float] = {}
     spent = dict.fromkeys(("read", "decode", "resample", "network", "write"), 0.0)
     with ExitStack() as stack:
@@ -87,10 +87,10 @@ def _extract(job: ShardJob, extractors: Sequence[Extractor], decoders: Decoders)
         if isolation:
             stack.enter_context(closing(isolation))
         streams = [
-            stack.enter_context(_open_stream(spec, extractor, job, sounds))
+            stack.enter_context(_open_stream(spec, extractor, job, audio_fingerprints))
             for spec, extractor in zip(job.request.features, extractors, strict=True)
         ]
-        decoded = decoders.hear_all(job.clips, _options(job.request, extractors))
+        decoded = decoders.decode_all(job.clips, _options(job.request, extractors))
         stack.enter_context(closing(decoded))
         for clip, outcome in decoded:
             if isinstance(outcome, DecodedClip):
@@ -135,9 +135,9 @@ class _Stream:
     failures
         Clips without frames.
     network_s, write_s
-        Seconds that computing and writing took.
+        Seconds spent in computing and in writing.
     frames
-        Frames computed.
+        Number of computed frames.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class _Stream:
         self._writer.fail(self.failures[-1])
 
     def finish(self) -> None:
-        """Compute and write what still waits for a full batch."""
+        """Compute and write the frames of the last batch."""
         with self._computing():
             self._batcher.flush()
 
@@ -199,10 +199,10 @@ class _Stream:
 
 @contextmanager
 def _open_stream(
-    spec: FeatureSpec, extractor: Extractor, job: ShardJob, sounds: Mapping[str, str]
+    spec: FeatureSpec, extractor: Extractor, job: ShardJob, audio: Mapping[str, str]
 ) -> Iterator[_Stream]:
     fingerprints = {
-        clip.clip_id: extractor.fingerprint(clip, sounds[clip.clip_id]) for clip in job.clips
+        clip.clip_id: extractor.fingerprint(clip, audio[clip.clip_id]) for clip in job.clips
     }
     header = header_of(extractor, job.folder.name, job.request)
     with native_writer(job.path(extractor.name), header) as writer:

@@ -1,1 +1,1 @@
-"""Trained weights: where they are published, and how they are read."""
+"""Download, conversion and loading of trained weights."""

@@ -1,9 +1,9 @@
-"""Which trained weights there are, and where each of them is on this machine.
+"""Location of trained weights on this machine.
 
-Looked for in this order: the file given with ``--weights``; the folder that
-``FEATREG_WEIGHTS`` names; this package; the user's cache; the published address. What is
-not a safetensors file is converted on first use, and the conversion stays in the cache,
-under a name that holds the hash of what it was made from.
+Weights are searched in this order: the file given with ``--weights``; the folder given by
+``FEATREG_WEIGHTS``; this package; the user's cache; the published address. Files of other formats
+than safetensors are converted on first use; the converted file is kept in the cache, and its name
+contains the hash of the source.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def cache() -> Path:
 
 
 def parse_overrides(assignments: Sequence[str]) -> dict[str, Path]:
-    """``NAME=FILE`` options as ``{name: file}``.
+    """Parse options ``NAME=FILE`` to ``{name: file}``.
 
     Raises
     ------
     UsageError
-        If the form is another, the name unknown, or there is no such file.
+        If an option has another form, its name is unknown, or its file does not exist.
     """
     names = sorted({weights.family for weights in WEIGHTS.values()} | WEIGHTS.keys())
     overrides = {}
@@ -46,27 +46,27 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Path]:
             )
         overrides[name] = Path(file).expanduser()
         if not overrides[name].exists():
-            raise UsageError(f"--weights {assignment}: there is no such file")
+            raise UsageError(f"--weights {assignment}: file not found")
     return overrides
 
 
 def locate(name: str, overrides: Mapping[str, Path]) -> Path:
-    """The safetensors file with the weights `name`, fetched and converted if need be.
+    """The safetensors file with the weights `name`, downloaded and converted if necessary.
 
     Parameters
     ----------
     name
-        A key of `WEIGHTS`.
+        Name of the weights, a key of `WEIGHTS`.
     overrides
-        Files that take the place of the published ones, by name or by family.
+        Files to use instead of the published ones, by name or by family.
 
     Raises
     ------
     UsageError
         If there are no weights of this name.
     FeatregError
-        If the file cannot be had, is not what was published, or does not hold these
-        weights.
+        If the file cannot be downloaded, differs from the published one, or does not contain
+        these weights.
     """
     weights = known(name)
     given = _overriding(weights, overrides) or _in_folder(weights)
@@ -76,13 +76,13 @@ def locate(name: str, overrides: Mapping[str, Path]) -> Path:
 
 
 def is_here(name: str, overrides: Mapping[str, Path]) -> bool:
-    """Whether `locate` would find these weights without fetching them."""
+    """Whether `locate` would find these weights without a download."""
     weights = known(name)
     return bool(_overriding(weights, overrides) or whereabouts(weights))
 
 
 def whereabouts(weights: Weights) -> str | None:
-    """Where `weights` are, in words; None where they would have to be fetched."""
+    """Description of the location of `weights`; None if they have to be downloaded."""
     if path := _in_folder(weights):
         return f"in FEATREG_WEIGHTS: {path}"
     if path := _in_place(weights):
@@ -93,19 +93,19 @@ def whereabouts(weights: Weights) -> str | None:
 
 
 def adopt(weights: Weights, file: Path, output: Path | None = None) -> Path:
-    """`file` as a safetensors file: itself if it is one, else its conversion.
+    """Convert `file` to a safetensors file, unless it is one already.
 
-    The file need not be the published one: people train their own. A line says so, and
-    the hash of what was used goes into every shard.
+    The file may differ from the published one, for example if the user trained the network. This
+    is printed, and every shard stores the hash of the weights.
 
     Parameters
     ----------
     weights
-        What the file holds.
+        Weights that the file contains.
     file
-        In any published format of these weights, or a safetensors file.
+        File in any published format of these weights, or a safetensors file.
     output
-        Where the conversion goes; None keeps it in the cache.
+        Path of the converted file; in the cache if None.
     """
     if not (file.is_file() or file.is_dir()):
         raise FeatregError(f"{file}: expected a file or folder with weights, found neither")
@@ -115,7 +115,7 @@ def adopt(weights: Weights, file: Path, output: Path | None = None) -> Path:
     source = next((p.checksum for p in weights.published if p.checksum and _is(p, file)), None)
     if source is None:
         source = Checksum("sha256", source_sha256(file))
-        say(f"{weights.name}: {file} is not a published file ({source}); using it as it is")
+        say(f"{weights.name}: {file} is not a published file ({source}); using it nevertheless")
     target = output or _conversion(weights, source)
     if output or not target.is_file():
         convert(weights.name, file, target)
@@ -128,17 +128,17 @@ def _overriding(weights: Weights, overrides: Mapping[str, Path]) -> Path | None:
 
 
 def _in_folder(weights: Weights) -> Path | None:
-    """The file in the folder ``FEATREG_WEIGHTS`` that holds `weights`, if there is one."""
+    """The file with `weights` in the folder ``FEATREG_WEIGHTS``, if any."""
     if not (folder := os.environ.get("FEATREG_WEIGHTS")):
         return None
     if not Path(folder).is_dir():
-        raise FeatregError(f"FEATREG_WEIGHTS={folder}: there is no such folder")
+        raise FeatregError(f"FEATREG_WEIGHTS={folder}: no such folder")
     names = (f"{weights.name}.safetensors", *(p.file for p in weights.published), weights.unpacked)
     return next((Path(folder, n) for n in names if n and Path(folder, n).exists()), None)
 
 
 def _in_place(weights: Weights) -> Path | None:
-    """The shipped file, or the conversion of a published one in the cache, if there is one."""
+    """The file in this package, or the converted file in the cache, if any."""
     candidates = (weights.shipped, *(_published_conversion(weights, p) for p in weights.published))
     return next((path for path in candidates if path.is_file()), None)
 
@@ -154,7 +154,7 @@ def _published_conversion(weights: Weights, published: Published) -> Path:
 
 
 def _put_by_hand(weights: Weights) -> Path | None:
-    """The published file in the cache, where a message told the user to put it."""
+    """The published file in the cache, where the user may put it by hand."""
     candidates = ((p, cache() / p.file) for p in weights.published)
     return next((file for published, file in candidates if _is(published, file)), None)
 
@@ -165,10 +165,10 @@ def _is(published: Published, file: Path) -> bool:
 
 
 def _obtain(weights: Weights) -> Path:
-    """Fetch the published file, convert it, and keep the conversion only."""
+    """Download the published file, convert it, and delete it afterwards."""
     folder = cache()
     remedy = (
-        "XDG_CACHE_HOME names another place for weights, FEATREG_WEIGHTS a folder that has them"
+        "set XDG_CACHE_HOME to another folder for weights, or FEATREG_WEIGHTS to a folder with them"
     )
     with locked(folder / f".{weights.name}.lock", remedy):
         if found := _in_place(weights):  # another process was faster
@@ -178,7 +178,7 @@ def _obtain(weights: Weights) -> Path:
         published = weights.published[0]
         if published.url is None:
             raise FeatregError(
-                f"{weights.name}: {published.file} has no address to be fetched from; run "
+                f"{weights.name}: {published.file} cannot be downloaded automatically; run "
                 f"`{published.source}` and `prep weights convert {weights.name} {published.file}`"
             )
         file = fetch(published.url, folder / published.file, checksum=published.checksum)
@@ -188,8 +188,8 @@ def _obtain(weights: Weights) -> Path:
             path = _published_conversion(weights, published)
             convert(weights.name, file, path)
             say(
-                f"{weights.name}: no hash of {file.name} is known that it could be compared "
-                f"with; fetched sha256 {source_sha256(file)}, recorded in {path}"
+                f"{weights.name}: no hash of {file.name} is published, so the download is not "
+                f"verified; its sha256 {source_sha256(file)} is recorded in {path}"
             )
         file.unlink()
         return path

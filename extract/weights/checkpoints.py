@@ -1,7 +1,7 @@
-"""The formats in which trained weights are published, read into plain arrays.
+"""Readers of the published formats of trained weights.
 
-None of the readers runs code from the file: what a pickle may hold is a short list, and
-everything else in it is refused.
+No reader executes code from the file: pickles may contain a short list of types, and all others
+are rejected.
 """
 
 from __future__ import annotations
@@ -28,17 +28,16 @@ Array = npt.NDArray[Any]
 GZIP_MAGIC = b"\x1f\x8b"
 
 MOST_BYTES = 1 << 30
-"""Memory that the contents of a weight file may take where the caller names no other bound."""
+"""Default limit of the memory that the content of a weights file may take, in bytes."""
 
 
 def read_keras(path: Path, most_bytes: int = MOST_BYTES) -> list[tuple[str, list[Array]]]:
-    """Layers of a Keras weight file (``.h5``, or the same in gzip), those without weights left out.
+    """Layers with weights of a Keras weights file (``.h5``, optionally compressed by gzip).
 
     Returns
     -------
-    For each layer its name and its arrays: layers in the order of the file's
-    ``layer_names``, arrays in the order of the layer's ``weight_names``. The names
-    themselves carry counters that differ from file to file.
+    Name and arrays of each layer: layers in the order of the file's ``layer_names``, arrays in the
+    order of the layer's ``weight_names``. The names contain numbers that differ between files.
 
     Raises
     ------
@@ -74,19 +73,19 @@ def _names(group: Any, kind: str) -> list[str]:
 
 
 def read_npz(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, Array]:
-    """Arrays of a numpy archive, by name; pickled objects in it are refused.
+    """Arrays of a NumPy archive, by name; pickled objects are rejected.
 
     Raises
     ------
     FeatregError
-        If the file is not of this format, is damaged, holds a pickle, or takes more than
+        If the file is not of this format, is damaged, contains a pickle, or takes more than
         `most_bytes`.
     """
     with named_damage(path, "a numpy archive of plain arrays (.npz)"):
         check_bytes(_unpacked_bytes(path), most_bytes)
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it holds a single array")
+            raise ValueError("expected several arrays, found a single one")
         with archive:
             return dict(archive)
 
@@ -98,13 +97,13 @@ def read_torch(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, Array]:
     ------
     FeatregError
         If the file is not of this format, is damaged, takes more than `most_bytes`, or its
-        pickle asks for anything but tensors and arrays.
+        pickle contains anything except tensors and arrays.
     """
     import torch
     from numpy._core.multiarray import _reconstruct
 
-    # torchvggish published its PCA as numpy arrays; these are what their pickle needs,
-    # under the names that numpy 1 and 2 give it.
+    # torchvggish published its PCA as NumPy arrays, whose pickle requires these types, with their
+    # names in NumPy 1 and 2.
     arrays: list[Any] = [
         (_reconstruct, "numpy.core.multiarray._reconstruct"),
         (_reconstruct, "numpy._core.multiarray._reconstruct"),
@@ -118,14 +117,15 @@ def read_torch(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, Array]:
         torch.serialization.safe_globals(arrays),
     ):
         check_bytes(_unpacked_bytes(path), most_bytes)
+        _check_archive(path)
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:  # its own text advises to load it all the same
+        except pickle.UnpicklingError as error:  # its message advises unsafe loading
             raise ValueError(
-                "its pickle is damaged, or asks for more than tensors and arrays, which is refused"
+                "its pickle is damaged, or contains other types than tensors and arrays"
             ) from error
         if not isinstance(content, Mapping):
-            raise ValueError(f"it holds a {type(content).__name__}, expected arrays by name")
+            raise ValueError(f"expected arrays by name, found a {type(content).__name__}")
         return {name: np.asarray(values) for name, values in content.items()}
 
 
@@ -135,22 +135,22 @@ def read_tensorflow(prefix: str, most_bytes: int = MOST_BYTES) -> dict[str, Arra
     Parameters
     ----------
     prefix
-        What TensorFlow calls the checkpoint: the file itself in the first version of
-        the format, the common beginning of ``.index`` and ``.data-*`` in the second.
+        Path of the checkpoint: the file in the first version of the format, and the common prefix
+        of ``.index`` and ``.data-*`` in the second version.
 
     Raises
     ------
     FeatregError
-        If TensorFlow is not installed, or the checkpoint is not one, is damaged, or takes
-        more than `most_bytes`.
+        If TensorFlow is not installed, or the checkpoint is invalid, damaged, or takes more than
+        `most_bytes`.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else a page of notes on devices
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # suppress messages about devices
     try:
         import tensorflow as tf
     except ImportError as error:
         raise FeatregError(
-            f"{prefix}: TensorFlow is needed to read its checkpoints, once: "
-            "pip install '.[tensorflow]' in featreg's repository"
+            f"{prefix}: converting a TensorFlow checkpoint requires TensorFlow; run "
+            "`pip install '.[tensorflow]'` in featreg's repository"
         ) from error
     with named_damage(Path(prefix), "a TensorFlow checkpoint"):
         reader = tf.compat.v1.train.NewCheckpointReader(prefix)
@@ -165,15 +165,15 @@ def read_musicnn(path: Path, model: str, most_bytes: int = MOST_BYTES) -> dict[s
     Parameters
     ----------
     path
-        The folder with ``.index`` and ``.data-00000-of-00001`` (files without a stem), or
-        the published wheel that holds such folders.
+        Folder with the files ``.index`` and ``.data-00000-of-00001``, or the published wheel with
+        such folders.
     model
-        Name of the folder within the wheel, such as ``MSD_musicnn``.
+        Name of the folder in the wheel, such as ``MSD_musicnn``.
 
     Raises
     ------
     FeatregError
-        If the wheel has no such folder; otherwise as `read_tensorflow`.
+        If the wheel has no such folder; see also `read_tensorflow`.
     """
     if path.is_dir():
         return read_tensorflow(f"{path}/", most_bytes)
@@ -192,42 +192,50 @@ def read_musicnn(path: Path, model: str, most_bytes: int = MOST_BYTES) -> dict[s
                 target = Path(folder) / PurePosixPath(each.filename).name
                 target.write_bytes(wheel.read(each))
         if not any(Path(folder).iterdir()):
-            raise FeatregError(f"{path}: holds no folder {model}; expected the wheel of musicnn")
+            raise FeatregError(f"{path}: expected the wheel of musicnn, found no folder {model}")
         return read_tensorflow(f"{folder}/", most_bytes)
 
 
 def _unpacked_bytes(path: Path) -> int:
-    """Size of a file, or of everything in a zip archive once it is unpacked."""
+    """Size of a file, or of the unpacked members of a zip archive."""
     if not zipfile.is_zipfile(path):
         return path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         return sum(each.file_size for each in archive.infolist())
 
 
+def _check_archive(path: Path) -> None:
+    """Refuse a zip archive with a wrong checksum, which torch does not look at."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if (member := archive.testzip()) is not None:
+                raise ValueError(f"its member {member} has a wrong checksum")
+
+
 def check_bytes(found: int, most: int) -> None:
-    """Refuse contents of more bytes than weights can have.
+    """Check that the content of a file is not larger than `most` bytes.
 
     Raises
     ------
     ValueError
-        If they are more; `named_damage` adds the file.
+        If it is larger; `named_damage` adds the name of the file.
     """
     if found > most:
         raise ValueError(
-            f"its contents take {'more than ' if found == most + 1 else ''}{found / 1e6:,.0f} MB, "
+            f"its content takes {'more than ' if found == most + 1 else ''}{found / 1e6:,.0f} MB, "
             f"expected at most {most / 1e6:,.0f} MB for these weights"
         )
 
 
 @contextmanager
 def named_damage(path: Path, expected: str) -> Iterator[None]:
-    """Turn whatever a reader of `path` raises into one error that says what was `expected`."""
+    """Convert exceptions of a reader of `path` to an error that states what was `expected`."""
     try:
         yield
-    except (FeatregError, ImportError):  # not the file's fault, or named already
+    except (FeatregError, ImportError):  # not caused by the file, or converted already
         raise
-    # A file of another kind, or half a file, fails anywhere in its reader and with any
-    # exception: zip, zlib, HDF5, unpickling, missing names.
+    # Files of other formats and truncated files can cause any exception: of zip, zlib, HDF5 or
+    # pickle, or for missing names.
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise FeatregError(

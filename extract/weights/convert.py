@@ -1,4 +1,4 @@
-"""Published weight files into safetensors files whose keys are the torch networks' own."""
+"""Conversion of published weights files to safetensors files with the keys of our networks."""
 
 from __future__ import annotations
 
@@ -30,35 +30,35 @@ from .layouts import Layout, layout
 from .load import check_file, check_finite
 from .registry import WEIGHTS
 
-# The one entry of ours in a header. One, because the library writes several in any order,
-# and the same source must give the same file, byte for byte: its hash is stored.
+# Key of our metadata in the header. There is only one, because the library writes several keys in
+# arbitrary order, but equal sources must give identical files, whose hash is stored.
 METADATA_KEY = "featreg"
 
-# A published file may hold other arrays beside the network's, such as an optimizer's state of
-# twice its size, or float64; and a little of everything else.
+# A published file may contain float64 arrays, or an optimizer's state of twice the network's size,
+# and a small amount of other content.
 _TIMES, _BESIDES = 4, 1 << 24
 
 
 def convert(name: str, source: Path, target: Path) -> None:
-    """Write the weights `name`, read from a published file, as a safetensors file.
+    """Convert a published file with the weights `name` to a safetensors file.
 
-    The name `target` appears only once the file is complete. Its header tells the hash of
-    `source` and that of the arrays.
+    The file `target` appears only once it is complete. Its header contains the hashes of
+    `source` and of the arrays.
 
     Parameters
     ----------
     name
-        Of the weights, such as ``openl3-mel256-env``.
+        Name of the weights, such as ``openl3-mel256-env``.
     source
-        A file in any of their published formats, or a safetensors file.
+        File in any of their published formats, or a safetensors file.
     target
-        The file to write; its folder is made.
+        File to write; its folder is created.
 
     Raises
     ------
     FeatregError
         If `source` cannot be read, takes more than four times the memory of these weights,
-        or holds anything but these weights in finite numbers.
+        has other arrays than these weights, or values that are not finite.
     """
     expected = layout(name)
     most_bytes = _TIMES * 4 * sum(map(math.prod, expected.values())) + _BESIDES
@@ -84,29 +84,29 @@ def convert(name: str, source: Path, target: Path) -> None:
 
 
 def check_weights(name: str, path: Path) -> None:
-    """Refuse a safetensors file that does not hold the weights `name`.
+    """Check that a safetensors file contains the weights `name`.
 
     Raises
     ------
     FeatregError
-        If an array is missing, has another shape or type, holds a value that is not finite,
-        or is not known to the network.
+        If an array is missing, has another shape or type, has a value that is not finite, or is
+        not part of the network.
     """
     _check_shapes(check_file(path), layout(name), name, path)
 
 
 def check_content(path: Path) -> str:
-    """Check that a converted file holds the arrays that were written.
+    """Check that the arrays of a converted file are intact.
 
     Returns
     -------
-    A few words: intact, and made from what; or that it records no hash, for a safetensors
-    file that `convert` did not write.
+    The result in words: intact, with the hash of the source; or that the file records no hash,
+    because it was not written by `convert`.
 
     Raises
     ------
     FeatregError
-        If the file is damaged, or the arrays are others.
+        If the file is damaged, or its arrays have changed.
     """
     with named_damage(path, "a safetensors file"):
         with safe_open(path, "np") as file:
@@ -117,10 +117,10 @@ def check_content(path: Path) -> str:
         found, expected = _arrays_sha256(load_file(path)), facts["arrays_sha256"]
         if found != expected:
             raise FeatregError(
-                f"{path}: expected arrays of sha256 {expected}, found {found}; delete the file to "
-                "have it made again"
+                f"{path}: expected arrays of sha256 {expected}, found {found}; delete the file and "
+                "convert the weights again"
             )
-        return f"intact, made from sha256 {facts['source_sha256']}"
+        return f"intact, converted from sha256 {facts['source_sha256']}"
 
 
 def source_sha256(source: Path) -> str:
@@ -141,17 +141,17 @@ def _arrays_sha256(arrays: Mapping[str, Array]) -> str:
 
 
 def _as_float32(values: Array, what: str) -> Array:
-    """An array as the network takes it; `what` names it in errors."""
+    """Convert an array to float32; `what` is its name in error messages."""
     if values.dtype.kind not in "fiu":
         raise FeatregError(f"{what}: expected an array of numbers, found {values.dtype}")
-    with np.errstate(over="ignore"):  # what overflows is infinite, and refused
+    with np.errstate(over="ignore"):  # overflow gives infinity, which is rejected
         found = np.ascontiguousarray(values, dtype=np.float32)
     check_finite(what, found, "use another file")
     return found
 
 
 def _read(name: str, source: Path, most_bytes: int) -> dict[str, Array]:
-    """The weights `name`, whatever the format of `source`, under the network's keys."""
+    """State dict of the weights `name` from a file of any supported format."""
     if source.suffix == ".safetensors":
         with named_damage(source, "a safetensors file"):
             check_bytes(source.stat().st_size, most_bytes)
@@ -159,7 +159,7 @@ def _read(name: str, source: Path, most_bytes: int) -> dict[str, Array]:
     with named_damage(source, f"{name} weights"):
         if name == "vggish":
             if source.suffix in (".pth", ".pt"):
-                return read_torch(source, most_bytes)  # its keys became the network's
+                return read_torch(source, most_bytes)  # it has the network's keys
             from ..extractors.vggish import from_tensorflow
 
             return from_tensorflow(read_tensorflow(str(source), most_bytes))
@@ -185,18 +185,18 @@ def _check_shapes(
 ) -> None:
     for key, shape in expected.items():
         if found.get(key) != shape:
-            there = f"found shape {found[key]}" if key in found else "it is missing"
+            actual = f"found shape {found[key]}" if key in found else "it is missing"
             raise FeatregError(
-                f"{path}: {name}: {key}: expected shape {shape}, {there}{_sibling(found, name)}"
+                f"{path}: {name}: {key}: expected shape {shape}, {actual}{_sibling(found, name)}"
             )
     if unknown := sorted(found.keys() - expected.keys()):
-        raise FeatregError(f"{path}: {name}: no such array in the network: {', '.join(unknown)}")
+        raise FeatregError(f"{path}: {name}: unknown arrays: {', '.join(unknown)}")
 
 
 def _sibling(found: Mapping[str, tuple[int, ...]], name: str) -> str:
-    """A hint for a file that holds another model of the same family; empty if it does not."""
+    """Hint if the file contains another model of the same family; empty if it does not."""
     family = WEIGHTS[name].family
     for other in (weights.name for weights in WEIGHTS.values() if weights.family == family):
         if other != name and layout(other) == found:
-            return f"; the file has the shapes of {other}: choose that model with --set"
+            return f"; the file has the shapes of {other}: select that model with --set"
     return ""

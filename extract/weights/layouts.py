@@ -1,4 +1,4 @@
-"""Names and shapes of the arrays that each network takes."""
+"""Names and shapes of the arrays of each network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 
 Layout = dict[str, tuple[int, ...]]
 
-# Where each family's network is.
+# Module of the network of each family.
 NETWORKS = {
     "vggish": "vggish",
     "openl3": "openl3",
@@ -16,7 +16,7 @@ NETWORKS = {
 
 
 def layout(name: str) -> Layout:
-    """Shape of each array of the weights `name`, by its key in the network's state dict."""
+    """Shape of each array of the weights `name`, by key of the network's state dict."""
     if name == "vggish_pca":
         return {"eigen_vectors": (128, 128), "means": (128,)}
     import torch
@@ -25,9 +25,9 @@ def layout(name: str) -> Layout:
         f"..extractors.{NETWORKS[name.partition('-')[0]]}", __package__
     )
     variant = [module.WIDTHS[name.partition("-")[2]]] if name.startswith("efficientat-") else []
-    with torch.device("meta"):  # shapes alone, no memory
+    with torch.device("meta"):  # shapes only, without memory
         state = module.Network(*variant).state_dict()
-    # Batch norms count their batches, which nothing uses.
+    # The batch norms' counts of training batches are not used.
     return {
         key: tuple(values.shape)
         for key, values in state.items()

@@ -1,4 +1,4 @@
-"""Converted weights read for use: only finite numbers reach a network."""
+"""Loading of converted weights, with a check that all values are finite."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .checkpoints import named_damage
 if TYPE_CHECKING:
     from torch import Tensor
 
-REMEDY = "fetch or convert these weights again"
+REMEDY = "download or convert these weights again"
 
 
 def load_weights(path: Path, device: str = "cpu") -> dict[str, Tensor]:
@@ -25,7 +25,7 @@ def load_weights(path: Path, device: str = "cpu") -> dict[str, Tensor]:
     Raises
     ------
     FeatregError
-        If the file is missing or damaged, or an array holds a value that is not finite.
+        If the file is missing or damaged, or an array has a value that is not finite.
     """
     from safetensors.torch import load_file
 
@@ -37,9 +37,9 @@ def load_weights(path: Path, device: str = "cpu") -> dict[str, Tensor]:
 
 
 def check_file(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shape of each array of a safetensors file, which must hold finite float32 numbers.
+    """Shape of each array of a safetensors file, whose values must be finite float32 numbers.
 
-    One array at a time is read.
+    The file is read one array at a time.
 
     Raises
     ------
@@ -61,12 +61,12 @@ def check_file(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def check_finite(what: str, values: npt.NDArray[Any], remedy: str) -> None:
-    """Refuse an array that holds NaN or an infinite value.
+    """Check that an array has no NaN or infinite values.
 
     Raises
     ------
     FeatregError
-        If it does; the message begins with `what` and ends with `remedy`.
+        If it has; the message begins with `what` and ends with `remedy`.
     """
     if not (finite := np.isfinite(values)).all():
         raise FeatregError(

@@ -1,4 +1,4 @@
-"""Trained weights as their authors published them: addresses, hashes, licences."""
+"""Published trained weights: addresses, hashes and licenses."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from featreg.datasets.collections.fetch import Checksum
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A file of trained weights as its authors published it.
+    """A published file of trained weights.
 
     Attributes
     ----------
     file
-        Its name.
+        Name of the file.
     source
-        Its address, or the command that brings it where there is no lasting address.
+        Address of the file, or the command that downloads it if it has no permanent address.
     checksum
-        Of the file; None where its authors publish none, and it is recorded at the first
-        fetch.
+        Published hash; None if there is none, in which case the hash of the first download is
+        recorded.
     megabytes
-        About its size.
+        Approximate size.
     """
 
     file: str
@@ -34,7 +34,7 @@ class Published:
 
     @property
     def url(self) -> str | None:
-        """Where to fetch it: at its address, or at the mirror that the user named."""
+        """Address to download from, on the user's mirror if there is one; None if unknown."""
         if mirror := os.environ.get("FEATREG_WEIGHTS_URL"):
             return f"{mirror.rstrip('/')}/{self.file}"
         return self.source if self.source.startswith("https://") else None
@@ -42,20 +42,20 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Trained weights that a feature asks for.
+    """Trained weights of a feature.
 
     Attributes
     ----------
     name
-        What the feature calls them.
+        Name of the weights.
     family
-        What ``--weights`` may call them as well: ``openl3`` is whichever is needed.
+        Alternative name for ``--weights``: ``openl3`` stands for any OpenL3 weights.
     licence
-        Under which they were published.
+        License of the weights.
     published
-        The same numbers in each published format; the first is the one to fetch.
+        Published files with the same values in different formats; the first one is downloaded.
     unpacked
-        How the published file is called where another package has unpacked it.
+        Name of the published file after another package has unpacked it.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Weights:
 
     @property
     def shipped(self) -> Path:
-        """Where they lie if this package brings them."""
+        """Path of the weights in this package, if they are part of it."""
         return (
             Path(__file__).parents[1] / "extractors" / f"{self.name.replace('-', '_')}.safetensors"
         )
@@ -84,7 +84,7 @@ _OPENL3_BLOBS = {
     "mel256-env": "34dbd7a91cdd2de6a3d6d036ac0a24d27d78e3cc",
 }
 _EFFICIENTAT = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1"
-# Mean average precision on AudioSet in thousandths, part of the file's name, and megabytes.
+# Mean average precision on AudioSet in thousandths, which is part of the file name, and megabytes.
 _EFFICIENTAT_FILES = {
     "mn04": (432, 4.1),
     "mn05": (443, 5.8),
@@ -174,8 +174,8 @@ def known(name: str) -> Weights:
     Raises
     ------
     UsageError
-        If there are none of this name.
+        If there are no weights of this name.
     """
     if name not in WEIGHTS:
-        raise UsageError(f"{name}: no such weights; there are {', '.join(WEIGHTS)}")
+        raise UsageError(f"{name}: no such weights; expected one of {', '.join(WEIGHTS)}")
     return WEIGHTS[name]

@@ -1,4 +1,4 @@
-"""The numbers that VGGish's authors published for those who install it."""
+"""VGGish's published self-check."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from featreg.datasets.base import FeatregError
 
 from ..extractors.vggish import Vggish
 
-# Of the embeddings of 3 s of a 1 kHz unit sine at 16 kHz, without the last activation:
-# mean and standard deviation before the PCA and after quantisation to 8 bit.
+# Mean and standard deviation of the embeddings of 3 s of a 1 kHz unit sine at 16 kHz, without the
+# last activation, before the PCA and after quantization to 8 bits.
 PUBLISHED: dict[Literal["raw", "pca8"], tuple[float, float]] = {
     "raw": (0.000657, 0.343),
     "pca8": (126.0, 89.3),
@@ -21,11 +21,16 @@ TOLERANCE = 0.1
 
 
 def vggish_self_check(vggish: Path, pca: Path) -> list[str]:
-    """VGGish's published self-check on the weights in two safetensors files.
+    """Compare VGGish's embeddings of a sine with the published mean and standard deviation.
+
+    Parameters
+    ----------
+    vggish, pca
+        Safetensors files with the weights of the network and of the PCA.
 
     Returns
     -------
-    A line for each output: the two numbers found, and those published.
+    One line per output with the computed and the published numbers.
 
     Raises
     ------
@@ -40,8 +45,8 @@ def vggish_self_check(vggish: Path, pca: Path) -> list[str]:
     lines = []
     for output, published in PUBLISHED.items():
         config = Vggish.Config(output=output)
-        rows = Vggish(config, {"vggish": vggish, "vggish_pca": pca}).extract(sine)
-        found = (float(rows.mean(dtype=np.float64)), float(rows.std(dtype=np.float64)))
+        frames = Vggish(config, {"vggish": vggish, "vggish_pca": pca}).extract(sine)
+        found = (float(frames.mean(dtype=np.float64)), float(frames.std(dtype=np.float64)))
         line = "VGGish {}: mean {:.4g}, deviation {:.4g}; published: {:.4g}, {:.4g}".format(
             output, *found, *published
         )

@@ -1,4 +1,4 @@
-"""Composes the scores of the demo clips: the same ones from the same seed, every time.
+"""Compose the scores of the demo clips; the same seed gives the same scores.
 
 A piece has a tempo, a bar of 3 or 4 beats, a key, a scale and a progression of chords that
 all its parts follow. Each of its 1 to 4 instruments gets one role that suits it (a melody,
@@ -22,8 +22,8 @@ from featreg.datasets.collections.demo import CLASSES
 SEED = 2022
 SCORES: Mapping[Split, int] = {"train": 160, "valid": 36, "test": 40}
 
-# How often a piece has 1, 2, 3, 4 instruments: 2.5 of 12 on average, so that chance, as
-# average precision, is about 0.2.
+# Frequency of pieces with 1, 2, 3 and 4 instruments: 2.5 of 12 on average, so that the average
+# precision of random guessing is about 0.2.
 ENSEMBLES = (0.2, 0.3, 0.3, 0.2)
 
 SCALES = (
@@ -81,7 +81,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one instrument, a class of the dataset, plays."""
+    """Notes of one instrument, a class of the dataset."""
 
     instrument: str
     notes: tuple[Note, ...]
@@ -89,7 +89,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A piece: its name, the split that it lies in, its length and its parts."""
+    """A piece: its name, its split, its length and its parts."""
 
     name: str
     split: Split
@@ -99,7 +99,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What all parts of a score have in common."""
+    """Properties shared by all parts of a score."""
 
     beats: float  # in all
     bar: int  # beats
@@ -169,7 +169,7 @@ def chords(rng: Rng, piece: Piece, low: int, high: int, *, strum: float = 0.0) -
 
 
 def broken_chord(rng: Rng, piece: Piece, low: int, high: int) -> Iterator[Event]:
-    """The notes of the chord one after the other, up, down or to and fro."""
+    """Arpeggio: the notes of the chord up, down, or up and down."""
     order = [(0, 1, 2, 3), (3, 2, 1, 0), (0, 2, 1, 2), (0, 1, 2, 3, 2, 1)][rng.integers(4)]
     unit = float(rng.choice([0.25, 0.5, 0.5]))
     base = int(rng.integers(low, max(low + 1, high - 19)))
@@ -205,7 +205,7 @@ def beat(rng: Rng, piece: Piece, _low: int, _high: int) -> Iterator[Event]:
 
 
 def _repeat(rhythm: tuple[tuple[float, float], ...], piece: Piece) -> Iterator[tuple[float, float]]:
-    """Onsets and lengths of a rhythm of at most 4 beats, bar for bar to the end."""
+    """Onsets and lengths of a rhythm of at most 4 beats, repeated in every bar."""
     for bar in count():
         for onset, length in rhythm:
             if onset < piece.bar:
@@ -216,7 +216,7 @@ def _repeat(rhythm: tuple[tuple[float, float], ...], piece: Piece) -> Iterator[t
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """Lowest and highest pitch, and what the instrument can play."""
+    """Lowest and highest pitch, and the roles of the instrument."""
 
     low: int
     high: int
@@ -254,7 +254,7 @@ def compose(seed: int = SEED) -> tuple[Score, ...]:
 
 
 def _deal(rng: Rng, scores: int) -> Iterator[list[str]]:
-    """Instruments of one piece after the other, dealt like cards: all are about as frequent."""
+    """Instruments of each piece, drawn without replacement: all are about equally frequent."""
     deck: list[str] = []
     for _ in range(scores):
         size = int(rng.choice([1, 2, 3, 4], p=ENSEMBLES))
@@ -281,7 +281,7 @@ def _compose_one(rng: Rng, name: str, split: Split, ensemble: list[str]) -> Scor
 
 
 def _write_part(rng: Rng, piece: Piece, beat_s: float, name: str) -> Part:
-    """One instrument's notes, in a window of its range, not quite in time."""
+    """Notes of one instrument, in a part of its range, with small deviations in time."""
     instrument = INSTRUMENTS[name]
     role = instrument.roles[rng.integers(len(instrument.roles))]
     narrow = int(rng.integers(0, max(1, instrument.high - instrument.low - 24)))

@@ -1,10 +1,10 @@
-"""Renders the demo clips: ``python tools/demo/render_clips.py``.
+"""Render the demo clips: ``python tools/demo/render_clips.py``.
 
-Needs FluidSynth 2 on the path and two soundfonts: in Debian the packages ``fluidsynth``,
+Requires FluidSynth 2 on the path and two soundfonts: in Debian the packages ``fluidsynth``,
 ``fluid-soundfont-gm`` and ``musescore-general-soundfont-small``. Each part of a score is
-played alone and dry, put into the room of the clip (an exponentially decaying noise) and
-through its equaliser (a tilt of the spectrum), and brought to a loudness; the mix goes
-under coloured noise. The same fonts give the same clips, up to what the Vorbis encoder does.
+rendered separately without effects, convolved with the impulse response of the clip's room
+(exponentially decaying noise), equalized (by a tilt of the spectrum) and scaled to its level;
+colored noise is added to the mix. The same fonts give the same clips, up to the Vorbis encoder.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ Rng = np.random.Generator
 TICKS = 480  # a quarter note in the MIDI files, which lasts half a second there
 DRUM_CHANNEL = 9
 
-# How much quieter than the whole mix, in dB, a part may be and still count as audible.
+# Level in dB, relative to the mix, below which a part counts as inaudible.
 AUDIBLE_DB = 18.0
 
-# Rate in Hz and channels of a clip, and how often.
+# Rate in Hz, channels and frequency of each format.
 FORMATS = ((22_050, 1), (22_050, 2), (44_100, 1), (44_100, 2))
 FORMAT_ODDS = (0.76, 0.08, 0.12, 0.04)
 
-# The lowest quality that libsndfile asks of Vorbis: the whole dataset must stay below 8 MB.
+# The lowest quality of Vorbis in libsndfile: the whole dataset must stay below 8 MB.
 COMPRESSION = 1.0
 
 
@@ -66,7 +66,7 @@ def _programs(*programs: int) -> tuple[Preset, ...]:
     return tuple(Preset(0, program) for program in programs)
 
 
-# Banks and programs of General MIDI; what Debian installs, and where.
+# Banks and programs of General MIDI, and the files that Debian installs.
 SEEN = Font(
     "fluid-r3",
     Path("/usr/share/sounds/sf2/FluidR3_GM.sf2"),
@@ -144,7 +144,7 @@ def _deltas(messages: list[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
 
 
 def _variable_length(number: int) -> bytes:
-    """Seven bits a byte, the highest first; all bytes but the last have their top bit set."""
+    """Variable-length quantity: seven bits per byte, most significant first."""
     groups = [number & 0x7F]
     while number := number >> 7:
         groups.append(number & 0x7F | 0x80)
@@ -152,12 +152,12 @@ def _variable_length(number: int) -> bytes:
 
 
 def play(midi: bytes, font: Path, rate: int, samples: int) -> Signal:
-    """What FluidSynth makes of a MIDI file: dry, shape (samples, 2), at `rate` Hz.
+    """Render a MIDI file with FluidSynth, without effects; shape (samples, 2), at `rate` Hz.
 
     Raises
     ------
     FeatregError
-        If FluidSynth or the soundfont is not there, or FluidSynth fails.
+        If FluidSynth or the soundfont is missing, or FluidSynth fails.
     """
     if not font.is_file():
         raise FeatregError(f"no soundfont {font}: install it, or name its file with an option")
@@ -184,7 +184,7 @@ def perform(score: Score, font: Font) -> tuple[Signal, int]:
     Raises
     ------
     FeatregError
-        If FluidSynth fails, or a part cannot be heard in the mix.
+        If FluidSynth fails, or a part is inaudible in the mix.
     """
     rng = np.random.default_rng([SEED, *score.name.encode(), *font.name.encode()])
     rate, channels = FORMATS[rng.choice(len(FORMATS), p=FORMAT_ODDS)]
@@ -208,7 +208,7 @@ def perform(score: Score, font: Font) -> tuple[Signal, int]:
 
 
 def _produce(rng: Rng, stems: npt.NDArray[np.float64], rate: int) -> npt.NDArray[np.float64]:
-    """All stems, shape (parts, samples, channels), in one room and through one equaliser."""
+    """Apply one room and one equalizer to all stems, shape (parts, samples, channels)."""
     samples, channels = stems.shape[1:]
     decay_s = rng.uniform(0.15, 1.2)  # until the room's answer is 60 dB weaker
     time_s = np.arange(round(decay_s * rate)) / rate
@@ -236,7 +236,7 @@ def _level_db(signal: Signal) -> float:
 
 
 def _gain(signal: Signal, level_db: float) -> float:
-    """The factor that brings a signal to this level."""
+    """Factor that scales a signal to this level."""
     return float(10 ** ((level_db - _level_db(signal)) / 20))
 
 
@@ -269,7 +269,7 @@ def render(folder: Path, seen: Font, unseen: Font) -> None:
 
 
 def main() -> None:
-    """The command that the module's first line shows."""
+    """Entry point of the script."""
     parser = argparse.ArgumentParser(
         description="Render the demo clips.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )

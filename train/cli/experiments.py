@@ -1,4 +1,4 @@
-"""Commands over several runs: ``compare``, ``table1``, ``ablate``, ``choose-alpha``, ``params``."""
+"""Commands on several runs: ``compare``, ``table1``, ``ablate``, ``choose-alpha``, ``params``."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ if TYPE_CHECKING:
     from ..experiments.choose_alpha import Choice
     from ..experiments.sweep import Runner
 
-_SEEDS = click.option("--seeds", type=click.IntRange(1), default=1, help="Runs of each method.")
+_SEEDS = click.option(
+    "--seeds", type=click.IntRange(1), default=1, help="Number of seeds, that is runs, per method."
+)
 _ALPHAS = click.option(
     "--alphas",
-    help="Weights to try, such as 0.1,0.3,1: the best on the validation split is taken.  "
-    "[default: the preset's alone, else the paper's]",
+    help="Weights of the regularizer to try, such as 0.1,0.3,1; the best on the validation split "
+    "is used.  [default: only the preset's, else the paper's]",
 )
 _JOBS = click.option(
     "--jobs",
     type=click.IntRange(1),
-    help="Runs side by side, each a process with its share of GPUs and cores.  "
-    "[default: one a GPU; one for every 4 cores]",
+    help="Number of parallel runs, each with its share of GPUs and cores.  "
+    "[default: one per GPU, or one per 4 CPU cores]",
 )
-_FRESH = click.option("--fresh", is_flag=True, help="Repeat the runs that are there.")
+_FRESH = click.option("--fresh", is_flag=True, help="Train again even if runs are finished.")
 
 
 def attach(group: click.Group) -> None:
@@ -44,7 +46,7 @@ def attach(group: click.Group) -> None:
 
 @click.command()
 @click.argument("runs", nargs=-1)
-@click.option("--dataset", help="Whose runs.  [default: the only one with runs]")
+@click.option("--dataset", help="Dataset of the runs.  [default: the only one with runs]")
 @click.option(
     "--report",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -52,11 +54,11 @@ def attach(group: click.Group) -> None:
 )
 @work_option
 def compare(runs: tuple[str, ...], dataset: str | None, report: Path | None, work: Path) -> None:
-    """Put finished RUNS side by side, in a table and an HTML report.
+    """Compare finished RUNS in a table and an HTML report.
 
-    Runs that differ in their seeds alone are one row: mean and spread. Without RUNS, the
-    report holds what `table1`, `ablate` and `params --save` made, too. Runs with damaged
-    files are named and left out; the exit status is 1 then.
+    Runs that differ only in their seeds are one row, with mean and standard deviation. Without
+    RUNS, the report contains all runs, and the results of `table1`, `ablate` and `params --save`.
+    Runs with damaged files are named and skipped, and the exit status is 1.
 
     \b
     Example:
@@ -77,18 +79,24 @@ def compare(runs: tuple[str, ...], dataset: str | None, report: Path | None, wor
 
 
 @click.command("table1")
-@click.option("--dataset", "datasets", help="Such as mtat,dcase2017.  [default: all aligned]")
+@click.option(
+    "--dataset",
+    "datasets",
+    help="Datasets in the working folder, such as mtat,dcase2017.  [default: all aligned ones]",
+)
 @click.option("--aligned", help="Aligned set of each dataset.  [default: the only one]")
 @click.option(
     "--features",
-    help="Feature sets, such as vggish,openl3,vggish+openl3.  [default: each, and all together]",
+    help="Feature sets, such as vggish,openl3,vggish+openl3.  [default: each aligned feature, and "
+    "all of them combined]",
 )
 @_SEEDS
 @_ALPHAS
 @click.option(
     "--printed",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="CSV of the paper's numbers: dataset, method, features, value.  [default: those known]",
+    help="CSV file of the paper's numbers, with the columns dataset, method, features and value.  "
+    "[default: the numbers that featreg contains]",
 )
 @_JOBS
 @_FRESH
@@ -108,10 +116,11 @@ def table1_command(
     work: Path,
     **options: Any,
 ) -> None:
-    """Train every method with every feature set on every dataset (Table I).
+    """Train every method with every feature set (Table I).
 
-    Runs that are there are used; an interrupted table goes on. Written as CSV, Markdown
-    and HTML to WORK/reports, with the rows of other datasets whose runs are there.
+    All datasets with aligned features are used by default. Finished runs are not repeated, so that
+    the same command resumes an interrupted table. The table is written to WORK/reports as CSV,
+    Markdown and HTML, including the rows of other datasets whose runs exist.
 
     \b
     Example:
@@ -136,16 +145,16 @@ def table1_command(
     table1.record(work, cells, known)
     rows, groups, missing, damaged = table1.read(work)
     for name in damaged.keys() - runner.damaged.keys():  # of other datasets
-        warn(f"{name} is left out: {damaged[name]}")
+        warn(f"{name} is skipped: {damaged[name]}")
     if not rows:
         refuse_damaged(damaged)
-    said = [*table1.notes(rows, missing), *notes(groups)]
-    table1.write(rows, said, folder)
-    write_table_one(folder / "table1.html", rows, groups, said)
+    remarks = [*table1.notes(rows, missing), *notes(groups)]
+    table1.write(rows, remarks, folder)
+    write_table_one(folder / "table1.html", rows, groups, remarks)
     print_table(table1.wide(rows))
-    for note in said:
+    for note in remarks:
         click.echo(note)
-    click.echo(f"table: {folder / 'table1.md'}, and .csv and .html beside it")
+    click.echo(f"table: {folder / 'table1.md'} (also as .csv and .html)")
     refuse_damaged(damaged)
 
 
@@ -156,11 +165,15 @@ def table1_command(
     "--reg",
     type=click.Choice([name for name in REGULARIZERS if name != "none"]),
     default="conreg",
-    help="Shown beside the baseline.",
+    help="Regularizer to compare with the baseline.",
 )
-@click.option("--features", help="Features, such as vggish+openl3.  [default: all aligned]")
 @click.option(
-    "--fractions", default="10,30,50,70,90,100", help="Shares of the training clips, in percent."
+    "--features", help="Features to use, such as vggish+openl3.  [default: all aligned ones]"
+)
+@click.option(
+    "--fractions",
+    default="10,30,50,70,90,100",
+    help="Fractions of the training clips to use, in percent.",
 )
 @_SEEDS
 @alpha_option
@@ -183,10 +196,11 @@ def ablate_command(
     work: Path,
     **options: Any,
 ) -> None:
-    """Train the baseline and a regularized model on ever more clips (Figure 2).
+    """Train on fractions of the training clips (Figure 2).
 
-    Runs that are there are used. With --alphas, the weight is chosen on all training
-    clips and kept. Written as PNG, SVG and CSV to WORK/reports.
+    The baseline and a regularized model are trained on each fraction. Finished runs are not
+    repeated. With --alphas, the weight is chosen with all training clips and used for all
+    fractions. The figure is written to WORK/reports as PNG, SVG and CSV.
 
     \b
     Example:
@@ -205,7 +219,7 @@ def ablate_command(
     where = resolve_device(device)
     shares, weights = ablate.read_fractions(fractions), read_alphas(alphas)
     if weights and options["alpha"] is not None:
-        raise UsageError(f"--alpha {options['alpha']:g} --alphas {alphas}: give one of the two")
+        raise UsageError(f"--alpha {options['alpha']:g} --alphas {alphas}: give only one of them")
     every = {**options, "fraction": 1.0, "fusion": "none"}
     config = configure(work, where, {**every, "reg": reg, "features": features})
     plain = {"reg": "none", "features": None, "alpha": None}
@@ -222,15 +236,15 @@ def ablate_command(
         refuse_damaged(runner.damaged)
     points = ablate.points(groups, chosen)
     path = ablate.write(points, work / "reports")
-    print_table(ablate.in_words(points))
+    print_table(ablate.formatted(points))
     for note in (ablate.caption(points), *notes(groups)):
         click.echo(note)
-    click.echo(f"figure: {path.with_suffix('.png')}, and .svg and .csv beside it")
+    click.echo(f"figure: {path.with_suffix('.png')} (also as .svg and .csv)")
     refuse_damaged(runner.damaged)
 
 
 @click.command("choose-alpha")
-@click.option("--alphas", default="0.03,0.1,0.3,1,3", help="Weights to try.")
+@click.option("--alphas", default="0.03,0.1,0.3,1,3", help="Weights of the regularizer to try.")
 @_SEEDS
 @_JOBS
 @_FRESH
@@ -247,7 +261,7 @@ def choose_alpha_command(
     work: Path,
     **options: Any,
 ) -> None:
-    """Try several weights of a regularizer, and choose on the validation split.
+    """Choose a regularizer's weight on the validation split.
 
     \b
     Example:
@@ -262,7 +276,7 @@ def choose_alpha_command(
     from ..training.build import resolve_device
 
     if options["reg"] == "none":
-        raise UsageError("--reg none: no weight to choose; name a regularizer, --reg conreg")
+        raise UsageError("--reg none: no weight to choose; select a regularizer, such as conreg")
     weights, where = read_alphas(alphas), resolve_device(device)
     config = configure(work, where, options)
     runner = Runner(work, where, jobs, workers, fresh)
@@ -272,7 +286,7 @@ def choose_alpha_command(
 
 
 def _choose(config: Config, alphas: Sequence[float], seeds: int, runner: Runner) -> Choice:
-    """Try every alpha; say and write down what validation chose."""
+    """Train with each alpha; print and write the choice."""
     from ..experiments.choose_alpha import choose_alpha
 
     choice = choose_alpha(config, alphas, seeds, runner)
@@ -285,7 +299,7 @@ def _choose(config: Config, alphas: Sequence[float], seeds: int, runner: Runner)
 @click.argument("asked")
 @work_option
 def run_config(asked: str, work: Path) -> None:
-    """Train one run of a sweep, described by ASKED in JSON; sweeps start it."""
+    """Train one run of a sweep, described by ASKED in JSON (for internal use)."""
     import json
 
     from ..config.presets import Config
@@ -301,27 +315,34 @@ def run_config(asked: str, work: Path) -> None:
     "--classes",
     type=click.IntRange(1, 100_000),
     default=17,
-    help="Of the task; 17 in the paper.",
+    help="Number of classes; the paper's Table II has 17.",
 )
-@click.option("--encoder", type=click.Choice(list(ENCODERS)), default="harmonic_cnn")
-@click.option("--save", is_flag=True, help="Write WORK/reports/table2.csv, for the report.")
+@click.option(
+    "--encoder",
+    type=click.Choice(list(ENCODERS)),
+    default="harmonic_cnn",
+    help="Network that computes the embedding.",
+)
+@click.option("--save", is_flag=True, help="Also write WORK/reports/table2.csv, for the report.")
 @work_option
 def params(classes: int, encoder: str, save: bool, work: Path) -> None:
-    """Count parameters, in training and in use, by method and features (Table II).
+    """Count the parameters of every method (Table II).
+
+    They are counted in training and at inference, with the paper's features.
 
     \b
     Example:
         train params --classes 50
     """
-    from ..experiments.params import in_words, table_two, write
+    from ..experiments.params import formatted, table_two, write
 
     rows = table_two(classes, encoder)
-    print_table(in_words(rows))
+    print_table(formatted(rows))
     if save:
         click.echo(f"table: {write(rows, work / 'reports')}")
 
 
 def _names(text: str | None) -> list[str]:
-    """Names between commas, each once."""
+    """Return the names in a comma-separated list, without duplicates."""
     names = [name.strip() for name in (text or "").split(",")]
     return list(dict.fromkeys(filter(None, names)))

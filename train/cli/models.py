@@ -73,11 +73,12 @@ def predict_command(
     device: str,
     work: Path,
 ) -> None:
-    """Classify audio FILES, or all audio files in folders, with a trained model.
+    """Classify audio FILES with a trained model.
 
-    Files that cannot be processed are named, the remaining files are still processed, and the
-    exit status is 1. Silent files are named too. Output is in UTF-8; a byte of a file name that
-    is not UTF-8, such as FF, is written as \\udcff, which Python's os.fsencode converts back.
+    FILES may be folders, of which all audio files are classified. Files that cannot be processed
+    are named, the remaining files are still processed, and the exit status is 1. Silent files are
+    named too. Output is in UTF-8; a byte of a file name that is not UTF-8, such as FF, is written
+    as \\udcff, which Python's os.fsencode converts back.
 
     \b
     Example:
@@ -96,7 +97,7 @@ def predict_command(
             "--format json"
         )
     model: Classifier = load_model(_model_path(work, wanted), device)
-    if hop_s is not None:  # said once, not of every file
+    if hop_s is not None:  # fail once, not for each file
         model.check_hop(hop_s)
     say(f"{model.card.name}: {len(model.classes)} classes, chunks of {model.piece_s:g} s")
     for note in model.card.notes:
@@ -152,9 +153,10 @@ def eval_command(
     device: str,
     work: Path,
 ) -> None:
-    """Evaluate the model of RUN: metrics with 95 % intervals, and one line per class.
+    """Evaluate the model of RUN on a split.
 
-    With the default options, the numbers equal those in the run's report.
+    The output has the metrics with 95 % confidence intervals, and one line per class. With the
+    default options, the numbers equal those in the run's report.
 
     \b
     Example:
@@ -219,10 +221,10 @@ def _print_evaluation(found: dict[str, Any]) -> None:
 )
 @work_option
 def export_command(run: str | None, format: str, output: Path | None, work: Path) -> None:
-    """Export the model of RUN for other programs: from audio to probabilities.
+    """Export the model of RUN for other programs.
 
-    The exported model accepts any number of clips of any length. It is compared with the
-    original before the command ends.
+    The exported model maps audio to probabilities, and accepts any number of clips of any length.
+    It is compared with the original before the command ends.
 
     \b
     Example:

@@ -67,11 +67,13 @@ def run_command(
     from ..config.options import configure
     from ..training.build import resolve_device
     from ..training.run import run
-    from ..training.versions import typed
+    from ..training.versions import command_line
 
     where = resolve_device(device)
     config = configure(work, where, options)
-    folder = run(config, work, run_name, fresh, where, workers, save_every, tensorboard, typed())
+    folder = run(
+        config, work, run_name, fresh, where, workers, save_every, tensorboard, command_line()
+    )
     test = folder.read_json("report.json")["test"]
     say("test: " + ", ".join(f"{name} {value:.3f}" for name, value in test.items()))
     for note in folder.read_json("config.json")["data"]["notes"]:

@@ -1,1 +1,1 @@
-"""What a run is asked to do: options, presets, schedules."""
+"""Configuration of a run: options, presets and schedules."""

@@ -1,4 +1,4 @@
-"""Options of training commands, and the configuration that they give."""
+"""Options of the training commands, and the configuration that they determine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from featreg.datasets.base import UsageError
 from featreg.datasets.console import Finite
 
 from ..models.registry import ENCODERS, FUSIONS
-from ..regularizers.registry import REGULARIZERS
+from ..regularizers.registry import REGULARIZERS, STANDARDIZED
 from .presets import ALPHAS, PRESETS, Config, Recipe, preset_for
 from .schedule import SCHEDULES
 
@@ -231,11 +231,13 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
     preset = options["preset"] or preset_for(folder.name)
     names = [item.name for item in dataclasses.fields(Recipe)]
     changes = {name: options[name] for name in names if options.get(name) is not None}
+    reg, fusion = options["reg"], options["fusion"]
+    if reg in STANDARDIZED:
+        changes.setdefault("standardize", True)
     recipe = dataclasses.replace(PRESETS[preset], **changes)
     if recipe.encoder != PRESETS[preset].encoder:  # encoder options belong to the preset's encoder
         recipe = dataclasses.replace(recipe, encoder_options={})
     precision = resolve_precision(recipe.precision, device)
-    reg, fusion = options["reg"], options["fusion"]
     selecting = options["metric"] or metric(folder.name, shards.task)
     fitting = [name for name, each in METRICS.items() if shards.task in each.tasks]
     if selecting not in fitting:

@@ -1,4 +1,4 @@
-"""What a run is made of, and the published and the small recipe for it."""
+"""Settings of a run, and the presets for them."""
 
 from __future__ import annotations
 
@@ -9,40 +9,44 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..regularizers.registry import STANDARDIZED
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a model is built and trained: all that a preset decides.
+    """Settings of model and training that a preset determines.
 
     Attributes
     ----------
     encoder
         A name in ``models.registry.ENCODERS``.
     width
-        Channels of the encoder's first blocks.
+        Number of channels of the encoder's first blocks.
     encoder_options
         Further keyword arguments of the encoder.
     crop_s
-        Seconds of audio in a training example and in an evaluation chunk.
+        Length of training crops and evaluation chunks, in seconds.
     batch_size
-        Clips in a batch, on each device.
+        Number of clips per batch and device.
     schedule
         A name in ``schedule.SCHEDULES``.
     epochs
-        Length of the whole schedule.
+        Total number of epochs.
     lr
-        Learning rate that the rates of the schedule's stages are multiples of.
+        Base learning rate, by which the rates of the schedule's stages are multiplied.
     clip_norm
-        Gradients are scaled down to this norm; 0 leaves them.
+        Maximum norm of the gradient; 0 disables clipping.
     patience
-        Epochs without a better validation metric after which training stops; 0: never.
+        Number of epochs without a better validation metric after which training stops; 0
+        disables early stopping.
     chunks
-        Evaluation pieces of a clip, whose probabilities are averaged.
+        Number of evaluation chunks per clip, whose probabilities are averaged.
     standardize
-        Whether features are brought to mean 0 and deviation 1 by the training clips.
-        The paper leaves them as they are.
+        Whether the features are standardized to mean 0 and standard deviation 1 over the
+        training clips. The paper does not standardize them.
     precision
-        ``float32``, ``bf16-mixed``, or ``auto``: the latter where the hardware has it.
+        ``float32``, ``bf16-mixed`` or ``auto``, which is ``bf16-mixed`` if the hardware
+        supports bfloat16.
     """
 
     encoder: str = "harmonic_cnn"
@@ -70,7 +74,7 @@ PRESETS: Mapping[str, Recipe] = {
         precision="float32",
     ),
     "dcase2017": Recipe(schedule="published", epochs=200, lr=1e-4, precision="float32"),
-    # Won et al. 2020: a recording is one example of one second, in training and evaluation.
+    # Won et al. 2020: a recording is one example of one second in training and evaluation.
     "speech_commands": Recipe(
         encoder_options={"time_pools": [2, 1], "pad_to": 16128},
         crop_s=1.0,
@@ -80,7 +84,7 @@ PRESETS: Mapping[str, Recipe] = {
         chunks=1,
         precision="float32",
     ),
-    # A minute on two cores.
+    # About a minute on two cores.
     "demo": Recipe(
         width=32,
         crop_s=3.0,
@@ -89,7 +93,7 @@ PRESETS: Mapping[str, Recipe] = {
         clip_norm=5.0,
         chunks=3,
     ),
-    # Two thirds of that: for tables and figures of many runs (make reproduce-demo).
+    # Two thirds of the epochs, for tables and figures of many runs (make reproduce-demo).
     "demo-small": Recipe(
         width=32,
         crop_s=3.0,
@@ -106,11 +110,15 @@ ALPHAS: Mapping[str, Mapping[str, float]] = {
     # chose it on the validation split (macro PR-AUC 0.662, 0.684, 0.688 and 0.673).
     "demo": {"conreg": 1.0},
 }
-"""Weights of the regularizers that a preset sets; elsewhere they are the paper's."""
+"""Preset -> regularizer -> alpha, where it differs from the paper's."""
 
 _TITLES = {
     "conreg": "Con-Reg",
     "disreg": "Dis-Reg",
+    "hint": "Hint",
+    "dcor": "distance correlation",
+    "rkd": "RKD",
+    "scores": "soft scores",
     "features": "feature-only",
     "film": "FiLM",
     "concat": "Concat",
@@ -119,32 +127,32 @@ _TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that decides a run's numbers, on given data and a given machine.
+    """All settings that determine the results of a run on given data and a given machine.
 
     Attributes
     ----------
     dataset, aligned
-        Which shards: WORK/DATASET/aligned/ALIGNED.
+        Names that select the shards in WORK/DATASET/aligned/ALIGNED.
     preset
-        Where the recipe came from.
+        Name of the preset from which the recipe is derived.
     reg
         A name in ``regularizers.registry.REGULARIZERS``.
     fusion
         A name in ``models.registry.FUSIONS``.
     features
-        Side by side, in this order; empty where the method uses none.
+        Names of the features, concatenated in this order; empty if the method uses none.
     alpha
         Weight of the regularizer; 0 without one.
     fraction
-        Share of the training clips.
+        Fraction of the training clips to use, in (0, 1].
     seed
-        Of weights, crops, order, dropout and the choice of the fraction.
+        Seed of weights, crops, order, dropout and the choice of the training clips.
     metric
-        What selects the best epoch: a name in ``metrics.METRICS``.
+        Name in ``metrics.METRICS`` of the validation metric that selects the best epoch.
     devices
-        Devices that train together, each on a batch of its own.
+        Number of devices that train together, each with its own share of a batch.
     recipe
-        The rest. `precision` is resolved: ``float32`` or ``bf16-mixed``.
+        All other settings. `precision` is ``float32`` or ``bf16-mixed``.
     """
 
     dataset: str
@@ -162,80 +170,84 @@ class Config:
 
     @property
     def method(self) -> str:
-        """``baseline``, a regularizer, a fusion, or both joined by +."""
+        """Return ``baseline``, or the names of fusion and regularizer joined by +."""
         parts = [name for name in (self.fusion, self.reg) if name != "none"]
         return "+".join(parts) or "baseline"
 
     @property
     def method_title(self) -> str:
-        """The method as the paper calls it: ``Con-Reg``."""
+        """Return the method's name in the paper, such as ``Con-Reg``."""
         return "+".join(_TITLES.get(name, name) for name in self.method.split("+"))
 
     @property
     def label(self) -> str:
-        """Names a group of runs that differ in their seeds: ``conreg-musicnn-a0.3``.
+        """Return a name of the runs that differ in their seeds only: ``conreg-musicnn-a0.3``.
 
-        Deviations from the preset stand at the end, ``-epochs5`` for example.
+        Settings that differ from the preset are appended, such as ``-epochs5``.
         """
         parts = [self.method, "+".join(self.features)]
         parts += [f"a{self.alpha:g}"] if self.reg != "none" else []
-        return "-".join(filter(None, parts + [f"{k}{_word(v)}" for k, v in self._specials()]))
+        return "-".join(filter(None, parts + [f"{k}{_word(v)}" for k, v in self._overrides()]))
 
     @property
     def title(self) -> str:
-        """The label in words: ``Con-Reg (musicnn, alpha 0.3)``."""
-        return self.titled()
+        """Return the label for readers, such as ``Con-Reg (musicnn, alpha 0.3)``."""
+        return self.title_without()
 
-    def titled(self, without: Collection[str] = ()) -> str:
-        """The title without some of its `specials`: those that all around it share."""
+    def title_without(self, omitted: Collection[str] = ()) -> str:
+        """Return the title without those of its `overrides` that are in `omitted`."""
         parts = ["+".join(self.features)]
         parts += [f"alpha {self.alpha:g}"] if self.reg != "none" else []
-        parts += [special for special in self.specials if special not in without]
-        inside = ", ".join(filter(None, parts))
-        return f"{self.method_title} ({inside})" if inside else self.method_title
+        parts += [override for override in self.overrides if override not in omitted]
+        details = ", ".join(filter(None, parts))
+        return f"{self.method_title} ({details})" if details else self.method_title
 
     @property
-    def specials(self) -> list[str]:
-        """What is not as the dataset's preset has it, in words: ``epochs 5``."""
-        return [f"{name} {_word(value)}".strip() for name, value in self._specials()]
+    def overrides(self) -> list[str]:
+        """Return the settings that differ from the dataset's preset, such as ``epochs 5``."""
+        return [f"{name} {_word(value)}".strip() for name, value in self._overrides()]
 
     @property
     def run_name(self) -> str:
-        """Names the run among all: ``demo-conreg-musicnn-a0.3-s0``."""
+        """Return the name of the run, such as ``demo-conreg-musicnn-a0.3-s0``."""
         return f"{self.dataset}-{self.label}-s{self.seed}"
 
-    def _specials(self) -> list[tuple[str, Any]]:
-        """What is not as the dataset's preset has it; precision is a matter of hardware."""
-        found: list[tuple[str, Any]] = []
+    def _overrides(self) -> list[tuple[str, Any]]:
+        """Return the settings that differ from the dataset's preset, except the precision.
+
+        The precision depends on the hardware.
+        """
+        overrides: list[tuple[str, Any]] = []
         if self.fraction < 1:
-            found.append(("fraction", self.fraction))
+            overrides.append(("fraction", self.fraction))
         if self.devices > 1:
-            found.append(("devices", self.devices))
+            overrides.append(("devices", self.devices))
         if self.preset != preset_for(self.dataset):
-            found.append(("preset", self.preset))
+            overrides.append(("preset", self.preset))
         preset, recipe = dataclasses.asdict(PRESETS[self.preset]), dataclasses.asdict(self.recipe)
+        preset["standardize"] |= self.reg in STANDARDIZED
         changed = {k: v for k, v in recipe.items() if v != preset[k] and k != "precision"}
-        return found + [(k.removesuffix("_s").replace("_", ""), v) for k, v in changed.items()]
+        return overrides + [(k.removesuffix("_s").replace("_", ""), v) for k, v in changed.items()]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values; `from_json` reads them back."""
+        """Return the configuration as JSON values, which `from_json` reads."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Config:
-        """The configuration that `to_json` wrote."""
+        """Return the configuration whose `to_json` gave `values`."""
         recipe = Recipe(**values["recipe"])
         return cls(**{**values, "features": tuple(values["features"]), "recipe": recipe})
 
     def fingerprint(self, data: str) -> str:
-        """Hash of this configuration and of the data it is applied to."""
+        """Return a hash of this configuration and of `data`, the fingerprint of the shards."""
         text = json.dumps([self.to_json(), data], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def preset_for(dataset: str) -> str:
-    """The preset of a dataset, by its name; ``default`` for the user's own."""
+    """Return the preset named like the dataset, or ``default`` if there is none."""
     return dataset if dataset in PRESETS else "default"
 
 

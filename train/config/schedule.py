@@ -1,4 +1,4 @@
-"""Which optimizer trains, at which learning rate, in which epoch."""
+"""Optimizer and learning rate of each epoch and step."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ if TYPE_CHECKING:
     from torch import nn, optim
 
 WARM_UP = 0.05
-"""Share of a cosine stage in which the rate rises."""
+"""Fraction of a cosine stage in which the learning rate increases."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Epochs with one optimizer. Every stage but the first starts from the best epoch so far.
+    """Consecutive epochs with one optimizer.
+
+    Every stage except the first starts from the weights of the best epoch so far.
 
     Attributes
     ----------
     optimizer
         ``adam``, ``sgd`` (Nesterov, momentum 0.9) or ``adamw``.
     share
-        Of all epochs.
+        Fraction of the schedule's epochs.
     lr
-        As a multiple of the schedule's `lr`.
+        Highest learning rate, as a multiple of the schedule's `lr`.
     weight_decay
-        Added to the gradient (adam, sgd) or taken off the weights (adamw).
+        Weight decay, coupled to the gradient (adam, sgd) or decoupled from it (adamw).
     cosine
-        Whether the rate rises linearly over the `WARM_UP` and then falls to 0 along half
-        a cosine, or is constant.
+        Whether the learning rate increases linearly during `WARM_UP` and then decays to 0
+        along half a cosine (True), or is constant (False).
     """
 
     optimizer: Literal["adam", "sgd", "adamw"]
@@ -42,7 +44,7 @@ class Stage:
 
 SCHEDULES: Mapping[str, tuple[Stage, ...]] = {
     # Won et al. 2020: Adam 1e-4 for 60 epochs, SGD 1e-3 for 20, 1e-4 for 20, 1e-5 for 100.
-    # The published code means to reload the best model at each switch but never does.
+    # The published code intends to reload the best model at each switch, but never does.
     "published": (
         Stage("adam", 0.3, 1.0),
         Stage("sgd", 0.1, 10.0),
@@ -55,16 +57,17 @@ SCHEDULES: Mapping[str, tuple[Stage, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A schedule stretched to a number of epochs; all of it is a function of the step.
+    """A schedule for a given number of epochs. It has no state: all values depend on the step.
 
     Parameters
     ----------
     name
         A name in `SCHEDULES`.
     epochs
-        In all; every stage gets its share, rounded, and the first at least one.
+        Total number of epochs. Every stage receives its share, rounded; the first stage
+        receives at least one epoch.
     lr
-        The rate that the stages' rates are multiples of.
+        Base learning rate, by which the rates of the stages are multiplied.
     """
 
     name: str
@@ -79,34 +82,34 @@ class Schedule:
         return ends
 
     def stage(self, epoch: int) -> int:
-        """Number of the stage that `epoch` (0 to epochs - 1) belongs to."""
+        """Return the index of the stage that `epoch` (0 to epochs - 1) belongs to."""
         return next(number for number, end in enumerate(self._ends()) if epoch < end)
 
     def optimizer(self, stage: int, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
-        """A fresh optimizer for a stage."""
+        """Return a new optimizer for the stage with index `stage`."""
         from torch import optim
 
-        what = SCHEDULES[self.name][stage]
-        lr, decay = self.lr * what.lr, what.weight_decay
-        if what.optimizer == "sgd":
+        settings = SCHEDULES[self.name][stage]
+        lr, decay = self.lr * settings.lr, settings.weight_decay
+        if settings.optimizer == "sgd":
             return optim.SGD(parameters, lr, momentum=0.9, nesterov=True, weight_decay=decay)
-        kind = optim.Adam if what.optimizer == "adam" else optim.AdamW
+        kind = optim.Adam if settings.optimizer == "adam" else optim.AdamW
         return kind(parameters, lr, weight_decay=decay)
 
     def rate(self, epoch: int, through: float) -> float:
-        """Learning rate of a step.
+        """Return the learning rate of a step.
 
         Parameters
         ----------
         epoch
-            0 to epochs - 1.
+            Epoch, 0 to epochs - 1.
         through
-            Share of the epoch's steps before this one, in [0, 1).
+            Fraction of the epoch's steps before this one, in [0, 1).
         """
         number = self.stage(epoch)
-        what, ends = SCHEDULES[self.name][number], [0, *self._ends()]
-        highest = self.lr * what.lr
-        if not what.cosine:
+        stage, ends = SCHEDULES[self.name][number], [0, *self._ends()]
+        highest = self.lr * stage.lr
+        if not stage.cosine:
             return highest
         done = (epoch - ends[number] + through) / (ends[number + 1] - ends[number])
         if done < WARM_UP:

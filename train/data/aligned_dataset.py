@@ -1,4 +1,4 @@
-"""Aligned shards as a torch dataset for anyone's training loop."""
+"""A torch dataset of aligned shards for other training loops."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ class AlignedDataset(Dataset[dict[str, Any]]):
     ``dataset[i]`` is a dict of one clip or crop:
 
     - ``audio``: shape (samples,), float32 in [-1, 1]
-    - ``features``: shape (frames, B_F), float32; all features side by side, over the same time
+    - ``features``: shape (frames, B_F), float32; all features concatenated, over the same time
     - ``label``: shape (classes,), float32; 1 where the class is present, else 0
     - ``label_mask``: shape (classes,), float32; 0 where nobody annotated the class
     - ``clip_id``: str
 
     It works in a ``DataLoader`` with any number of workers, started by fork or spawn. With
-    `crop_s` all crops have equal lengths, so that the default collate function applies; a
-    clip shorter than the crop is repeated from its start. Without it, items are whole clips.
+    `crop_s`, all items have equal lengths, so that the default collate function applies; a
+    clip shorter than the crop is repeated from its start. Without `crop_s`, items are whole
+    clips.
 
     Clips of the split ``train`` give random crops: the n-th access to clip i since
     ``set_epoch(n0)`` reads the crop that is determined by (seed, n0 + n, i), whichever worker
-    reads it. Clips of other splits give the crop from their middle. All crops begin at the
+    reads it. Clips of other splits give the crop from their middle. All crops start at the
     border of a frame.
 
     Parameters
@@ -50,19 +51,19 @@ class AlignedDataset(Dataset[dict[str, Any]]):
     crop_s
         Length of a crop in seconds, a whole number of frames; None for whole clips.
     fold
-        A fold, or several, whose clips to keep; None for all.
+        Fold or folds of the clips to keep; None for all clips.
     seed
-        Determines the random crops.
+        Seed of the random crops.
     features
-        Names of the features to read, in the order in which they lie side by side; None
-        for all features, () for audio only.
+        Names of the features to read, in the order of concatenation; None for all features,
+        () for audio only.
     random_crop
         Whether crops are random (True) or from the middle (False), whatever the split.
 
     Attributes
     ----------
     classes : tuple of str
-        Names, in the order of the labels.
+        Names of the classes, in the order of the labels.
     task : str
         ``multi-label`` or ``single-label``.
     resolution_s : float
@@ -70,13 +71,13 @@ class AlignedDataset(Dataset[dict[str, Any]]):
     sample_rate : int
         Samples of audio per second.
     features : dict of str to int
-        Names and dimensions in their order. To take them apart again:
+        Names and dimensions of the features in their order. To separate the features:
         ``item["features"].split(list(dataset.features.values()), dim=-1)``.
 
     Raises
     ------
     UsageError
-        If an argument does not fit the shards, or several aligned sets are in `folder`.
+        If an argument is invalid for the shards, or `folder` contains several aligned sets.
     FeatregError
         If there are no shards or no clips; on access, if a shard is damaged.
 
@@ -110,14 +111,14 @@ class AlignedDataset(Dataset[dict[str, Any]]):
         self._cutter: Cutter | None = None
         if crop_s is not None:
             if not (math.isfinite(crop_s) and crop_s > 0):
-                raise UsageError(f"crop_s={crop_s}: expected seconds above 0, or None")
+                raise UsageError(f"crop_s={crop_s}: expected a positive number of seconds, or None")
             samples = round(crop_s * self.sample_rate)
             self._cutter = Cutter(aligned, clips, tuple(self.features), samples)
             self._reader = self._cutter.reader
         train = clips.split == "train"
         self._random = train if random_crop is None else np.full(len(clips), random_crop)
         self._seed = seed
-        # In shared memory: each worker process counts its accesses here.
+        # In shared memory, where all worker processes count accesses.
         self._accesses = torch.zeros(len(clips), dtype=torch.int64)
         self._accesses.share_memory_()  # type: ignore[no-untyped-call]
 
@@ -139,7 +140,7 @@ class AlignedDataset(Dataset[dict[str, Any]]):
         }
 
     def set_epoch(self, epoch: int) -> None:
-        """Go on as if every clip had been accessed `epoch` times: to resume, or in DDP."""
+        """Set the number of accesses of every clip to `epoch`, for resuming or in DDP."""
         self._accesses.fill_(epoch)
 
     def _whole(self, clip: int) -> tuple[Tensor, Tensor]:
@@ -162,14 +163,14 @@ class AlignedDataset(Dataset[dict[str, Any]]):
 
 
 def _aligned_folder(folder: Path) -> Path:
-    """The only folder of aligned shards at `folder` or below it."""
+    """Return the only folder of aligned shards at `folder` or below it."""
     if any(folder.glob("*.h5")):
         return folder
     shards = [path for pattern in ("", "*/") for path in folder.glob(f"{pattern}aligned/*/*.h5")]
     found = sorted({path.parent for path in shards})
     if len(found) > 1:
         names = ", ".join(str(path.relative_to(folder)) for path in found)
-        raise UsageError(f"{folder}: holds several aligned sets ({names}); give the folder of one")
+        raise UsageError(f"{folder}: contains several aligned sets ({names}); give one of them")
     return found[0] if found else folder
 
 
@@ -185,9 +186,9 @@ def _choose_clips(
         clips = clips.take(np.isin(clips.fold, wanted))
         if not len(clips):
             raise FeatregError(
-                f"{aligned.folder}: no clip of fold {', '.join(map(str, wanted))}; "
+                f"{aligned.folder}: no clips in fold {', '.join(map(str, wanted))}; "
                 + (
-                    f"folds are {', '.join(map(str, there))}"
+                    f"its folds are {', '.join(map(str, there))}"
                     if there
                     else "its clips have no folds"
                 )

@@ -1,4 +1,4 @@
-"""What lies in a folder of aligned shards: the clips of each split, and where their data are.
+"""The clips in a folder of aligned shards, with their labels, splits and offsets.
 
 The index of every shard (clip ids, labels, offsets) is kept in memory. `clip_reader.py` reads
 audio and frames.
@@ -24,22 +24,23 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clips:
-    """Some clips of an aligned set, and where their audio and frames lie.
+    """Clips of an aligned set, with the position of their audio and frames in the shards.
 
     Attributes
     ----------
     paths
-        The shards.
+        Paths of the shards.
     clip_id
-        n names.
+        Clip ids, of shape (n,).
     label, label_mask
-        Shape (n, classes), uint8.
+        Labels and label mask, of shape (n, classes), uint8.
     shard
-        Shape (n,): index into `paths`.
+        Index into `paths`, of shape (n,).
     split, fold
-        Shape (n,): ``train``, ``valid`` or ``test``; the clip's fold, -1 without one.
+        Split (``train``, ``valid`` or ``test``) and fold (-1 without one), each of shape (n,).
     frames, audio
-        Shape (n, 2), int64: first and last + 1 of the clip's frames, and of its samples.
+        Start and stop index of the clip's frames and of its samples in the shard, each of
+        shape (n, 2), int64.
     """
 
     paths: tuple[Path, ...]
@@ -56,21 +57,21 @@ class Clips:
         return len(self.clip_id)
 
     def take(self, chosen: Array) -> Clips:
-        """The clips at the indices `chosen`, or where a mask is True."""
+        """Return the clips selected by `chosen`, an array of indices or a boolean mask."""
         kept = {item.name: getattr(self, item.name)[chosen] for item in fields(self)[1:]}
         return replace(self, **kept)
 
     def fraction(self, p: float, seed: int) -> Clips:
-        """A random share of the clips, in their order.
+        """Return a random fraction of the clips, in their order.
 
-        With one seed, a smaller share is a subset of every larger one.
+        With the same seed, a smaller fraction is a subset of every larger one.
 
         Parameters
         ----------
         p
-            In (0, 1]; at least one clip is kept.
+            Fraction of the clips, in (0, 1]; at least one clip is kept.
         seed
-            Decides which clips come first.
+            Seed of the selection.
 
         Raises
         ------
@@ -78,23 +79,23 @@ class Clips:
             If `p` is not in (0, 1].
         """
         if not 0 < p <= 1:
-            raise UsageError(f"--fraction {p:g}: expected a share above 0 and up to 1 (0.1: 10 %)")
+            raise UsageError(f"--fraction {p:g}: expected a number in (0, 1], such as 0.1 for 10 %")
         order = np.random.default_rng((seed, 0)).permutation(len(self))
         return self.take(np.sort(order[: max(1, round(p * len(self)))]))
 
 
 class AlignedSet:
-    """The aligned shards of one folder, which must belong together.
+    """The aligned shards of one folder, which have the same features, classes and settings.
 
     Parameters
     ----------
     folder
-        Holds ``*.h5``.
+        Folder with ``*.h5`` files.
 
     Raises
     ------
     FeatregError
-        If there is no shard, or the shards differ in anything but their clips.
+        If there is no shard, or the headers of the shards differ.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -109,50 +110,51 @@ class AlignedSet:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the contents of all shards, in the order of their names."""
+        """Return a hash of the contents of all shards, in the order of their names."""
         parts = [f"{shard.path.name} {shard.content_sha256}\n" for shard in self._shards]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     def features(self, wanted: Sequence[str] = ()) -> tuple[str, ...]:
-        """The features called `wanted`; all of them if none is named.
+        """Return the names `wanted` after checking them; all features if it is empty.
 
         Raises
         ------
         UsageError
-            If a name is not in the shards.
+            If a name is not in the shards, or is given twice.
         """
         there = tuple(self.header.features)
         if len(set(wanted)) < len(wanted):
-            raise UsageError(f"--features {'+'.join(wanted)}: name each feature once")
+            raise UsageError(f"--features {'+'.join(wanted)}: give each feature only once")
         for name in wanted:
             if name not in there:
                 raise UsageError(
-                    f"--features: {self.folder} holds no {name!r}; it holds {', '.join(there)} "
-                    f"(add one with `prep extract --features {name}` and `prep align`)"
+                    f"--features: {name!r} not found in {self.folder}, which contains "
+                    f"{', '.join(there)}; add it with `prep extract --features {name}` and "
+                    "`prep align`"
                 )
         return tuple(wanted) or there
 
     def dims(self, names: Sequence[str]) -> dict[str, int]:
-        """Dimensions of each of the features `names`, in their order."""
+        """Return the dimensions of each of the features `names`, in their order."""
         return {name: int(self.header.features[name]["dim"]) for name in names}
 
     def dim(self, names: Sequence[str]) -> int:
-        """B_F: dimensions of the features `names` side by side."""
+        """Return B_F, the total dimensions of the concatenated features `names`."""
         return sum(self.dims(names).values())
 
     @property
     def task(self) -> Task:
-        """``multi-label`` or ``single-label``."""
+        """Return ``multi-label`` or ``single-label``."""
         return cast(Task, self.header.task)
 
     @property
     def frame_samples(self) -> int:
-        """Samples of audio that one frame covers.
+        """Return the hop of the aligned frames, in samples of audio.
 
         Raises
         ------
         FeatregError
-            If that is not a whole number.
+            If the hop is not a whole number of samples.
         """
         exact = self.header.resolution_s * self.header.audio_rate
         if abs(exact - round(exact)) > 1e-6 * exact:
@@ -166,7 +168,7 @@ class AlignedSet:
 
     @cached_property
     def clips(self) -> Clips:
-        """All clips, in the order of the shards."""
+        """Return all clips, in the order of the shards."""
         shards = self._shards
         return Clips(
             paths=tuple(shard.path for shard in shards),
@@ -181,25 +183,27 @@ class AlignedSet:
         )
 
     def split(self, name: str) -> Clips:
-        """All clips of the split `name`, in the order of the shards.
+        """Return all clips of the split `name`, in the order of the shards.
 
         Raises
         ------
         FeatregError
-            If there are none, or an annotated clip of a single-label task does not have
+            If the split is empty, or an annotated clip of a single-label task does not have
             exactly one class.
         """
         clips = self.clips.take(self.clips.split == name)
         if not len(clips):
             raise FeatregError(
-                f"{self.folder}: no clip of the split {name!r}, only of "
-                f"{', '.join(np.unique(self.clips.split))}; training needs train, valid and test"
+                f"{self.folder}: no clips in the split {name!r}, only in "
+                f"{', '.join(np.unique(self.clips.split))}; training needs the splits train, valid "
+                "and test"
             )
         wrong = clips.label_mask.any(axis=1) & (clips.label.sum(axis=1) != 1)
         if self.task == "single-label" and wrong.any():
             first = clips.clip_id[wrong][0]
             raise FeatregError(
-                f"{self.folder}: clip {first} should have exactly one class in a single-label task"
+                f"{self.folder}: clip {first} does not have exactly one class, as a single-label "
+                "task requires"
             )
         return clips
 
@@ -214,7 +218,7 @@ def _check_same(first: AlignedIndex, other: AlignedIndex) -> None:
         if expected != found:
             raise FeatregError(
                 f"{other.path}: {item.name} is {_short(found)}, but {_short(expected)} in "
-                f"{first.path.name}; a folder holds shards of one kind: run `prep align` again"
+                f"{first.path.name}; all shards of a folder must agree: run `prep align` again"
             )
 
 

@@ -16,21 +16,21 @@ Array = npt.NDArray[Any]
 
 
 class ClipReader:
-    """Reads audio and frames of clips, in any thread and any process.
+    """Reader of the audio and frames of clips, usable in any thread and process.
 
-    Shards are opened where they are first read; a pickle holds none of them.
+    Shards are opened when they are first read; open shards are not pickled.
 
     Parameters
     ----------
     clips
         The clips.
     dims
-        Features and their dimensions; they lie side by side in this order. May be empty.
+        Names and dimensions of the features, concatenated in this order; may be empty.
 
     Attributes
     ----------
     dim
-        Dimensions of all features together.
+        Total dimensions of the features.
     """
 
     def __init__(self, clips: Clips, dims: Mapping[str, int]) -> None:
@@ -42,25 +42,25 @@ class ClipReader:
         return {**self.__dict__, "_shards": {}}
 
     def audio(self, clip: int, start: int, stop: int) -> npt.NDArray[np.float32]:
-        """Samples from `start` to `stop` of a clip; fewer where it ends before. In [-1, 1]."""
+        """Return samples `start` to `stop` of a clip, in [-1, 1]; fewer if the clip is shorter."""
         first, last = self.clips.audio[clip]
         samples = np.empty(max(0, min(stop, int(last - first)) - start), np.float32)
         self.audio_into(clip, start, samples)
         return samples
 
     def frames(self, clip: int, start: int, stop: int) -> npt.NDArray[np.float32]:
-        """Frames from `start` to `stop` of a clip; shape (stop - start, dim)."""
+        """Return frames `start` to `stop` of a clip, of shape (stop - start, dim)."""
         frames = np.empty((stop - start, self.dim), np.float32)
         self.frames_into(clip, start, frames)
         return frames
 
     def audio_into(self, clip: int, start: int, out: npt.NDArray[np.float32]) -> None:
-        """Samples of a clip from `start` on, as many as `out` has room for. In [-1, 1]."""
+        """Read samples of a clip, from `start` on, into all of `out`, of shape (samples,)."""
         self._shard(clip).read("audio", int(self.clips.audio[clip, 0]) + start, out)
         out /= np.float32(32767)
 
     def frames_into(self, clip: int, start: int, out: npt.NDArray[np.float32]) -> None:
-        """Frames of a clip from `start` on, as many as `out`, (frames, dim), has room for."""
+        """Read frames of a clip, from `start` on, into all of `out`, of shape (frames, dim)."""
         first, column = int(self.clips.frames[clip, 0]) + start, 0
         for name, dim in self._dims.items():
             self._shard(clip).read(name, first, out[:, column : column + dim])
@@ -69,12 +69,12 @@ class ClipReader:
     def _shard(self, clip: int) -> ShardReader:
         shard = int(self.clips.shard[clip])
         found = self._shards.get(shard)
-        if found is None:  # another thread may do the same; either reader will do
+        if found is None:  # if another thread does the same, either reader can be kept
             found = ShardReader(self.clips.paths[shard], ("audio", *self._dims))
             self._shards[shard] = found
         return found
 
     def __iter__(self) -> Iterator[npt.NDArray[np.float32]]:
-        """All frames of each clip, clip after clip."""
+        """Iterate over the clips, yielding all frames of each."""
         for clip, (first, last) in enumerate(self.clips.frames):
             yield self.frames(clip, 0, int(last - first))

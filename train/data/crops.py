@@ -25,18 +25,20 @@ Array = npt.NDArray[np.float32]
 
 
 class Batch(NamedTuple):
-    """What the loaders give; for evaluation, audio and features have a chunk axis second.
+    """A batch of training crops, or of evaluation chunks.
+
+    In evaluation, `audio` and `features` have the chunks as an additional second axis.
 
     Attributes
     ----------
     audio
-        Shape (batch, samples), in [-1, 1].
+        Audio in [-1, 1], of shape (batch, samples).
     features
-        Shape (batch, frames, B_F) over the same time; B_F is 0 where none are read.
+        Features over the same time, of shape (batch, frames, B_F); B_F is 0 without features.
     label, label_mask
-        Shape (batch, classes), float32, 0 or 1.
+        Labels and label mask, 0 or 1, of shape (batch, classes), float32.
     clip
-        Shape (batch,), int64: the clips' indices.
+        Indices of the clips, of shape (batch,), int64.
     """
 
     audio: Tensor
@@ -48,21 +50,21 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scaling:
-    """Shift and scale of every column: ``(v - mean) / std``, each of shape (B_F,)."""
+    """Standardization ``(v - mean) / std`` of features; `mean` and `std` have shape (B_F,)."""
 
     mean: Array
     std: Array
 
     @classmethod
     def of(cls, reader: ClipReader) -> Scaling:
-        """Statistics of all frames that `reader` reads; a constant column keeps its scale."""
+        """Compute the statistics of all frames of `reader`; std is 1 for constant dimensions."""
         count, total, squares = 0, np.float64(0), np.float64(0)
-        shift = reader.frames(0, 0, 1)[0].astype(np.float64)  # keeps the squares small
+        shift = reader.frames(0, 0, 1)[0].astype(np.float64)  # avoids cancellation in the squares
         for frames in reader:
-            centred = frames.astype(np.float64) - shift
+            shifted = frames.astype(np.float64) - shift
             count += len(frames)
-            total = total + centred.sum(axis=0)
-            squares = squares + (centred**2).sum(axis=0)
+            total = total + shifted.sum(axis=0)
+            squares = squares + (shifted**2).sum(axis=0)
         mean = np.asarray(total) / count
         std = np.sqrt(np.maximum(np.asarray(squares) / count - mean**2, 0))
         std[std < 1e-6 * np.abs(mean + shift) + 1e-12] = 1
@@ -70,29 +72,29 @@ class Scaling:
 
 
 class Cutter:
-    """Reads excerpts of one length from clips, audio and frames over the same time.
+    """Reader of excerpts of one length: audio and frames over the same time.
 
-    A clip shorter than the excerpt is repeated from its start, audio and frames alike, so
-    that no frame stands for silence that was not there. (The published evaluations have
-    clips of 29 s, and of 10 s of which one in five is shorter.)
+    A clip shorter than the excerpt is repeated from its start, audio and frames alike, rather
+    than padded with silence. (The paper's clips have 29 s in MagnaTagATune and 10 s in DCASE
+    2017, of which one in five is shorter.)
 
     Parameters
     ----------
     aligned
-        Where the clips come from.
+        The aligned set that contains the clips.
     clips
         The clips.
     features
         Names of the features to read; may be empty.
     samples
-        Length of an excerpt; a whole number of frames.
+        Length of an excerpt in samples; a whole number of frames.
     scaling
-        Applied to the frames where it is given.
+        Standardization of the frames; None for none.
 
     Raises
     ------
     UsageError
-        If `samples` is not a whole number of frames, 1 or more.
+        If `samples` is not a positive whole number of frames.
     """
 
     def __init__(
@@ -111,18 +113,19 @@ class Cutter:
             rate = aligned.header.audio_rate
             whole = max(1, self.frames) * self.frame_samples / rate
             raise UsageError(
-                f"crop of {samples / rate:g} s (--crop): expected a whole number of the frames of "
-                f"{aligned.header.resolution_s:g} s in {aligned.folder}, such as {whole:g} s"
+                f"crop of {samples / rate:g} s (--crop): expected a multiple of "
+                f"{aligned.header.resolution_s:g} s, the hop of the frames in {aligned.folder}, "
+                f"such as {whole:g} s"
             )
         self._scaling = scaling
 
     def spare(self, clip: int) -> int:
-        """The last sample at which an excerpt can start without reaching beyond the clip."""
+        """Return the last sample at which an excerpt of the clip can start."""
         first, last = self.reader.clips.audio[clip]
         return max(0, int(last - first) - self.samples)
 
     def cut(self, clip: int, start: int, audio: Array, values: Array) -> None:
-        """Write an excerpt into `audio`, (samples,), and `values`, (frames, B_F).
+        """Read an excerpt into given arrays.
 
         Parameters
         ----------
@@ -130,9 +133,9 @@ class Cutter:
             Index of the clip.
         start
             First sample, 0 to ``spare(clip)``. The frames start at the frame border nearest
-            to it: at `start` itself, if that is a border.
+            to it.
         audio, values
-            Written.
+            Output arrays for the audio, of shape (samples,), and the frames, (frames, B_F).
         """
         reader = self.reader
         first, last = reader.clips.audio[clip]
@@ -150,21 +153,22 @@ class Cutter:
             values /= self._scaling.std
 
     def batch(self, excerpts: Sequence[tuple[int, Sequence[int]]], pin: bool) -> Batch:
-        """Excerpts of some clips; audio has shape (clips, excerpts of each, samples).
+        """Return excerpts of several clips, with audio of shape (clips, excerpts, samples).
 
         Parameters
         ----------
         excerpts
-            Clips, and the first samples of each clip's excerpts, equally many for all.
+            Pairs of a clip's index and the first samples of its excerpts; all clips have
+            equally many excerpts.
         pin
-            Whether to use pinned memory, from which a GPU copies.
+            Whether to use pinned memory, from which a GPU copies asynchronously.
         """
         shape = len(excerpts), len(excerpts[0][1])
         audio = torch.empty(*shape, self.samples, pin_memory=pin)
         values = torch.empty(*shape, self.frames, self.reader.dim, pin_memory=pin)
-        for (clip, starts), *room in zip(excerpts, audio.numpy(), values.numpy(), strict=True):
-            for start, *where in zip(starts, *room, strict=True):
-                self.cut(clip, start, *where)
+        for (clip, starts), *outputs in zip(excerpts, audio.numpy(), values.numpy(), strict=True):
+            for start, *output in zip(starts, *outputs, strict=True):
+                self.cut(clip, start, *output)
         clips, chosen = self.reader.clips, [clip for clip, _ in excerpts]
         return Batch(
             audio,
@@ -176,19 +180,19 @@ class Cutter:
 
 
 def repeated(audio: Array, samples: int, period: int) -> Array:
-    """A short clip repeated to `samples`, with a period of `period`: zeros fill it up."""
+    """Zero-pad audio to `period` samples and repeat it to `samples` samples."""
     return np.resize(np.pad(audio, (0, period - len(audio))), samples)
 
 
 def chunk_starts(spare: int, frame_samples: int, chunks: int) -> list[int]:
-    """First samples of evenly spaced chunks.
+    """Return the first samples of evenly spaced chunks.
 
     Parameters
     ----------
     spare
-        The last sample at which a chunk can start; the last chunk starts there.
+        Last sample at which a chunk can start, which is where the last chunk starts.
     frame_samples
-        All others start at multiples of it.
+        Hop of the frames in samples; all other chunks start at multiples of it.
     chunks
         Number of chunks.
     """
@@ -197,13 +201,16 @@ def chunk_starts(spare: int, frame_samples: int, chunks: int) -> list[int]:
 
 
 class Crops:
-    """One random crop per clip and epoch, from a frame border; its key is (epoch, clip)."""
+    """Random crops, one per clip and epoch, that start at frame borders.
+
+    The key of a crop is (epoch, index of the clip).
+    """
 
     def __init__(self, cutter: Cutter, seed: int) -> None:
         self._cutter, self._seed = cutter, seed
 
     def batch(self, keys: Sequence[tuple[int, int]], pin: bool = False) -> Batch:
-        """The crops with these keys; see `Cutter.batch`."""
+        """Return the crops with these keys; see `Cutter.batch`."""
         cutter = self._cutter
         batch = cutter.batch(
             [(clip, [crop_start(cutter, self._seed, epoch, clip)]) for epoch, clip in keys], pin
@@ -212,28 +219,28 @@ class Crops:
 
 
 def crop_start(cutter: Cutter, seed: int, epoch: int, clip: int) -> int:
-    """First sample of the random crop of a clip in an epoch; a frame border."""
+    """Return the first sample, at a frame border, of the random crop of a clip in an epoch."""
     borders = cutter.spare(clip) // cutter.frame_samples + 1
     rng = np.random.default_rng((seed, 1, epoch, clip))
     return int(rng.integers(borders)) * cutter.frame_samples
 
 
 class Chunks:
-    """Evenly spaced chunks of each clip; the last one ends where the clip ends.
+    """Evenly spaced chunks of each clip, the last of which ends with the clip.
 
-    All but the last start at frame borders. Audio has shape (clips, chunks, samples),
-    features (clips, chunks, frames, B_F).
+    All others start at frame borders. Audio has shape (clips, chunks, samples), features have
+    shape (clips, chunks, frames, B_F).
     """
 
     def __init__(self, cutter: Cutter, chunks: int) -> None:
         self._cutter, self._chunks = cutter, chunks
 
     def starts(self, clip: int) -> list[int]:
-        """First samples of a clip's chunks."""
+        """Return the first samples of a clip's chunks."""
         return chunk_starts(self._cutter.spare(clip), self._cutter.frame_samples, self._chunks)
 
     def batch(self, clips: Sequence[int], pin: bool = False) -> Batch:
-        """The chunks of these clips; see `Cutter.batch`."""
+        """Return the chunks of these clips; see `Cutter.batch`."""
         return self._cutter.batch([(clip, self.starts(clip)) for clip in clips], pin)
 
     def __len__(self) -> int:
@@ -241,28 +248,28 @@ class Chunks:
 
 
 class EpochOrder:
-    """Every clip once per epoch, in batches of equal size (give or take one clip).
+    """Random order of the clips of an epoch, in batches whose sizes differ by at most one clip.
 
-    A short last batch would give its clips more weight, and batch normalisation fails on a
-    single clip; spreading the remainder avoids both.
+    A short last batch would give its clips more weight, and batch normalization fails on a
+    single clip; distributing the remainder over all batches avoids both.
 
     Parameters
     ----------
     clips
         Number of clips.
     batch_size
-        Most clips in a batch of one device (one more where a single clip would be left).
+        Maximum number of clips per batch and device (one more if a single clip would be left).
     seed
-        With the epoch, decides the order.
+        Seed of the order, together with the epoch.
     rank, world
-        This device's number, and how many there are: each takes its share of a batch.
+        Index of this device and number of devices, which share each batch.
 
     Attributes
     ----------
     epoch
-        The epoch whose order it is.
+        The current epoch.
     done
-        Batches to leave out at the beginning: an interrupted epoch goes on after them.
+        Number of batches to skip at the start, to resume an interrupted epoch.
 
     Raises
     ------
@@ -273,8 +280,8 @@ class EpochOrder:
     def __init__(self, clips: int, batch_size: int, seed: int, rank: int, world: int) -> None:
         if clips < 2 * world:
             raise UsageError(
-                f"training clips: {clips}, devices: {world}; batch normalisation needs at least 2 "
-                "clips on each device; take a larger --fraction or fewer --devices"
+                f"training clips: {clips}, devices: {world}; batch normalization needs at least 2 "
+                "clips per device; use a larger --fraction or fewer --devices"
             )
         self._clips, self._seed = clips, seed
         self._batches = min(-(-clips // (batch_size * world)), clips // (2 * world))
@@ -291,13 +298,11 @@ class EpochOrder:
 
 
 def crop_loader(crops: Crops, order: EpochOrder, threads: int) -> Prefetcher:
-    """Batches of crops in the order of `order`."""
+    """Return a loader of batches of crops in the order of `order`."""
     return Prefetcher(crops.batch, order, threads)
 
 
-def chunk_loader(
-    chunks: Chunks, clips: Sequence[int], clips_a_batch: int, threads: int
-) -> Prefetcher:
-    """Batches of the chunks of the clips `clips`, in order."""
-    starts = range(0, len(clips), clips_a_batch)
-    return Prefetcher(chunks.batch, [clips[k : k + clips_a_batch] for k in starts], threads)
+def chunk_loader(chunks: Chunks, clips: Sequence[int], batch_size: int, threads: int) -> Prefetcher:
+    """Return a loader of the chunks of `clips` in order, in batches of `batch_size` clips."""
+    starts = range(0, len(clips), batch_size)
+    return Prefetcher(chunks.batch, [clips[k : k + batch_size] for k in starts], threads)

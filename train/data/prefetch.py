@@ -1,4 +1,4 @@
-"""Reading of batches in threads, while earlier batches are in use."""
+"""Reading of batches in background threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AHEAD = 2
 
 
 class Prefetcher:
-    """Iterates over the results of `read` for each of `keys`, in their order.
+    """Iterable over the results of `read` for each of `keys`, in their order.
 
     It uses threads instead of processes: reading spends most of its time without Python's
     global lock, and sending a batch to another process takes longer than reading it.
@@ -27,7 +27,7 @@ class Prefetcher:
     keys
         Iterated over from the start each time.
     threads
-        Number of reading threads; with 0, each batch is read when it is asked for.
+        Number of reading threads; with 0, each batch is read when it is requested.
     """
 
     def __init__(self, read: Callable[..., Any], keys: Iterable[Any], threads: int) -> None:

@@ -112,10 +112,10 @@ def best(one: Tagged, classes: Sequence[str], top: int | None) -> list[tuple[str
 
 
 def csv_line(values: Sequence[Any]) -> str:
-    """One line of CSV, without its end."""
+    """One line of CSV, without its end; a line break in a file name is in quotes."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(values)
-    return line.getvalue()
+    csv.writer(line, lineterminator="\r\n").writerow(values)  # it quotes these two characters
+    return line.getvalue().removesuffix("\r\n")
 
 
 def csv_header(classes: Sequence[str], over_time: bool) -> str:

@@ -1,4 +1,4 @@
-"""How far metrics would scatter if other clips had been drawn for the test set."""
+"""Bootstrap confidence intervals of metrics, by resampling the clips of the test set."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Intervals of every metric of the task, resampling clips: `interval` of `draws`.
+    """Compute confidence intervals of all metrics of the task by resampling clips.
 
-    All metrics see the same draws. A class without positives in a draw is left out of
-    that draw's macro mean. The intervals hold the scatter of the test set only, not that
-    of training.
+    All metrics are computed on the same draws. A class without positives in a draw is excluded
+    from that draw's macro mean. The intervals reflect the variation between test sets, not the
+    variation between training runs.
 
     Parameters
     ----------
@@ -48,13 +48,13 @@ def bootstrap(
     task
         ``multi-label`` or ``single-label``.
     measured
-        Every metric of the task on all clips, each once: what `evaluate` gives.
+        Metric name -> value on the clips themselves, as returned by `evaluate`.
     resamples
         Number of draws.
     level
-        Probability mass between the two ends.
+        Confidence level.
     seed
-        Of the draws.
+        Seed of the draws.
 
     Returns
     -------
@@ -65,29 +65,33 @@ def bootstrap(
 
 
 def draws(clips: int, resamples: int = 1000, seed: int = 0) -> Counts:
-    """How often each clip is drawn, with replacement, as many as there are.
+    """Draw as many clips as there are with replacement, and count how often each is drawn.
 
     Returns
     -------
-    Shape (clips, resamples).
+    Counts of shape (clips, resamples).
     """
     counts = np.random.default_rng(seed).multinomial(clips, np.full(clips, 1 / clips), resamples)
     return np.ascontiguousarray(counts.T, np.int32)
 
 
 def interval(values: Values, measured: float, level: float = 0.95) -> Interval:
-    """Quantiles of a metric over draws, shifted so that the draws' mean is what was measured.
+    """Compute the quantiles of a metric over draws, shifted so that their mean is `measured`.
 
-    A draw holds clips twice, which lifts its average precision.
+    The shift corrects a bias: a draw contains clips twice, which raises its average precision.
 
     Parameters
     ----------
     values
-        Shape (resamples,); NaN does not count.
+        Values of the metric, of shape (resamples,); NaN is ignored.
     measured
-        The metric on all clips, each once.
+        The metric on the clips themselves.
     level
-        Probability mass between the two ends, which stay within [0, 1], as metrics do.
+        Confidence level.
+
+    Returns
+    -------
+    The interval, clipped to [0, 1].
     """
     shifted = values + (measured - np.nanmean(values))
     low, high = np.nanquantile(shifted, [(1 - level) / 2, (1 + level) / 2]).clip(0, 1)
@@ -97,16 +101,18 @@ def interval(values: Values, measured: float, level: float = 0.95) -> Interval:
 def resampled(
     label: Label, probability: Probability, mask: Label, counts: Counts, task: Task
 ) -> dict[str, Values]:
-    """Every metric of the task, for each draw; equal to `METRICS` on the drawn clips.
+    """Compute all metrics of the task for each draw, equal to `METRICS` on the drawn clips.
 
     Parameters
     ----------
+    label, probability, mask, task
+        As in `bootstrap`.
     counts
-        Shape (clips, resamples): how often each clip was drawn.
+        Number of times that each clip was drawn, of shape (clips, resamples).
 
     Returns
     -------
-    Metric name -> shape (resamples,); NaN for draws from which it cannot be computed.
+    Metric name -> values of shape (resamples,); NaN for draws where the metric is undefined.
     """
     columns = [
         _ranking(label[:, k], probability[:, k], mask[:, k], counts) for k in range(label.shape[1])
@@ -124,11 +130,11 @@ def resampled(
 def _ranking(
     label: Label, probability: Probability, mask: Label, counts: Counts
 ) -> tuple[Values, Values]:
-    """Average precision and ROC-AUC of one class for each draw; NaN where undefined.
+    """Compute average precision and ROC-AUC of one class for each draw; NaN if undefined.
 
-    One sort serves all draws, since drawing does not change the order of the scores.
-    Both are sums over groups of tied scores, and only groups with a positive clip add
-    to them.
+    The clips are sorted once for all draws, since resampling does not change the order of the
+    scores. Both metrics are sums over groups of tied scores, to which only groups with a
+    positive clip contribute.
     """
     known = np.flatnonzero(mask)
     order = known[np.argsort(-probability[known], kind="stable")]
@@ -137,14 +143,14 @@ def _ranking(
     positives = np.cumsum(y)[last]  # clips up to the end of each group
     hit = np.flatnonzero(np.diff(positives, prepend=0))  # groups with a positive clip
 
-    drawn = _cumulative(counts[order])  # row i: among the first i clips
+    drawn = _cumulative(counts[order])  # row i: draws of the first i clips
     true = _cumulative(counts[order[y]])
     P, N = true[-1].astype(float), drawn[-1] - true[-1]
     end = drawn[last[hit] + 1]
     begin = drawn[np.concatenate(([0], last + 1))[hit]]
     true_end = true[positives[hit]]
     true_begin = np.concatenate((true[:1], true_end[:-1]))
-    false = (end - true_end + begin - true_begin) / 2  # ranked above; of the tied ones, half
+    false = (end - true_end + begin - true_begin) / 2  # false positives; tied ones count half
     gained = true_end - true_begin
     with np.errstate(invalid="ignore", divide="ignore"):
         ap = (gained * (true_end / np.maximum(end, 1))).sum(axis=0) / P
@@ -153,14 +159,14 @@ def _ranking(
 
 
 def _cumulative(counts: Counts) -> Counts:
-    """Sums of the first 0, 1, ... rows."""
+    """Return the sums of the first 0, 1, ... rows."""
     sums = np.zeros((len(counts) + 1, counts.shape[1]), counts.dtype)
     np.cumsum(counts, axis=0, out=sums[1:])
     return sums
 
 
 def _defined_mean(columns: list[Values]) -> Values:
-    """Mean over classes, for each draw over those with a value."""
+    """Compute the mean over the classes with a value, for each draw."""
     values = np.array(columns)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.nansum(values, axis=0) / np.isfinite(values).sum(axis=0))
@@ -182,7 +188,7 @@ def _accuracy(label: Label, probability: Probability, mask: Label, counts: Count
 
 
 def _clip_mean(value: npt.NDArray[Any], needed: Label, counts: Counts) -> Values:
-    """Mean of `value` over the drawn clips that have any 1 in `needed`."""
+    """Compute the mean of `value` over the drawn clips with at least one 1 in `needed`."""
     known = np.asarray(needed.any(axis=1))
     with np.errstate(invalid="ignore"):
         return np.asarray((value * known) @ counts / (known @ counts))
@@ -193,4 +199,4 @@ _BY_CLIP: Mapping[str, Callable[[Label, Probability, Label, Counts], Values]] = 
     "f1_micro": _micro_f1,
     "accuracy": _accuracy,
 }
-"""Metrics that add up over clips; labels come with unannotated entries at 0."""
+"""Metrics that are sums over clips; unannotated entries of their labels are 0."""

@@ -1,4 +1,4 @@
-"""A finished run's model on a split of aligned shards: its own, or others."""
+"""Evaluation of a finished run's model on a split of its own or of other aligned shards."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ..training.build import build_fabric
 from ..training.deterministic import deterministic
 from ..training.memory import enough_memory
 from ..training.run_dir import RunDir
-from ..training.run_outputs import worth
-from .predict import clips_together, predict
+from ..training.run_outputs import evaluate_predictions
+from .predict import clips_per_batch, predict
 
 
 def evaluate_run(
@@ -33,113 +33,118 @@ def evaluate_run(
     device: str = "cpu",
     workers: int = 0,
 ) -> dict[str, Any]:
-    """What the model of a run is worth on a split.
+    """Evaluate the model of a run on a split.
 
-    On the run's own test split, device and versions the numbers equal its report's.
+    For the run's own test split, device and versions, the numbers equal those in its report.
 
     Parameters
     ----------
     run
-        Finished.
+        A finished run.
     work
         The working folder.
     split
         ``train``, ``valid`` or ``test``.
     dataset, aligned
-        Shards: WORK/DATASET/aligned/ALIGNED; None: those that it was trained on.
+        Names that select the shards in WORK/DATASET/aligned/ALIGNED; None for those that the
+        model was trained on.
     device
         ``cpu`` or ``cuda``.
     workers
-        Threads that read ahead; 0: none.
+        Number of threads that read batches in advance; 0 disables them.
 
     Returns
     -------
-    ``run``, ``split``, ``shards``, their ``notes``, ``clips``, and as in ``report.json``
-    ``test`` (here ``metrics``), ``intervals``, ``classes``, ``undefined``.
+    Dict with ``run``, ``split``, ``shards``, the shards' ``notes``, number of ``clips``, and,
+    as in ``report.json``, ``metrics`` (there ``test``), ``intervals``, ``classes`` and
+    ``undefined``.
 
     Raises
     ------
     FeatregError
-        If the model and the shards do not go together, or memory is too small.
+        If the shards do not match the model, or memory is insufficient.
     """
     config = run.config()
     tagger, card = read_model(run.path / "model.safetensors")
     folder = DatasetDir(work / (dataset or config.dataset))
     name = aligned or (config.aligned if dataset is None else None)
-    nothing = f"{folder.path}: nothing is aligned here; run `prep align` first"
-    name = choose("aligned set", "--aligned", folder.aligned_names(), name, nothing)
+    empty = f"{folder.path}: no aligned features here; run `prep align` first"
+    name = choose("aligned set", "--aligned", folder.aligned_names(), name, empty)
     shards = AlignedSet(folder.aligned(name))
-    check(card, shards, run.read_json("config.json")["data"]["mode"])
+    check_shards(card, shards, run.read_json("config.json")["data"]["mode"])
     clips = shards.split(split)
     features = tuple(card.features)
     scaling = read_scaling(run.path) if config.recipe.standardize and features else None
     chunks = Chunks(Cutter(shards, clips, features, card.samples, scaling), card.chunks)
     fabric = build_fabric(dataclasses.replace(config, devices=1), device)
-    together = clips_together(config.recipe)
+    batch_size = clips_per_batch(config.recipe)
     remedy = "free some of it, or use another --device"
     with deterministic(), enough_memory(run.name, remedy):
-        found = predict(fabric, tagger.to(fabric.device), chunks, card.task, together, workers)
-    values = worth(clips, found, card.classes, card.task)
+        tagger = tagger.to(fabric.device)
+        predictions = predict(fabric, tagger, chunks, card.task, batch_size, workers)
+    results = evaluate_predictions(clips, predictions, card.classes, card.task)
     return {
         "run": run.name,
         "split": split,
         "shards": str(shards.folder),
         "notes": list(shards.header.notes),
         "clips": len(clips),
-        "metrics": values.pop("test"),
-        **values,
+        "metrics": results.pop("test"),
+        **results,
     }
 
 
-def check(card: Card, shards: AlignedSet, mode: str) -> None:
-    """See that shards hold what a model was trained on.
+def check_shards(card: Card, shards: AlignedSet, mode: str) -> None:
+    """Check that shards match those that a model was trained on.
 
     Parameters
     ----------
     card
-        Of the model.
+        Description of the model.
     shards
-        What it is to be used on.
+        The shards to evaluate it on.
     mode
-        How the shards that it was trained on were aligned; that matters to features alone.
+        Alignment mode of the shards that it was trained on; ignored if the model needs no
+        features.
 
     Raises
     ------
     FeatregError
-        At the first difference; the message names both sides.
+        At the first difference; the message contains both values.
     """
     header = shards.header
-    for what, trained, there in (
+    for key, expected, found in (
         ("classes", card.classes, header.classes),
         ("task", card.task, header.task),
         ("audio_rate", card.sample_rate, header.audio_rate),
-        # Shards of before it was kept do not say.
+        # Old shards do not contain the resampler.
         ("resampler", card.resampler, header.audio_settings.get("resampler", card.resampler)),
         ("resolution_s", card.resolution_s, header.resolution_s),
         ("mode", mode if card.features else header.mode, header.mode),
     ):
-        if trained != there:
+        if expected != found:
             raise FeatregError(
-                f"{shards.folder}: {what} is {_short(there)}, but the model of {card.name} was "
-                f"trained with {_short(trained)}; extract and align as for that run, or name its "
-                "shards with --aligned"
+                f"{shards.folder}: {key} is {_short(found)}, but the model of {card.name} was "
+                f"trained with {_short(expected)}; extract and align as for that run, or select "
+                "its shards with --aligned"
             )
     for name, trained_feature in card.features.items():
         if name not in header.features:
             raise FeatregError(
-                f"{shards.folder} holds no {name!r}, only {', '.join(header.features) or 'audio'}; "
-                f"the model of {card.name} (--fusion {card.fusion}) needs "
-                f"{'+'.join(card.features)}: add it with `prep extract` and `prep align`"
+                f"{shards.folder}: feature {name!r} not found, only "
+                f"{', '.join(header.features) or 'audio'}; the model of {card.name} (--fusion "
+                f"{card.fusion}) needs {'+'.join(card.features)}: add it with `prep extract` and "
+                "`prep align`"
             )
         _check_feature(card, shards, name, trained_feature)
 
 
 def _check_feature(card: Card, shards: AlignedSet, name: str, trained: Mapping[str, Any]) -> None:
-    there = shards.header.features[name]
+    found = shards.header.features[name]
     for key in ("dim", "settings", "weights_sha256"):
-        if trained.get(key) != there.get(key):
+        if trained.get(key) != found.get(key):
             raise FeatregError(
-                f"{shards.folder}: {key} of {name} is {_short(there.get(key))}, but the model of "
+                f"{shards.folder}: {key} of {name} is {_short(found.get(key))}, but the model of "
                 f"{card.name} was trained with {_short(trained.get(key))}"
             )
 
@@ -150,12 +155,12 @@ def _short(value: object, limit: int = 120) -> str:
 
 
 def read_scaling(folder: Path) -> Scaling:
-    """``scaling.npz`` of a finished run's folder.
+    """Read ``scaling.npz`` from the folder of a finished run.
 
     Raises
     ------
     FeatregError
-        If it is damaged.
+        If the file is damaged.
     """
     with np.load(io.BytesIO(RunDir(folder).read_output("scaling.npz"))) as file:
         return Scaling(file["mean"], file["std"])

@@ -1,9 +1,8 @@
-"""How good predictions are.
+"""Metrics of predictions.
 
-Label masks hold throughout: an entry that nobody annotated is neither right nor wrong.
-scikit-learn computes all but F1, which it has for one column in another meaning; ranking on
-the clips where a class is annotated. A class whose score does not exist there is left out of
-the macro mean, and named.
+All metrics ignore unannotated entries, where the label mask is 0. Average precision, ROC-AUC
+and accuracy are scikit-learn's; F1 is not, since scikit-learn's has no label mask. A class
+whose score is undefined on its annotated clips is excluded from the macro mean, and named.
 """
 
 from __future__ import annotations
@@ -23,28 +22,28 @@ Probability = npt.NDArray[np.floating]
 PerClip = npt.NDArray[np.int64]
 
 THRESHOLD = 0.1
-"""A class is predicted where its probability is above this (the paper, DCASE 2017)."""
+"""Probability above which a class counts as predicted (the paper, for DCASE 2017)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One number for a set of predictions.
+    """A metric of a set of predictions.
 
-    Called with labels and probabilities of shape (clips, classes) and a mask of the same
-    shape, 1 where annotated.
+    It is called with labels, probabilities and label mask (1 where annotated), each of shape
+    (clips, classes).
 
     Attributes
     ----------
     name
-        In files and on the command line.
+        Name in files and on the command line.
     title
-        In tables and plots.
+        Name in tables and plots.
     function
-        Computes it.
+        Function that computes the metric.
     tasks
-        The kinds of task that it has a meaning for.
+        Tasks for which the metric is defined.
     higher_is_better
-        Its direction.
+        Whether higher values are better.
     """
 
     name: str
@@ -54,25 +53,25 @@ class Metric:
     higher_is_better: bool = True
 
     def __call__(self, label: Label, probability: Probability, mask: Label) -> float:
-        """Its value.
+        """Compute the metric.
 
         Raises
         ------
         FeatregError
-            If it is a macro mean and exists for no class.
+            If the metric is a macro mean and undefined for all classes.
         """
         return self.function(label, probability, mask)
 
     def improves(self, value: float, best: float) -> bool:
-        """Whether `value` is strictly better than `best`."""
+        """Return whether `value` is strictly better than `best`."""
         return value > best if self.higher_is_better else value < best
 
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """One class's row in a table; a score that does not exist is None.
+    """Counts and scores of one class; an undefined score is None.
 
-    PR-AUC needs an annotated positive clip, ROC-AUC an annotated negative one as well.
+    PR-AUC requires an annotated positive clip, and ROC-AUC also an annotated negative clip.
     """
 
     name: str
@@ -84,16 +83,16 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All that is known of a set of predictions.
+    """Results of the evaluation of a set of predictions.
 
     Attributes
     ----------
     values
         Metric name -> value, for the metrics of the task.
     classes
-        One row per class.
+        Counts and scores of each class.
     undefined
-        Metric name -> the classes that its macro mean leaves out.
+        Metric name -> names of the classes that are excluded from its macro mean.
     """
 
     values: Mapping[str, float]
@@ -104,7 +103,7 @@ class Evaluation:
 def evaluate(
     label: Label, probability: Probability, mask: Label, classes: Sequence[str], task: Task
 ) -> Evaluation:
-    """Every metric of the task and the table per class.
+    """Compute all metrics of the task and the scores of each class.
 
     Parameters
     ----------
@@ -113,20 +112,20 @@ def evaluate(
     probability
         Shape (clips, classes), in [0, 1].
     classes
-        Names, in the order of the columns.
+        Names of the classes, in the order of the columns.
     task
         ``multi-label`` or ``single-label``.
 
     Raises
     ------
     FeatregError
-        If a macro mean exists for no class, or a probability is no number.
+        If a macro mean is undefined for all classes, or a probability is not finite.
     """
-    if lost := int((~np.isfinite(probability)).any(axis=1).sum()):
+    if invalid := int((~np.isfinite(probability)).any(axis=1).sum()):
         raise FeatregError(
-            f"the model's probabilities for {lost} of {len(probability)} clips are no numbers: its "
-            "weights have grown beyond all bounds; train with a lower --lr, --clip-norm or "
-            "--precision float32"
+            f"the model's probabilities are not finite for {invalid} of {len(probability)} clips: "
+            "training has diverged; train with a lower --lr, a lower --clip-norm or --precision "
+            "float32"
         )
     rows = per_class(label, probability, mask, classes)
     return Evaluation(
@@ -146,7 +145,7 @@ def evaluate(
 def per_class(
     label: Label, probability: Probability, mask: Label, classes: Sequence[str]
 ) -> list[ClassScore]:
-    """Counts and ranking scores of each class, on the clips where it is annotated."""
+    """Compute counts and scores of each class, on the clips where the class is annotated."""
     rows = []
     for column, name in enumerate(classes):
         known = mask[:, column] > 0
@@ -166,18 +165,18 @@ def per_class(
 
 
 def predicted(probability: Probability, mask: Label) -> Label:
-    """1 where an annotated class is predicted, that is above `THRESHOLD`."""
+    """Return 1 for annotated entries whose probability is above `THRESHOLD`, else 0."""
     return ((probability > THRESHOLD) & (mask > 0)).astype(np.uint8)
 
 
 def _pr_auc(label: Label, probability: Probability, mask: Label) -> float:
-    """Mean over classes of the average precision."""
+    """Compute the mean average precision over classes."""
     rows = per_class(label, probability, mask, [""] * label.shape[1])
     return _mean("macro PR-AUC", [row.pr_auc for row in rows if row.pr_auc is not None])
 
 
 def _roc_auc(label: Label, probability: Probability, mask: Label) -> float:
-    """Mean over classes of the area under the ROC curve."""
+    """Compute the mean area under the ROC curve over classes."""
     rows = per_class(label, probability, mask, [""] * label.shape[1])
     return _mean("macro ROC-AUC", [row.roc_auc for row in rows if row.roc_auc is not None])
 
@@ -185,16 +184,16 @@ def _roc_auc(label: Label, probability: Probability, mask: Label) -> float:
 def _mean(title: str, values: Sequence[float]) -> float:
     if not values:
         raise FeatregError(
-            f"{title} exists for none of the classes: each needs an annotated positive clip, "
-            "for ROC-AUC also a negative one; check the split or take more of it"
+            f"{title} is undefined for all classes: a class needs an annotated positive clip, and "
+            "for ROC-AUC also a negative one; check the split, or use more of its clips"
         )
     return float(np.mean(values))
 
 
 def hits(label: Label, probability: Probability, mask: Label) -> tuple[PerClip, PerClip]:
-    """Of each clip: its classes that are predicted, and the sizes of both sets together.
+    """Count the true positives of each clip, and its positive labels plus predicted classes.
 
-    F1 is twice the first over the second, of a clip or summed over clips.
+    F1 is twice the first divided by the second, for a clip or for sums over clips.
 
     Returns
     -------
@@ -205,22 +204,22 @@ def hits(label: Label, probability: Probability, mask: Label) -> tuple[PerClip, 
 
 
 def _samples_f1(label: Label, probability: Probability, mask: Label) -> float:
-    """Mean over clips of each clip's F1; 0 for a clip without a positive label.
+    """Compute the mean F1 over the clips with an annotation.
 
-    Clips on which nothing is annotated do not count.
+    The F1 of a clip without a positive label is 0.
     """
     hit, sizes = hits(label, probability, mask)
     return float((2 * hit / np.maximum(sizes, 1))[mask.any(axis=1)].mean())
 
 
 def _micro_f1(label: Label, probability: Probability, mask: Label) -> float:
-    """F1 over all annotated entries at once."""
+    """Compute F1 over all annotated entries."""
     hit, sizes = hits(label, probability, mask)
     return float(2 * hit.sum() / max(sizes.sum(), 1))
 
 
 def _accuracy(label: Label, probability: Probability, mask: Label) -> float:
-    """Share of the clips with a known class whose most probable class it is."""
+    """Compute the fraction of annotated clips whose most probable class is correct."""
     y = label * mask
     known = y.any(axis=1)
     return float(accuracy_score(y[known].argmax(axis=1), probability[known].argmax(axis=1)))
@@ -236,4 +235,4 @@ METRICS: Mapping[str, Metric] = {
         Metric("accuracy", "accuracy", _accuracy, ("single-label",)),
     )
 }
-"""Name -> metric."""
+"""Name of a metric -> the metric."""

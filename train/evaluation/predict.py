@@ -1,4 +1,4 @@
-"""Probabilities and embeddings of whole clips, from evenly spaced chunks."""
+"""Probabilities and embeddings of clips, averaged over evenly spaced chunks."""
 
 from __future__ import annotations
 
@@ -18,60 +18,61 @@ from ..models.base import Tagger
 
 
 class Predictions(NamedTuple):
-    """Of every clip, in order.
+    """Predictions of all clips, in order.
 
     Attributes
     ----------
     probability
-        Shape (clips, classes), float32 in [0, 1]: mean over the clip's chunks.
+        Mean probability over the clip's chunks, in [0, 1], of shape (clips, classes), float32.
     embedding
-        Shape (clips, B_E), float32: l, mean over frames and chunks.
+        Mean of l over the clip's frames and chunks, of shape (clips, B_E), float32.
     """
 
     probability: npt.NDArray[np.float32]
     embedding: npt.NDArray[np.float32]
 
 
-def clips_together(recipe: Recipe) -> int:
-    """Clips whose chunks go through the network at once: two training batches of pieces."""
+def clips_per_batch(recipe: Recipe) -> int:
+    """Return the number of clips per evaluation batch, whose chunks fill two training batches."""
     return max(1, recipe.batch_size * 2 // recipe.chunks)
 
 
 @torch.no_grad()
 def predict(
-    fabric: Fabric, tagger: Tagger, chunks: Chunks, task: Task, clips_a_batch: int, workers: int
+    fabric: Fabric, tagger: Tagger, chunks: Chunks, task: Task, batch_size: int, workers: int
 ) -> Predictions:
-    """Predict all clips of `chunks`; devices share the clips and get all results.
+    """Predict all clips of `chunks`.
+
+    Several devices share the clips, and each returns the predictions of all clips.
 
     Parameters
     ----------
     fabric
-        Where it runs, and in which precision.
+        Devices and precision.
     tagger
-        On the device of `fabric`; left in evaluation mode.
+        Classifier on the device of `fabric`; it is set to evaluation mode.
     chunks
-        Pieces of the clips, which are as many as the devices at least.
+        Chunks of the clips; there must be at least one clip per device.
     task
-        ``multi-label`` makes logits probabilities by a sigmoid, ``single-label`` by a
-        softmax.
-    clips_a_batch
-        Clips that go through the network at once.
+        ``multi-label`` (probabilities by a sigmoid) or ``single-label`` (by a softmax).
+    batch_size
+        Number of clips per batch.
     workers
-        Threads that read; 0 reads here.
+        Number of reading threads; with 0, the main thread reads.
     """
     tagger.eval()
-    mine = range(fabric.global_rank, len(chunks), fabric.world_size)
+    own_clips = range(fabric.global_rank, len(chunks), fabric.world_size)
     clips, probability, embedding = [], [], []
-    for read in chunk_loader(chunks, mine, clips_a_batch, workers):
-        batch = fabric.to_device(read)
-        pieces = batch.audio.shape[:2]  # clips, chunks
+    for loaded in chunk_loader(chunks, own_clips, batch_size, workers):
+        batch = fabric.to_device(loaded)
+        shape = batch.audio.shape[:2]  # clips, chunks
         with fabric.autocast():
             output = tagger(batch.audio.flatten(0, 1), batch.features.flatten(0, 1))
         p = probabilities(output.logits, task)
         l = output.embedding.float().mean(dim=1)  # noqa: E741  the paper's name
         clips.append(batch.clip)
-        probability.append(p.view(*pieces, -1).mean(dim=1))
-        embedding.append(l.unflatten(0, pieces).mean(dim=1))
+        probability.append(p.view(*shape, -1).mean(dim=1))
+        embedding.append(l.unflatten(0, shape).mean(dim=1))
     order = torch.cat(clips)
     return Predictions(
         *(_gather(fabric, torch.cat(part), order, len(chunks)) for part in (probability, embedding))
@@ -79,15 +80,23 @@ def predict(
 
 
 def probabilities(logits: Tensor, task: Task) -> Tensor:
-    """Of shape (n, classes), float32: a sigmoid for ``multi-label``, else a softmax."""
+    """Return the sigmoid (``multi-label``) or softmax (``single-label``) of logits, in float32.
+
+    Parameters
+    ----------
+    logits
+        Shape (n, classes).
+    task
+        ``multi-label`` or ``single-label``.
+    """
     logits = logits.float()
     return logits.sigmoid() if task == "multi-label" else logits.softmax(dim=1)
 
 
-def _gather(fabric: Fabric, mine: Tensor, clips: Tensor, count: int) -> npt.NDArray[np.float32]:
-    """Rows of all devices in the order of the clips; shape (count, ...)."""
-    rows = mine.new_zeros(count, mine.shape[1])
-    rows[clips] = mine
-    everything: Any = fabric.all_reduce(rows, reduce_op="sum")  # a clip is 0 on the others
-    gathered: npt.NDArray[np.float32] = everything.cpu().numpy()
+def _gather(fabric: Fabric, values: Tensor, clips: Tensor, count: int) -> npt.NDArray[np.float32]:
+    """Return the values of all devices in the order of the clips, of shape (count, ...)."""
+    padded = values.new_zeros(count, values.shape[1])  # clips of other devices stay 0
+    padded[clips] = values
+    total: Any = fabric.all_reduce(padded, reduce_op="sum")
+    gathered: npt.NDArray[np.float32] = total.cpu().numpy()
     return gathered

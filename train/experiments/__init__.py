@@ -1,1 +1,1 @@
-"""Many runs: comparisons, sweeps and the tables of the paper."""
+"""Experiments of several runs: comparisons, sweeps, and the tables and figures of the paper."""

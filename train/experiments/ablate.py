@@ -1,7 +1,7 @@
-"""Figure 2 of the paper: how a method fares as training clips become few.
+"""Test metric against the fraction of the training clips, for two methods (Figure 2).
 
-``reports/ablate-DATASET-REG-FEATURES.csv`` holds a row for every method and share of the
-training clips; the plot is made of it.
+``reports/ablate-DATASET-REG-FEATURES.csv`` has one row per method and fraction; the plot is
+created from it.
 """
 
 from __future__ import annotations
@@ -21,54 +21,52 @@ from featreg.datasets.shards.hdf5 import atomic_path
 from ..config.presets import Config
 from ..evaluation.bootstrap import Values, draws, interval, resampled
 from ..report.print_table import UNKNOWN
-from ..training.versions import typed
+from ..training.versions import command_line
 from .choose_alpha import with_seeds
 from .compare import Group, Result, alphas
 
 LEVEL = 0.95
-"""Probability mass of a band."""
+"""Confidence level of the bands."""
 
 SEEDS_FOR_T = 3
-"""From so many seeds on, the band is that of their mean."""
+"""Minimum number of seeds for a band from Student's t distribution."""
 
 
 def read_fractions(text: str) -> list[float]:
-    """Shares of the training clips, ascending, from percents: ``10,30,100``.
+    """Parse percentages such as ``10,30,100``; return fractions in ascending order.
 
     Raises
     ------
     UsageError
-        If one is no number above 0 and up to 100.
+        If a percentage is not a number in (0, 100].
     """
     try:
         percents = sorted({float(percent) for percent in text.split(",")})
     except ValueError:
         percents = [0.0]
     if not all(0 < percent <= 100 for percent in percents):
-        raise UsageError(
-            f"--fractions {text}: expected percents above 0 and up to 100, such as 10,50,100"
-        )
+        raise UsageError(f"--fractions {text}: expected percentages in (0, 100], such as 10,50,100")
     return [percent / 100 for percent in percents]
 
 
 def plan(config: Config, fractions: Sequence[float], seeds: int) -> list[list[Config]]:
-    """A configuration for each fraction, with every seed.
+    """Return the configurations of each fraction with all seeds.
 
-    Of one seed, a smaller share of the training clips lies inside every larger one.
+    For the same seed, a smaller fraction of the training clips is a subset of a larger one.
     """
     every = [dataclasses.replace(config, fraction=fraction) for fraction in fractions]
     return [with_seeds(each, seeds) for each in every]
 
 
 def points(groups: Sequence[Group], chosen: str = "") -> pd.DataFrame:
-    """A row for each group, by fraction: mean and band of its test metric.
+    """Return mean and band of the test metric, one row per group, sorted by fraction.
 
     Parameters
     ----------
     groups
-        The baseline and a regularized method, with every fraction.
+        The groups of the baseline and of a regularized method with each fraction.
     chosen
-        How alpha was chosen, in a sentence; empty if no other was tried.
+        Sentence on the choice of alpha; empty if no other alpha was tried.
     """
     rows = []
     for each in groups:
@@ -91,7 +89,7 @@ def points(groups: Sequence[Group], chosen: str = "") -> pd.DataFrame:
                 "band": kind,
                 "runs": " ".join(result.folder.name for result in each.results),
                 "note": _note(each, chosen),
-                "command": typed(),
+                "command": command_line(),
             }
         )
     found = pd.DataFrame(rows).sort_values("fraction", kind="stable", ignore_index=True)
@@ -100,20 +98,21 @@ def points(groups: Sequence[Group], chosen: str = "") -> pd.DataFrame:
 
 
 def _note(each: Group, chosen: str) -> str:
-    """Where a group's alpha comes from; empty without one."""
+    """Return a sentence on the origin of a group's alpha; empty without a regularizer."""
     config = each.config
     if config.reg == "none":
         return ""
-    alone = f"alpha of {config.method_title} is {config.alpha:g}; no other was tried for this."
-    return chosen or " ".join(alphas([each])) or alone
+    default = f"alpha of {config.method_title} is {config.alpha:g}; no other value was tried."
+    return chosen or " ".join(alphas([each])) or default
 
 
 def band(group: Group) -> tuple[float, float, str]:
-    """Ends of the `LEVEL` confidence band of a group's test metric, and what it holds.
+    """Return the limits of the confidence band of a group's test metric, and its kind.
 
-    With `SEEDS_FOR_T` seeds or more, Student's t interval of the mean over seeds: the
-    scatter of training, of the choice of clips too. With fewer, the `interval` of the mean
-    over draws of test clips, the same for every seed: the scatter of the test set only.
+    With `SEEDS_FOR_T` seeds or more, Student's t interval of the mean over seeds (kind
+    ``seeds``), which reflects the variation of training, including the choice of clips. With
+    fewer seeds, the bootstrap interval of the mean over test clips, with the same draws for
+    each seed (kind ``test clips``), which reflects the variation of the test set only.
     """
     metric = group.config.metric
     values = np.array(list(group.values(metric).values()))
@@ -126,7 +125,7 @@ def band(group: Group) -> tuple[float, float, str]:
 
 
 def _drawn(result: Result) -> Values:
-    """The metric on resampled test clips: the draws of the interval in the run's report."""
+    """Return the metric on resampled test clips, with the same draws as in the run's report."""
     arrays = result.embeddings()
     probability = result.predictions().loc[arrays["clip_id"]].to_numpy()
     values = resampled(
@@ -140,14 +139,14 @@ def _drawn(result: Result) -> Values:
 
 
 def regularized(found: pd.DataFrame) -> pd.Series[Any]:
-    """The row of the regularized method with the most training clips."""
+    """Return the row of the regularized method with the most training clips."""
     rows = found[found["alpha"].notna()]
     last: pd.Series[Any] = rows.iloc[-1]
     return last
 
 
-def in_words(found: pd.DataFrame) -> pd.DataFrame:
-    """The figure as a table: fractions down, methods across."""
+def formatted(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the numbers of the figure for display: fractions (rows), methods (columns)."""
     cells = found.assign(
         value=[
             f"{mean:.3f} ({low:.3f} to {high:.3f})"
@@ -162,9 +161,9 @@ def in_words(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def caption(found: pd.DataFrame) -> str:
-    """What the figure shows, in words, and where its alpha comes from."""
+    """Return a description of the figure, with the origin of alpha."""
     last = regularized(found)
-    unknown = f"alpha of {last['method']} is {last['alpha']:g}; how it was chosen is not stored."
+    unknown = f"alpha of {last['method']} is {last['alpha']:g}; its origin is not stored."
     return f"{_bands(found)} {last.get('note', unknown)}"
 
 
@@ -172,18 +171,19 @@ def _bands(found: pd.DataFrame) -> str:
     seeds = found["seeds"].min()
     if (found["band"] == "seeds").all():
         return (
-            f"Test split, mean over {seeds} seeds. The bands hold the mean over seeds with "
-            f"{LEVEL:.0%} confidence (Student's t): what training and the choice of clips scatter."
+            f"Test split, mean over {seeds} seeds. The bands are {LEVEL:.0%} confidence intervals "
+            "of this mean (Student's t), which reflect the variation of training and of the choice "
+            "of clips."
         )
     counted = f"mean over {seeds} seeds" if seeds > 1 else "one seed"
     return (
-        f"Test split, {counted}. The bands are {LEVEL:.0%} intervals over resampled test clips: "
-        "they hold the scatter of the test set, and not that of training."
+        f"Test split, {counted}. The bands are {LEVEL:.0%} confidence intervals from resampled "
+        "test clips, which reflect the variation of the test set but not of training."
     )
 
 
 def write(found: pd.DataFrame, folder: Path) -> Path:
-    """CSV, PNG and SVG of the figure; the path of the CSV."""
+    """Write the figure as CSV, PNG and SVG; return the path of the CSV file."""
     from ..report.plots import ablation, save
 
     last = regularized(found)
@@ -198,7 +198,7 @@ def write(found: pd.DataFrame, folder: Path) -> Path:
 
 
 def read(folder: Path, dataset: str) -> list[pd.DataFrame]:
-    """The figures of a dataset that `write` wrote."""
+    """Read the CSV files that `write` wrote for a dataset."""
     found = [
         pd.read_csv(path, keep_default_na=True) for path in sorted(folder.glob("ablate-*.csv"))
     ]

@@ -1,4 +1,4 @@
-"""Which weight of a regularizer does best on the validation split."""
+"""Selection of a regularizer's weight alpha on the validation split."""
 
 from __future__ import annotations
 
@@ -21,43 +21,43 @@ from .sweep import Runner
 
 
 def read_alphas(text: str | None) -> list[float]:
-    """The weights in ``--alphas``; none if it was not given.
+    """Parse the value of ``--alphas``; return an empty list if it is None.
 
     Raises
     ------
     UsageError
-        If one is no number of at least 0, or is there twice.
+        If a weight is not a number >= 0, or is given twice.
     """
     try:
         weights = [float(weight) for weight in text.split(",")] if text else []
     except ValueError:
         weights = [-1.0]
     if not all(0 <= weight < float("inf") for weight in weights):
-        raise UsageError(f"--alphas {text}: expected numbers of at least 0, such as 0.1,0.3,1")
+        raise UsageError(f"--alphas {text}: expected numbers >= 0, such as 0.1,0.3,1")
     if len(set(weights)) < len(weights):
-        raise UsageError(f"--alphas {text}: every weight once")
+        raise UsageError(f"--alphas {text}: give each weight only once")
     return weights
 
 
 def with_seeds(config: Config, seeds: int) -> list[Config]:
-    """`config` with its seed and those that follow, `seeds` in all."""
+    """Return `seeds` configurations with consecutive seeds, starting with that of `config`."""
     return [dataclasses.replace(config, seed=config.seed + k) for k in range(seeds)]
 
 
 def with_alphas(config: Config, alphas: Sequence[float]) -> list[Config]:
-    """`config` with every alpha; as it is where it has no regularizer or none are given."""
+    """Return `config` with each alpha; unchanged without a regularizer or without alphas."""
     if config.reg == "none" or not alphas:
         return [config]
     return [dataclasses.replace(config, alpha=alpha) for alpha in alphas]
 
 
 def choose_alpha(config: Config, alphas: Sequence[float], seeds: int, runner: Runner) -> Choice:
-    """Run `config` with every alpha and every seed, and choose.
+    """Run `config` with each alpha and each seed, and choose the best alpha.
 
     Raises
     ------
     FeatregError
-        If all of these runs are damaged.
+        If a run fails, or all runs are damaged.
     """
     tried = [with_seeds(each, seeds) for each in with_alphas(config, alphas)]
     runner.run(each for seeded in tried for each in seeded)
@@ -69,16 +69,16 @@ def choose_alpha(config: Config, alphas: Sequence[float], seeds: int, runner: Ru
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The alphas that were tried, a group of runs each, and the one that validation chose.
+    """Groups of runs with different alphas, and the choice among them.
 
-    The test split decides nothing. Between equals the first stays.
+    The choice depends on the validation split only. The first of equal alphas is chosen.
     """
 
     tried: Sequence[Group]
 
     @property
     def chosen(self) -> Group:
-        """The runs with the best mean validation metric."""
+        """Return the group with the best mean validation metric."""
         metric = self.tried[0].config.metric
         sign = 1 if METRICS[metric].higher_is_better else -1
         means = [np.mean(list(each.values(metric, "valid").values())) for each in self.tried]
@@ -86,11 +86,11 @@ class Choice:
 
     @property
     def alpha(self) -> float:
-        """The weight that was chosen."""
+        """Return the chosen alpha."""
         return self.chosen.config.alpha
 
     def table(self) -> pd.DataFrame:
-        """A row for every alpha: mean and spread of the validation metric."""
+        """Return mean and standard deviation of the validation metric, one row per alpha."""
         metric, title = self.tried[0].config.metric, METRICS[self.tried[0].config.metric].title
         found: pd.DataFrame = pd.DataFrame(
             {
@@ -105,18 +105,18 @@ class Choice:
         return found
 
     def sentence(self) -> str:
-        """Which was chosen, from which, and how."""
+        """Return a sentence on the chosen alpha, the other alphas, and the criterion."""
         config = self.chosen.config
         values = self.table().iloc[:, [0, 2]].itertuples(index=False, name=None)
         tried = ", ".join(f"{alpha} ({value})" for alpha, value in values)
         return (
             f"alpha {config.alpha:g} of {config.method_title} ({'+'.join(config.features)}) on "
-            f"{config.dataset} was chosen on the validation split, by "
-            f"{METRICS[config.metric].title}, from {tried}."
+            f"{config.dataset} was chosen by {METRICS[config.metric].title} on the validation "
+            f"split, from {tried}."
         )
 
     def write(self, work: Path) -> Path:
-        """`table` as ``reports/alpha-DATASET-REG-FEATURES.csv`` in the working folder."""
+        """Write `table` to WORK/reports/alpha-DATASET-REG-FEATURES.csv; return the path."""
         config = self.chosen.config
         name = f"alpha-{config.dataset}-{config.reg}-{'+'.join(config.features)}.csv"
         path = work / "reports" / name

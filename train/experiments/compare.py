@@ -1,4 +1,4 @@
-"""Finished runs side by side: groups that differ in their seeds alone, mean and spread."""
+"""Comparison of finished runs: groups of runs that differ in their seeds, with mean and spread."""
 
 from __future__ import annotations
 
@@ -27,47 +27,47 @@ from .select_runs import select_runs
 
 @dataclass
 class Result:
-    """A finished run, read when asked for."""
+    """A finished run, whose files are read on first access."""
 
     folder: RunDir
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """``config.json``."""
+        """Return the values of ``config.json``."""
         return self.folder.read_json("config.json")
 
     @cached_property
     def config(self) -> Config:
-        """Its configuration."""
+        """Return the configuration of the run."""
         return self.folder.config()
 
     @cached_property
     def report(self) -> dict[str, Any]:
-        """``report.json``."""
+        """Return the values of ``report.json``."""
         return self.folder.read_json("report.json")
 
     @cached_property
     def curves(self) -> pd.DataFrame:
-        """``metrics.csv``, a row per epoch."""
+        """Return ``metrics.csv``, with one row per epoch."""
         curves: pd.DataFrame = pd.read_csv(self._open("metrics.csv"))
         return curves
 
     @cached_property
     def classes(self) -> pd.DataFrame:
-        """Counts and scores of each class on the test split, by class name."""
+        """Return counts and scores of the classes on the test split, indexed by class name."""
         rows: pd.DataFrame = pd.DataFrame(self.report["classes"]).set_index("name")
         return rows
 
     def predictions(self) -> pd.DataFrame:
-        """``predictions.csv``: probabilities by clip and class, on the test split."""
-        # A clip may be called NA.
+        """Return ``predictions.csv``: probabilities of the test clips, indexed by clip id."""
         file = self._open("predictions.csv")
+        # A clip may be called NA, which pandas would read as a missing value.
         rows = pd.read_csv(file, dtype={"clip_id": str}, keep_default_na=False)
-        found: pd.DataFrame = rows.set_index("clip_id")
-        return found
+        predictions: pd.DataFrame = rows.set_index("clip_id")
+        return predictions
 
     def embeddings(self) -> dict[str, npt.NDArray[Any]]:
-        """``embeddings.npz`` of the test split."""
+        """Return the arrays of ``embeddings.npz``, on the test split."""
         with np.load(self._open("embeddings.npz")) as file:
             return dict(file)
 
@@ -76,7 +76,7 @@ class Result:
 
     @cached_property
     def test_set(self) -> str:
-        """Fingerprint of what it was tested on: clips, in any order, labels and classes."""
+        """Return a hash of the clips (in any order), labels and classes of the test split."""
         arrays = self.embeddings()
         digest = hashlib.sha256(json.dumps(self.about["data"]["classes"]).encode())
         order = np.argsort(arrays["clip_id"])
@@ -87,80 +87,80 @@ class Result:
 
 @dataclass
 class Group:
-    """Runs that differ in their seeds alone, by seed."""
+    """Runs that differ only in their seeds, sorted by seed."""
 
     label: str
     results: list[Result]
 
     @property
     def config(self) -> Config:
-        """Of the first run."""
+        """Return the configuration of the first run."""
         return self.results[0].config
 
     @property
     def test_set(self) -> str:
-        """Of all of its runs, since they have the same data."""
+        """Return the hash of the test set, which is the same for all runs of the group."""
         return self.results[0].test_set
 
     @property
     def precision(self) -> pd.Series[float]:
-        """Average precision of each class on the test split, mean over seeds; NaN without one."""
+        """Return each class's test average precision, as mean over seeds; NaN if undefined."""
         each = [result.classes["pr_auc"].astype(float) for result in self.results]
         means: pd.Series[float] = pd.concat(each, axis=1).mean(axis=1)
         return means
 
     def values(self, metric: str, split: str = "test") -> dict[int, float]:
-        """A metric by seed."""
+        """Return a dict of seeds and values of a metric."""
         return {result.config.seed: result.report[split][metric] for result in self.results}
 
 
 class Loaded(NamedTuple):
-    """Finished runs in groups, baseline first, and why others are left out, by name."""
+    """Groups of finished runs, baseline first, and the reasons for skipped runs by name."""
 
     groups: list[Group]
     damaged: dict[str, str]
 
 
 def load(work: Path, names: Sequence[str], dataset: str | None) -> Loaded:
-    """Finished runs in groups; damaged ones are named in a warning and left out.
+    """Read finished runs and group them; damaged runs are skipped with a warning.
 
     Parameters
     ----------
     work
         The working folder.
     names
-        Runs, by name or path, each used once; none for all of the dataset.
+        Names or paths of runs; duplicates are ignored. If empty, all runs on the dataset.
     dataset
-        Whose runs; None if all are of one.
+        Dataset of the runs; None if all runs are on one dataset.
 
     Raises
     ------
     FeatregError
-        If a run that is named is not finished, or no run can be shown.
+        If a named run is not finished, or no run can be used.
     UsageError
-        If the runs are of several datasets.
+        If the runs are on several datasets.
     """
     runs, damaged = select_runs(work, names, dataset)
     return Loaded(group([Result(run) for run in runs]), damaged)
 
 
 def group(results: Sequence[Result]) -> list[Group]:
-    """Results by all of their configuration but the seed, and by their data.
+    """Group results that have the same data and the same configuration except the seed.
 
-    What all of them share beyond their dataset's preset is left out of their labels, and
-    is what `common` says. Where labels are equal all the same, they say what differs. Of a
-    seed that is there twice one run is taken: the one that bears the name of its configuration.
+    Settings that all groups share (see `common`) are omitted from the labels. Labels that would
+    be equal are extended by what differs. If two runs of a group have the same seed, the run
+    whose name is derived from its configuration is used.
     """
     groups: dict[str, dict[int, Result]] = {}
     for result in sorted(results, key=_by_seed):
         first = groups.setdefault(_key(result, "seed"), {}).setdefault(result.config.seed, result)
         if first is not result:
-            warn(f"{result.folder.name} repeats {first.folder.name}, and is left out")
+            warn(f"{result.folder.name} repeats {first.folder.name} and is skipped")
     members = [list(each.values()) for each in groups.values()]
     shared = common([Group("", each) for each in members])
-    found = [Group(each[0].config.titled(shared), each) for each in members]
-    _tell_apart(found)
-    return sorted(found, key=lambda each: (each.config.method != "baseline", each.label))
+    labeled = [Group(each[0].config.title_without(shared), each) for each in members]
+    _make_labels_unique(labeled)
+    return sorted(labeled, key=lambda each: (each.config.method != "baseline", each.label))
 
 
 def _by_seed(result: Result) -> tuple[int, bool]:
@@ -168,23 +168,23 @@ def _by_seed(result: Result) -> tuple[int, bool]:
     return config.seed, not result.folder.name.startswith(config.run_name)
 
 
-def _tell_apart(groups: Sequence[Group]) -> None:
-    """Add to equal labels of a dataset what differs there, and only that."""
-    # The hash of shards says least, so only where nothing before it differs; a name always does.
-    for marks in (("metric", "precision", "aligned"), ("shards",), ("run",)):
+def _make_labels_unique(groups: Sequence[Group]) -> None:
+    """Extend equal labels of a dataset by the properties that differ."""
+    # The hash of the shards, and then the name of a run, are used only if nothing else differs.
+    for properties in (("metric", "precision", "aligned"), ("shards",), ("run",)):
         alike: dict[tuple[str, str], list[Group]] = {}
         for each in groups:
             alike.setdefault((each.config.dataset, each.label), []).append(each)
         for members in alike.values():
-            said = [_marks(each) for each in members]
-            for mark in marks:
-                if len({words[mark] for words in said}) > 1:
-                    for each, words in zip(members, said, strict=True):
-                        each.label += f", {words[mark]}"
+            texts = [_properties(each) for each in members]
+            for name in properties:
+                if len({text[name] for text in texts}) > 1:
+                    for each, text in zip(members, texts, strict=True):
+                        each.label += f", {text[name]}"
 
 
-def _marks(each: Group) -> dict[str, str]:
-    """What no label holds, in words."""
+def _properties(each: Group) -> dict[str, str]:
+    """Return descriptions of the properties that labels do not contain."""
     config, first = each.config, each.results[0]
     return {
         "metric": f"selected by {METRICS[config.metric].title}",
@@ -196,23 +196,23 @@ def _marks(each: Group) -> dict[str, str]:
 
 
 def common(groups: Sequence[Group]) -> list[str]:
-    """What every group has otherwise than its dataset's preset: ``preset demo-small``."""
-    first, *others = [each.config.specials for each in groups]
-    return [special for special in first if all(special in specials for specials in others)]
+    """Return the settings in which all groups differ equally from their dataset's preset."""
+    first, *others = [each.config.overrides for each in groups]
+    return [override for override in first if all(override in other for other in others)]
 
 
 def _key(result: Result, *without: str) -> str:
-    """All of a configuration but some of its parts, and the data it was applied to."""
+    """Return the fingerprint of the data and the configuration except the keys `without`."""
     values = {**result.config.to_json(), "data": result.about["data"]["fingerprint"]}
     return json.dumps({k: v for k, v in values.items() if k not in without}, sort_keys=True)
 
 
 def table(groups: Sequence[Group]) -> pd.DataFrame:
-    """One row a group: test metrics as mean and spread, and the validation metric.
+    """Return a table of test metrics and validation metric, with one row per group.
 
-    The spread is the sample standard deviation over seeds; where there is one seed,
-    there is none. Where groups were tested on different things, a column numbers them; where
-    other metrics selected their epochs, each has a dash in the others' columns.
+    The spread is the sample standard deviation over seeds, omitted for a single seed. If the
+    groups have different test sets, an additional column numbers the test sets. If their epochs
+    were selected by different metrics, each metric has a column.
     """
     tested = list(dict.fromkeys(each.test_set for each in groups))
     rows: list[dict[str, object]] = []
@@ -228,45 +228,44 @@ def table(groups: Sequence[Group]) -> pd.DataFrame:
             f"{each.results[0].about['parameters']['inference']:,}"
         )
         rows.append(row)
-    found: pd.DataFrame = pd.DataFrame(rows).fillna(UNKNOWN)
-    return found
+    result: pd.DataFrame = pd.DataFrame(rows).fillna(UNKNOWN)
+    return result
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and sample standard deviation: ``0.583 ± 0.012``."""
-    return spread_of(float(np.mean(values)), deviation(values))
+    """Return mean and sample standard deviation as text, such as ``0.583 ± 0.012``."""
+    return format_spread(float(np.mean(values)), deviation(values))
 
 
-def spread_of(mean: float, deviation: float) -> str:
-    """Both in words; of one value, whose deviation is NaN, the mean alone."""
+def format_spread(mean: float, deviation: float) -> str:
+    """Return mean and standard deviation as text; only the mean if the deviation is NaN."""
     return f"{mean:.3f} ± {deviation:.3f}" if np.isfinite(deviation) else f"{mean:.3f}"
 
 
 def deviation(values: Sequence[float]) -> float:
-    """Sample standard deviation; NaN of one value."""
+    """Return the sample standard deviation; NaN for a single value."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
 def differences(groups: Sequence[Group]) -> list[str]:
-    """What each group gains or loses against its baseline, in words, seed by seed.
+    """Return a sentence per group on the difference from its baseline, paired by seed.
 
-    Its baseline has the same recipe and the same clips to learn from.
+    The baseline of a group has the same recipe and the same training clips.
     """
     baselines = [each for each in groups if each.config.method == "baseline"]
     if not baselines:
-        return ["No baseline is among these runs, so they say nothing about what a method adds."]
+        return ["These runs include no baseline to compare the methods with."]
     return [
-        _difference(each, [first for first in baselines if _fair(each, first)])
+        _difference(each, [first for first in baselines if _comparable(each, first)])
         for each in groups
         if each.config.method != "baseline"
     ]
 
 
-def _fair(each: Group, baseline: Group) -> bool:
+def _comparable(each: Group, baseline: Group) -> bool:
     method = ("seed", "reg", "fusion", "features", "alpha", "recipe")
-    recipes = [
-        dataclasses.replace(group.config.recipe, standardize=False)  # of features
-        for group in (each, baseline)
+    recipes = [  # `standardize` applies to features only
+        dataclasses.replace(group.config.recipe, standardize=False) for group in (each, baseline)
     ]
     keys = [_key(group.results[0], *method) for group in (each, baseline)]
     return recipes[0] == recipes[1] and keys[0] == keys[1]
@@ -274,7 +273,10 @@ def _fair(each: Group, baseline: Group) -> bool:
 
 def _difference(each: Group, baselines: Sequence[Group]) -> str:
     if not baselines:
-        return f"{each.label}: no baseline with its recipe and its clips is among these runs."
+        return (
+            f"{each.label}: these runs include no baseline with the same settings and training "
+            "clips."
+        )
     first = baselines[0]
     metric = first.config.metric
     title = METRICS[metric].title
@@ -286,38 +288,42 @@ def _difference(each: Group, baselines: Sequence[Group]) -> str:
     gains = sign * np.array([ours[seed] - theirs[seed] for seed in seeds])
     word = "better" if gains.mean() > 0 else "worse"
     sentence = f"{each.label} is {abs(gains.mean()):.3f} {word} than {first.label} in {title}"
+    if not gains.any():
+        sentence = f"{each.label} and {first.label} do not differ in {title}"
     if len(seeds) == 1:
-        return f"{sentence}, on one seed: that is no evidence yet."
+        return f"{sentence}, with one seed only, which is not conclusive."
+    if not gains.any():
+        return f"{sentence}, with {len(seeds)} seeds."
     if (gains > 0).all() or (gains < 0).all():
-        return f"{sentence}, and {word} on each of {len(seeds)} seeds."
+        return f"{sentence}, and {word} with each of {len(seeds)} seeds."
     return (
-        f"{sentence} on average, but from {gains.min():+.3f} to {gains.max():+.3f} over "
-        f"{len(seeds)} seeds: no clear difference."
+        f"{sentence} on average, but the differences range from {gains.min():+.3f} to "
+        f"{gains.max():+.3f} over {len(seeds)} seeds: no clear difference."
     )
 
 
 def notes(groups: Sequence[Group]) -> list[str]:
-    """What must stand beside every result: that clips are missing, say, or not the same."""
-    found = [result.about["data"]["notes"] for each in groups for result in each.results]
-    said = list(dict.fromkeys(note for several in found for note in several))
+    """Return the notes of the data, such as on missing clips, and on different test sets."""
+    listed = [result.about["data"]["notes"] for each in groups for result in each.results]
+    found = list(dict.fromkeys(note for several in listed for note in several))
     tested = {(each.config.dataset, each.test_set) for each in groups}
     if len(tested) > len({dataset for dataset, _ in tested}):
-        said.append(
-            "Not all of these runs were tested on the same clips, labels and classes: numbers "
-            "compare within a test set only."
+        found.append(
+            "Not all of these runs were tested on the same clips, labels and classes; only numbers "
+            "with the same test set are comparable."
         )
-    return said
+    return found
 
 
 def alphas(groups: Sequence[Group]) -> list[str]:
-    """Where the weight of each regularized group comes from, in words."""
+    """Return a sentence per group whose alpha a preset sets, on its origin."""
     sentences = []
     for each in groups:
         config = each.config
         chosen = ALPHAS.get(config.preset, {}).get(config.reg)
         if config.alpha == chosen:
             sentences.append(
-                f"alpha {config.alpha:g} of {each.label} was chosen on the validation split, by "
-                f"`train choose-alpha --reg {config.reg}`; it is not the paper's."
+                f"alpha {config.alpha:g} of {each.label} was chosen on the validation split by "
+                f"`train choose-alpha --reg {config.reg}`; it is not the paper's value."
             )
     return sentences

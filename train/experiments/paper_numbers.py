@@ -1,7 +1,4 @@
-"""Numbers that Table I of the paper prints, as far as they are known.
-
-They come from ``paper_table1.csv`` beside this file; where it has none, the table has a dash.
-"""
+"""Known numbers of Table I as printed in the paper, from ``paper_table1.csv``."""
 
 from __future__ import annotations
 
@@ -17,31 +14,35 @@ _PRINTED = ("dataset", "method", "features", "value")
 
 
 def read_printed(path: Path | None = None) -> dict[tuple[str, ...], str]:
-    """The paper's printed numbers, by dataset, method and features.
+    """Read the paper's printed numbers.
 
     Parameters
     ----------
     path
-        A CSV with the columns dataset, method, features and value, for readers who have
-        the paper at hand; None for what featreg knows.
+        CSV file with the columns dataset, method, features and value; None for the numbers
+        that featreg contains.
+
+    Returns
+    -------
+    (dataset, method, features) -> number, as printed.
 
     Raises
     ------
     UsageError
-        If it is no such file, or a column is missing.
+        If the file is not a CSV file in UTF-8, or a column is missing.
     """
     source = path or files(__package__).joinpath("paper_table1.csv")
     try:
         text = io.StringIO(source.read_text(encoding="utf-8"))
-        found = pd.read_csv(text, comment="#", dtype=str, keep_default_na=False)
-        if not isinstance(found.index, pd.RangeIndex):  # pandas takes what is left for names
+        table = pd.read_csv(text, comment="#", dtype=str, keep_default_na=False)
+        if not isinstance(table.index, pd.RangeIndex):  # pandas uses additional cells as index
             raise ValueError("rows have more cells than the header")
     except ValueError as error:
         reason = " ".join(str(error).split())
-        raise UsageError(f"{path}: no CSV in UTF-8 ({reason})") from None
-    if missing := [name for name in _PRINTED if name not in found.columns]:
+        raise UsageError(f"{path}: not a CSV file in UTF-8 ({reason})") from None
+    if missing := [name for name in _PRINTED if name not in table.columns]:
         raise UsageError(
-            f"{path}: no column {', '.join(missing)}; printed numbers need the columns "
-            f"{', '.join(_PRINTED)}, a row for each number"
+            f"{path}: column {', '.join(missing)} not found; expected the columns "
+            f"{', '.join(_PRINTED)}, with one row per number"
         )
-    return {(d, m, f): value for d, m, f, value in found[list(_PRINTED)].to_numpy().tolist()}
+    return {(d, m, f): value for d, m, f, value in table[list(_PRINTED)].to_numpy().tolist()}

@@ -1,18 +1,18 @@
-"""Parameters in training and in use, by method and features: Table II of the paper.
+"""Number of parameters in training and at inference, by method and features (Table II).
 
-The counts are those of the modules themselves. By hand, with the encoder's E = 3,552,397
-(13 of them in its front end), B_E = 256 and, for C classes, the decoder's
-D(d) = (256 d + 256) + 512 + 257 C::
+The parameters of the built modules are counted. In closed form, with E = 3,552,397 parameters
+of the encoder (13 of them in its front end), B_E = 256, and
+D(d) = (256 d + 256) + 512 + 257 C parameters of the decoder for C classes::
 
-    method        training                         in use
-    baseline      E + D(256)                       the same
-    feature-only  D(B_F)                           the same, and the extractors
-    Concat        E + D(256 + B_F)                 the same, and the extractors
-    FiLM          E + D(256) + 2 (256 B_F + 256)   the same, and the extractors
+    method        training                         inference
+    baseline      E + D(256)                       as in training
+    feature-only  D(B_F)                           as in training, plus extractors
+    Concat        E + D(256 + B_F)                 as in training, plus extractors
+    FiLM          E + D(256) + 2 (256 B_F + 256)   as in training, plus extractors
     Con-Reg       E + D(256) + (256 B_F + 256)     E + D(256)
     Dis-Reg       E + D(256)                       E + D(256)
 
-Extractors are never trained, and at work wherever features are needed.
+Extractors are not trained; at inference they count for the methods that need features.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EXTRACTORS: Mapping[str, tuple[int, int]] = {
     "vggish": (128, 72_141_184),
     "openl3": (512, 4_687_042),  # without 2,818 constants that Keras counts
 }
-"""Feature -> values a row, and parameters of its extractor."""
+"""Feature -> its dimensions, and the number of parameters of its extractor."""
 
 METHODS: Mapping[str, tuple[str, str]] = {
     "feature-only": ("features", "none"),
@@ -42,8 +42,7 @@ METHODS: Mapping[str, tuple[str, str]] = {
     "Con-Reg": ("none", "conreg"),
     "Dis-Reg": ("none", "disreg"),
 }
-"""Name in the paper -> fusion and regularizer."""
-
+"""Name of a method in the paper -> fusion and regularizer."""
 
 PAPER = ("harmonic_cnn", 17)
 """Encoder and number of classes of the paper's Table II (DCASE 2017)."""
@@ -52,20 +51,20 @@ _FILE = "table2.csv"
 
 
 class Row(NamedTuple):
-    """One line of the table.
+    """One row of the table.
 
     Attributes
     ----------
     method
-        As the paper calls it.
+        Name of the method in the paper.
     features
-        Names joined by ``+``; empty for the baseline.
+        Names of the features joined by ``+``; empty for the baseline.
     training
-        Parameters that are trained.
+        Number of trained parameters.
     inference
-        Parameters needed to tag an audio file, extractors included.
+        Number of parameters needed to classify an audio file, including extractors.
     encoder, classes
-        Of the counted network, at its full width; empty and 0 in tables that do not say.
+        Encoder (at full width) and number of classes of the model; empty and 0 in old tables.
     """
 
     method: str
@@ -77,14 +76,14 @@ class Row(NamedTuple):
 
 
 def table_two(classes: int = 17, encoder: str = "harmonic_cnn") -> list[Row]:
-    """The baseline, and every method with VGGish, OpenL3, and both.
+    """Count the parameters of the baseline and of every method with VGGish, OpenL3 and both.
 
     Parameters
     ----------
     classes
-        17 in the paper (DCASE 2017).
+        Number of classes; 17 in the paper (DCASE 2017).
     encoder
-        A name in `registry.ENCODERS`; the paper's is ``harmonic_cnn``.
+        A name in `registry.ENCODERS`; ``harmonic_cnn`` in the paper.
 
     Raises
     ------
@@ -101,50 +100,50 @@ def table_two(classes: int = 17, encoder: str = "harmonic_cnn") -> list[Row]:
     ]
 
 
-def in_words(rows: Sequence[Row]) -> pd.DataFrame:
-    """The table for readers."""
-    found: pd.DataFrame = pd.DataFrame(
+def formatted(rows: Sequence[Row]) -> pd.DataFrame:
+    """Return the table for display."""
+    table: pd.DataFrame = pd.DataFrame(
         {
             "method": [row.method for row in rows],
             "features": [row.features or "–" for row in rows],
             "training": [f"{row.training:,}" for row in rows],
-            "in use": [f"{row.inference:,}" for row in rows],
+            "inference": [f"{row.inference:,}" for row in rows],
         }
     )
-    return found
+    return table
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """What the table shows, of which network, and how far that is the paper's."""
-    encoder, classes = made = rows[0].encoder, rows[0].classes
-    network = f"{encoder} at full width, {classes} classes" if encoder else "network not stored"
+    """Return a description of the table, the counted model, and how it differs from the paper's."""
+    encoder, classes = model = rows[0].encoder, rows[0].classes
+    network = f"{encoder} at full width, {classes} classes" if encoder else "unknown encoder"
     paper = (
         "as in Table II of the paper"
-        if made == PAPER
-        else f"Table II of the paper has {PAPER[0]} and {PAPER[1]} classes"
+        if model == PAPER
+        else f"Table II of the paper is for {PAPER[0]} and {PAPER[1]} classes"
     )
     return (
-        "Parameters that are trained, and those needed to tag an audio file, extractors included: "
-        f"{network}, with the paper's features; {paper}."
+        "Number of trained parameters, and of parameters needed to classify an audio file, "
+        f"including extractors: {network}, with the paper's features; {paper}."
     )
 
 
 def command(rows: Sequence[Row]) -> str:
-    """What to type for this table, as far as it says what it holds."""
+    """Return the command that creates this table."""
     encoder, classes = rows[0].encoder, rows[0].classes
     options = f" --classes {classes} --encoder {encoder}" if encoder else ""
     return f"train params{options} --save"
 
 
 def write(rows: Sequence[Row], folder: Path) -> Path:
-    """``table2.csv``, where `read` and the report find it."""
+    """Write ``table2.csv`` to a folder, for `read` and the report; return its path."""
     with atomic_path(folder / _FILE) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
     return folder / _FILE
 
 
 def read(folder: Path) -> list[Row]:
-    """The table as `write` left it; nothing if there is none."""
+    """Read the table that `write` wrote; return no rows if there is none."""
     path = folder / _FILE
     if not path.is_file():
         return []
@@ -176,5 +175,5 @@ def _row(
 
 
 def count(module: nn.Module) -> int:
-    """Number of trainable parameters."""
+    """Return the number of trainable parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

@@ -1,4 +1,4 @@
-"""The finished runs that a command shows; damaged ones are left out and named."""
+"""Selection of the finished, undamaged runs for a comparison."""
 
 from __future__ import annotations
 
@@ -15,36 +15,39 @@ from ..training.run_dir import RunDir, find_run, find_runs
 def select_runs(
     work: Path, names: Sequence[str], dataset: str | None
 ) -> tuple[list[RunDir], dict[str, str]]:
-    """Finished runs of one dataset, each file of which equals its checksum.
+    """Return the finished runs on one dataset whose files match their checksums.
 
     Parameters
     ----------
     work
         The working folder.
     names
-        Runs, by name or path, each used once; none for all of the dataset.
+        Names or paths of runs; duplicates are ignored. If empty, all runs on the dataset.
     dataset
-        The dataset of the runs; None if all are of one.
+        Dataset of the runs; None if all runs are on one dataset.
 
     Returns
     -------
-    The runs, and why others are left out, by name. A warning says so, too.
+    runs
+        The selected runs.
+    damaged
+        Name of a damaged run -> reason; these runs are also named in warnings.
 
     Raises
     ------
     FeatregError
-        If a run that is named is not finished, or no run can be shown.
+        If a named run is not finished, or no run can be used.
     UsageError
-        If the runs are of several datasets.
+        If the runs are on several datasets.
     """
     runs = list(dict.fromkeys(find_run(work, name) for name in names)) or find_runs(work)
     found: dict[RunDir, str] = {}
     damaged: dict[str, str] = {}
     for run in runs:
         if not run.finished and names:
-            raise FeatregError(f"{run.path}: not finished; `train run` goes on with it")
+            raise FeatregError(f"{run.path}: not finished; resume it with `train run`")
         if not run.finished:
-            warn(f"{run.name} is not finished, and left out")
+            warn(f"{run.name} is not finished and is skipped")
             continue
         try:
             found[run] = run.config().dataset
@@ -54,28 +57,28 @@ def select_runs(
     if damaged and not found:
         empty = "; ".join(damaged.values())
     chosen = choose("dataset with runs", "--dataset", sorted(set(found.values())), dataset, empty)
-    sound = []
+    intact = []
     for run in (run for run in found if found[run] == chosen):
         try:
             run.verify()
-            sound.append(run)
+            intact.append(run)
         except FeatregError as error:
             damaged[run.name] = str(error)
-    if not sound:
+    if not intact:
         raise FeatregError("; ".join(damaged.values()))
     for name, reason in damaged.items():
-        warn(f"{name} is left out: {reason}")
-    return sound, damaged
+        warn(f"{name} is skipped: {reason}")
+    return intact, damaged
 
 
 def refuse_damaged(damaged: Mapping[str, str]) -> None:
-    """End a command that has shown the other runs.
+    """Raise an error if runs were skipped, after a command has shown the other runs.
 
     Raises
     ------
     FeatregError
-        If any run was left out because of a damaged file.
+        If any run was skipped because of a damaged file.
     """
     if damaged:
         count = "1 damaged run was" if len(damaged) == 1 else f"{len(damaged)} damaged runs were"
-        raise FeatregError(f"{count} left out: {', '.join(damaged)} (reasons above)")
+        raise FeatregError(f"{count} skipped: {', '.join(damaged)} (see the warnings above)")

@@ -1,4 +1,4 @@
-"""Many runs: those that are there are used, the others made, side by side where that helps."""
+"""Sweeps of many runs: existing runs are used, the others are trained, possibly in parallel."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from ..config.presets import Config
 from ..data.aligned_set import AlignedSet
 from ..training.build import require_gpus
 from ..training.run_dir import LOG, run_dir
-from ..training.versions import typed
+from ..training.versions import command_line
 from .compare import Group, Result
 
 CORES_PER_RUN = 4
-"""A run on the CPU gains little from more; with fewer in all, runs go one after another."""
+"""Number of CPU cores per run; a run gains little from more."""
 
-_OTHERWISE = "give the options that it was made with"
+_OTHERWISE = "use the options with which it was trained"
 
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """Makes runs in a working folder.
+    """Trains runs in a working folder.
 
     Attributes
     ----------
@@ -43,18 +43,18 @@ class Runner:
     device
         ``cpu`` or ``cuda``.
     jobs
-        Runs side by side, each a process with its share of the cores, and with GPUs of
-        its own where there are enough; 1: one after another, in this process if each
-        trains on one device. None: as many as the GPUs serve, or one for every
-        `CORES_PER_RUN` cores of a device.
+        Number of parallel runs, each in a process with its share of the cores and, if there
+        are enough, with its own GPUs. With 1, runs are trained one after another, and in this
+        process if they use one device. None for the number for which the GPUs suffice, or for
+        `CORES_PER_RUN` cores per run and device.
     workers
         As in `run`.
     fresh
-        Repeat what was done before this runner.
+        Whether to repeat runs that were finished before.
     made
-        Names of the runs that this runner has made.
+        Names of the runs that this runner has trained.
     damaged
-        Why finished runs are left out, by name: files of theirs are damaged.
+        Name of a finished run with damaged files -> reason.
     """
 
     work: Path
@@ -66,47 +66,46 @@ class Runner:
     damaged: dict[str, str] = field(default_factory=dict)
 
     def run(self, configs: Iterable[Config]) -> None:
-        """Do every run that is not done.
-
-        A run that fails does not keep the others from being made.
+        """Train all runs that are not finished. If a run fails, the others are still trained.
 
         Parameters
         ----------
         configs
-            What to run; one that is there twice is run once.
+            Configurations of the runs; duplicates are ignored.
 
         Raises
         ------
         FeatregError
-            If runs failed; they are named.
+            If runs failed; the message names them.
         UsageError
-            If another run lies in the folder of one of these, or two would share one.
+            If the folder of a run contains another run, or two runs would share a folder.
         """
         every: dict[str, Config] = {}
         for config in configs:
             if (first := every.setdefault(config.run_name, config)) != config:
                 raise UsageError(
                     f"{config.run_name}: two runs would have this name, with "
-                    f"{_differences(first, config)}; a name holds six digits, so give values that "
-                    "are further apart"
+                    f"{_differences(first, config)}; names contain six digits, so use values that "
+                    "differ more"
                 )
         todo = self._todo(every.values())
         done = len(every) - len(todo) - len(every.keys() & self.damaged.keys())
-        say(f"{len(every)} runs: {done} done already, {len(todo)} to do")
+        runs = "1 run" if len(every) == 1 else f"{len(every)} runs"
+        say(f"{runs}: {done} finished, {len(todo)} to do")
         if not todo:
             return
         places = environments(self.device, todo[0].devices, self.jobs)
-        # The process that trains on several devices is started again for each of them.
-        alone = len(places) == 1 and todo[0].devices == 1
-        make = _here if alone else _side_by_side
-        failures = make(todo, self.work, self.device, places, self.workers)
+        # With several devices, the process of a run is started again for each device.
+        serial = len(places) == 1 and todo[0].devices == 1
+        train = _train_in_process if serial else _train_in_parallel
+        failures = train(todo, self.work, self.device, places, self.workers)
         self.made.update(every.keys() - failures.keys())
         if failures:
             lines = [f"  {name}: {reason}" for name, reason in sorted(failures.items())]
             without = " without --fresh" if self.fresh else ""
             raise FeatregError(
-                f"{len(failures)} of {len(every)} runs failed; the same command{without} goes on "
-                "from the others, which are done:\n" + "\n".join(lines)
+                f"{len(failures)} of {runs} failed; run the same command{without} again to repeat "
+                "these only:\n" + "\n".join(lines)
             )
 
     def _todo(self, configs: Iterable[Config]) -> list[Config]:
@@ -128,46 +127,46 @@ class Runner:
                 raise
             except FeatregError as error:
                 self.damaged[config.run_name] = str(error)
-                warn(f"{config.run_name} is left out: {error}")
+                warn(f"{config.run_name} is skipped: {error}")
         return found
 
     def groups(self, seeded: Iterable[Sequence[Config]]) -> list[Group]:
-        """The finished runs of configurations which differ in their seeds alone.
+        """Return the finished runs, grouped by configurations that differ in their seeds only.
 
-        Damaged runs are left out, and groups in which no other run is.
+        Damaged runs, and groups without intact runs, are omitted.
         """
         found = []
         for configs in seeded:
-            sound = [each for each in configs if each.run_name not in self.damaged]
-            if sound:
-                results = [Result(run_dir(self.work, each)) for each in sound]
+            intact = [each for each in configs if each.run_name not in self.damaged]
+            if intact:
+                results = [Result(run_dir(self.work, each)) for each in intact]
                 found.append(Group(configs[0].title, results))
         return found
 
 
 def _differences(one: Config, other: Config) -> str:
-    """What two configurations have otherwise: ``alpha 0.3 and 0.3000001``."""
+    """Return the settings that differ, such as ``alpha 0.3 and 0.3000001``."""
     first, second = (each.pop("recipe") | each for each in (one.to_json(), other.to_json()))
     found = [f"{key} {first[key]} and {second[key]}" for key in first if first[key] != second[key]]
     return ", ".join(found)
 
 
 def environments(device: str, devices: int, jobs: int | None) -> list[Mapping[str, str]]:
-    """The environment of each process: its GPUs and its share of the cores.
+    """Return the environment variables of each parallel run: its GPUs and its share of the cores.
 
     Parameters
     ----------
     device
         ``cpu`` or ``cuda``.
     devices
-        That a run trains on together, each with a process of its own.
+        Number of devices per run.
     jobs
-        Processes; where there are fewer GPUs, several share one. None: see `Runner`.
+        Number of parallel runs, which share GPUs if there are not enough. None: see `Runner`.
 
     Raises
     ------
     UsageError
-        If a run asks for more GPUs than there are.
+        If a run requests more GPUs than are available.
     """
     if device == "cpu":
         jobs = jobs or max(1, cores() // (CORES_PER_RUN * devices))
@@ -185,58 +184,58 @@ def environments(device: str, devices: int, jobs: int | None) -> list[Mapping[st
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def _gpus() -> list[str]:
-    """The GPUs that this process may use, by their names in CUDA_VISIBLE_DEVICES."""
+    """Return the GPUs that this process may use, as named in CUDA_VISIBLE_DEVICES."""
     import torch
 
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named:
-        return named.split(",")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible:
+        return visible.split(",")
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def _here(
+def _train_in_process(
     configs: Sequence[Config],
     work: Path,
     device: str,
     places: Sequence[Mapping[str, str]],
     workers: int,
 ) -> dict[str, str]:
-    """One after another, in this process; why runs failed, by name."""
+    """Train runs one after another in this process; return the reasons of failures by name."""
     from ..training.run import run
 
     failures = {}
     for number, config in enumerate(configs, start=1):
         say(f"run {number} of {len(configs)}")
         try:
-            run(config, work, device=device, workers=workers, command=typed())
+            run(config, work, device=device, workers=workers, command=command_line())
         except FeatregError as error:
             failures[config.run_name] = str(error)
-        except Exception as error:  # torch's, or a bug: the others are made all the same
+        except Exception as error:  # of torch, or a bug; the other runs are still trained
             failures[config.run_name] = _unexpected(error, run_dir(work, config).path / LOG)
     return failures
 
 
 def _unexpected(error: Exception, log: Path) -> str:
-    """The error in one line; where it came from is in the log."""
+    """Return an error as one line, and write its traceback to the log."""
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("".join(traceback.format_exception(error)))
     return f"{type(error).__name__}: {' '.join(str(error).split())} ({log})"
 
 
-def _side_by_side(
+def _train_in_parallel(
     configs: Sequence[Config],
     work: Path,
     device: str,
     places: Sequence[Mapping[str, str]],
     workers: int,
 ) -> dict[str, str]:
-    """A process for each run, one at a time in each place; why runs failed, by name."""
-    say(f"{len(places)} at a time; what they say is in {work / 'runs'}/RUN/{LOG}")
+    """Train each run in a process, one at a time per environment; return failures as above."""
+    say(f"parallel runs: {len(places)}; their output is in {work / 'runs'}/RUN/{LOG}")
     free: SimpleQueue[Mapping[str, str]] = SimpleQueue()
     for place in places:
         free.put(place)
@@ -258,7 +257,7 @@ def _side_by_side(
                 advance(note=name)
                 if reason is not None:
                     failures[name] = reason
-        except BaseException:  # interrupted, most likely: no process outlives this one
+        except BaseException:  # such as KeyboardInterrupt: terminate all processes
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(running):
                 process.terminate()
@@ -267,9 +266,10 @@ def _side_by_side(
 
 
 def _command(config: Config, device: str, workers: int) -> list[str]:
-    """``train run-config``, whose argument holds everything that the run needs, as JSON."""
-    asked = {"config": config.to_json(), "device": device, "workers": workers, "command": typed()}
-    return [sys.executable, "-m", "featreg.train", "run-config", json.dumps(asked)]
+    """Return the command ``train run-config`` for a run, whose argument is JSON."""
+    settings = {"device": device, "workers": workers, "command": command_line()}
+    argument = json.dumps({"config": config.to_json(), **settings})
+    return [sys.executable, "-m", "featreg.train", "run-config", argument]
 
 
 def _process(
@@ -280,11 +280,11 @@ def _process(
     workers: int,
     running: set[subprocess.Popen[bytes]],
 ) -> str | None:
-    """One run in a process of its own; None, or why it failed."""
+    """Train a run in a process of its own; return None, or the reason of its failure."""
     folder = run_dir(work, config)
     log = folder.path / LOG
     try:
-        with folder.held():  # not the log of a run that another process trains
+        with folder.held():  # not the log of a run that another process is training
             output = log.open("wb")
     except FeatregError as error:
         return str(error)
@@ -303,5 +303,5 @@ def _process(
             running.discard(process)
     if status == 0:
         return None
-    said = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-    return f"{said[-1].removeprefix('error: ')} (exit status {status}; {log})"
+    output_lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
+    return f"{output_lines[-1].removeprefix('error: ')} (exit status {status}; {log})"

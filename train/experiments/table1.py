@@ -1,8 +1,8 @@
 """Table I of the paper: every method with every feature set, on every dataset.
 
-``reports/table1-DATASET.json`` names the runs of a dataset's cells. The table is made of these
-runs each time that it is shown, and written as CSV, Markdown and HTML. Beside them stand the
-numbers that the paper prints, see `paper_numbers`.
+``reports/table1-DATASET.json`` lists the runs of each cell of a dataset. Each time the table is
+shown, it is computed from these runs, and written as CSV, Markdown and HTML together with the
+numbers printed in the paper, see `paper_numbers`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from ..config.presets import Config
 from ..evaluation.metrics import METRICS
 from ..report.print_table import UNKNOWN
 from ..training.run_dir import RunDir, run_dir
-from ..training.versions import typed
+from ..training.versions import command_line
 from .choose_alpha import Choice, with_alphas, with_seeds
-from .compare import Group, Result, deviation, group, spread_of
+from .compare import Group, Result, deviation, format_spread, group
 from .params import METHODS
 
 NAME = "table1"
-"""Of the files in ``reports``."""
+"""Start of the names of the table's files in ``reports``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +42,27 @@ class Row:
     Attributes
     ----------
     dataset
-        Name in the working folder.
+        Name of the dataset in the working folder.
     method, features
-        As in Table II; `features` is empty for the baseline.
+        Names as in Table II; `features` is empty for the baseline.
     metric
-        Name of what selected the epochs, and is reported.
+        Name of the metric that is reported, and by which epochs were selected.
     mean, spread
-        Of the test metric over seeds; the sample standard deviation of one is NaN.
+        Mean and sample standard deviation (NaN for one seed) of the test metric over seeds.
     seeds
-        How many.
+        Number of seeds.
     valid
         Mean of the validation metric.
     paper
-        The printed number, as printed; empty if it is not known.
+        The number printed in the paper, verbatim; empty if unknown.
     alpha
-        Weight of the regularizer, NaN without one.
+        Weight of the regularizer; NaN without one.
     note
-        How alpha was chosen; empty if it was not.
+        Sentence on the choice of alpha; empty if only one alpha was tried.
     runs
         Names of the runs, joined by spaces.
     command
-        The command line that made the row.
+        The command line that created the row.
     """
 
     dataset: str
@@ -81,23 +81,23 @@ class Row:
 
     @property
     def title(self) -> str:
-        """Method and features in words: ``Con-Reg (musicnn)``."""
+        """Return method and features, such as ``Con-Reg (musicnn)``."""
         return f"{self.method} ({self.features})" if self.features else self.method
 
 
 class Table(NamedTuple):
-    """Table I: its rows, their runs in groups, and runs that it lacks.
+    """Table I, with the runs of its rows and the runs that it lacks.
 
     Attributes
     ----------
     rows
-        Dataset by dataset.
+        The rows, dataset by dataset.
     groups
-        The runs of all rows.
+        The groups of runs of all rows.
     missing
-        Names of runs that are not in the working folder any more, or not finished.
+        Names of runs that are no longer in the working folder, or not finished.
     damaged
-        Why other runs are left out, by name.
+        Name of a damaged run -> reason.
     """
 
     rows: list[Row]
@@ -108,7 +108,7 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is run for a row: a configuration for every alpha, each with every seed."""
+    """The runs for one row: a configuration for each alpha, each with all seeds."""
 
     method: str
     candidates: Sequence[Sequence[Config]]
@@ -123,30 +123,30 @@ def plan(
     seeds: int,
     alphas: Sequence[float],
 ) -> list[Cell]:
-    """All cells of the table, dataset by dataset, in the order of the paper.
+    """Return all cells of the table, dataset by dataset, in the order of the paper.
 
     Parameters
     ----------
     work, device, options
-        As in `configure`; `options` are without dataset, method and features.
+        As in `configure`; `options` does not contain dataset, method and features.
     datasets
-        Names in the working folder.
+        Names of datasets in the working folder.
     feature_sets
-        ``vggish+openl3`` for a combination; None for every aligned feature, and for all
-        of them side by side where there are several.
+        Feature sets such as ``vggish`` or ``vggish+openl3``; None for each aligned feature and,
+        if there are several, all of them combined.
     seeds
-        Runs of each configuration.
+        Number of seeds of each configuration.
     alphas
-        Weights to choose from; none for the preset's or the paper's.
+        Weights to choose from; if empty, the preset's or else the paper's.
     """
     cells = []
     for dataset in datasets:
 
         def cell(method: str, fusion: str, reg: str, features: str | None) -> Cell:
-            asked = {"fusion": fusion, "reg": reg, "features": features, "fraction": 1.0}
-            config = configure(work, device, {**options, **asked, "dataset": dataset})  # noqa: B023
-            found = [with_seeds(each, seeds) for each in with_alphas(config, alphas)]
-            return Cell(method, found)
+            settings = {"fusion": fusion, "reg": reg, "features": features, "fraction": 1.0}
+            config = configure(work, device, {**options, **settings, "dataset": dataset})  # noqa: B023
+            candidates = [with_seeds(each, seeds) for each in with_alphas(config, alphas)]
+            return Cell(method, candidates)
 
         baseline = cell("baseline", "none", "none", None)
         cells.append(baseline)
@@ -157,7 +157,7 @@ def plan(
 
 
 def datasets_with_shards(work: Path) -> list[str]:
-    """The datasets in the working folder that have something aligned.
+    """Return the names of the datasets with aligned shards in the working folder.
 
     Raises
     ------
@@ -167,8 +167,8 @@ def datasets_with_shards(work: Path) -> list[str]:
     found = sorted({path.parents[2].name for path in work.glob("*/aligned/*/*.h5")})
     if not found:
         raise FeatregError(
-            f"{work}: nothing is aligned here; run `prep extract` and `prep align --resolution "
-            "0.1` first, or name the working folder with --work"
+            f"{work}: no aligned features here; run `prep extract` and `prep align --resolution "
+            "0.1` first, or select another working folder with --work"
         )
     return found
 
@@ -183,39 +183,39 @@ def _aligned_sets(work: Path, config: Config) -> list[str]:
 
 
 def record(work: Path, cells: Iterable[Cell], printed: Mapping[tuple[str, ...], str]) -> None:
-    """Write which runs make up the cells, a file for each dataset.
+    """Write the names of the runs of all cells, to one file per dataset.
 
     Parameters
     ----------
     work
         The working folder.
     cells
-        What `plan` gives.
+        The cells returned by `plan`.
     printed
-        What `read_printed` gives.
+        The paper's numbers returned by `read_printed`.
     """
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_dataset: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
         config = cell.candidates[0][0]
         key = (config.dataset, cell.method, "+".join(config.features))
         runs = [[run_dir(work, each).name for each in seeded] for seeded in cell.candidates]
         about = {"method": cell.method, "paper": printed.get(key, ""), "runs": runs}
-        found.setdefault(config.dataset, []).append(about)
-    for dataset, listed in found.items():
+        by_dataset.setdefault(config.dataset, []).append(about)
+    for dataset, listed in by_dataset.items():
         path = work / "reports" / f"{NAME}-{dataset}.json"
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps({"command": typed(), "cells": listed}, indent=2))
+            temporary.write_text(json.dumps({"command": command_line(), "cells": listed}, indent=2))
 
 
 def read(work: Path, dataset: str | None = None) -> Table:
-    """The table of the runs that are there, as far as `record` names them.
+    """Compute the table from the existing runs that `record` listed.
 
     Parameters
     ----------
     work
         The working folder.
     dataset
-        Whose rows; None for those of every dataset.
+        Dataset of the rows; None for all datasets.
 
     Raises
     ------
@@ -232,7 +232,7 @@ def read(work: Path, dataset: str | None = None) -> Table:
             command = str(values["command"])
         except (KeyError, TypeError, ValueError):
             raise FeatregError(
-                f"{path}: damaged; run `train table1` again, which uses the runs that are there"
+                f"{path}: damaged; run `train table1` again, which uses the existing runs"
             ) from None
         for method, paper, names in cells:
             found = [[_result(work / "runs" / str(each), table) for each in some] for some in names]
@@ -247,7 +247,7 @@ def read(work: Path, dataset: str | None = None) -> Table:
 
 
 def _result(path: Path, table: Table) -> Result | None:
-    """A sound run; else None, and the table says why."""
+    """Return an intact run; else add it to the table's missing or damaged runs."""
     run = RunDir(path)
     if not run.finished:
         table.missing.append(run.name)
@@ -273,7 +273,7 @@ def _row(method: str, paper: str, command: str, choice: Choice) -> Row:
         spread=deviation(values),
         seeds=len(values),
         valid=float(np.mean(list(chosen.values(config.metric, "valid").values()))),
-        paper=paper if config.metric == usual else "",  # the paper's is of the usual metric
+        paper=paper if config.metric == usual else "",  # the paper reports the usual metric only
         alpha=config.alpha if config.reg != "none" else float("nan"),
         note=choice.sentence() if len(choice.tried) > 1 else "",
         runs=" ".join(result.folder.name for result in chosen.results),
@@ -282,13 +282,13 @@ def _row(method: str, paper: str, command: str, choice: Choice) -> Row:
 
 
 def wide(table: Sequence[Row]) -> pd.DataFrame:
-    """As the paper has it: methods and features down, datasets across, all in words."""
+    """Return the table for display: methods and features (rows), datasets (columns)."""
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for row in table:
-        found = cells.setdefault((row.method, row.features), {})
-        found[f"{row.dataset}: {METRICS[row.metric].title}"] = spread_of(row.mean, row.spread)
-        found[f"{row.dataset}: paper"] = row.paper or UNKNOWN
-    columns = list(dict.fromkeys(name for found in cells.values() for name in found))
+        line = cells.setdefault((row.method, row.features), {})
+        line[f"{row.dataset}: {METRICS[row.metric].title}"] = format_spread(row.mean, row.spread)
+        line[f"{row.dataset}: paper"] = row.paper or UNKNOWN
+    columns = list(dict.fromkeys(name for line in cells.values() for name in line))
     order = ["baseline", *METHODS]
     lines = [
         {"method": method, "features": features or UNKNOWN}
@@ -300,46 +300,46 @@ def wide(table: Sequence[Row]) -> pd.DataFrame:
 
 
 def notes(table: Sequence[Row], missing: Sequence[str] = ()) -> list[str]:
-    """What a reader of the table must know; `missing` as in `Table`."""
+    """Return the notes below the table; `missing` as in `Table`."""
     seeds = sorted({row.seeds for row in table})
     counted = " to ".join(str(count) for count in sorted({seeds[0], seeds[-1]}))
     found = [
-        f"Mean ± sample standard deviation over {counted} seeds, on the test split; "
-        "each run at its best epoch on the validation split."
+        f"Mean ± sample standard deviation over {counted} seeds on the test split; each run is "
+        "tested at its best epoch on the validation split."
         if seeds[-1] > 1
-        else "One seed each, on the test split: how far the numbers vary from seed to seed is "
-        "not known."
+        else "One seed per method, on the test split, so that the variation between seeds is "
+        "unknown."
     ]
     made = dict.fromkeys((row.dataset, row.command) for row in table)
-    found += [f"{dataset}: made by `{command}`." for dataset, command in made if command]
+    found += [f"{dataset}: created by `{command}`." for dataset, command in made if command]
     if any(not row.paper for row in table):
         found.append(
-            f"paper: the number that Table I of the paper prints; {UNKNOWN} where it is not "
-            "known to featreg, or the paper has no such row, or another metric."
+            f"paper: the number printed in Table I of the paper; {UNKNOWN} if featreg does not "
+            "contain it, or the paper has no such row, or reports another metric."
         )
     found += [row.note for row in table if row.note]
     found += [
-        f"alpha of {row.title} on {row.dataset} is {row.alpha:g}; none other was tried."
+        f"alpha of {row.title} on {row.dataset} is {row.alpha:g}; no other value was tried."
         for row in table
         if not row.note and np.isfinite(row.alpha)
     ]
     if missing:
-        gone = ", ".join(f"runs/{name}" for name in missing)
-        found.append(f"Left out, since it is not there: {gone}; `train table1` makes it again.")
+        names = ", ".join(f"runs/{name}" for name in missing)
+        found.append(f"Missing runs: {names}; run `train table1` again to train them.")
     return found
 
 
-def markdown(table: Sequence[Row], said: Sequence[str]) -> str:
-    """The wide table, and what must be said below it."""
+def markdown(table: Sequence[Row], notes: Sequence[str]) -> str:
+    """Return the table for display, followed by the notes, in Markdown."""
     shown = wide(table)
     lines = [list(shown.columns), ["---"] * len(shown.columns), *shown.to_numpy().tolist()]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return text + "\n\n" + "\n".join(f"- {note}" for note in said) + "\n"
+    return text + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"
 
 
-def write(table: Sequence[Row], said: Sequence[str], folder: Path) -> None:
-    """``table1.csv`` and ``table1.md`` for readers, atomically."""
+def write(table: Sequence[Row], notes: Sequence[str], folder: Path) -> None:
+    """Write ``table1.csv`` and ``table1.md``, atomically."""
     with atomic_path(folder / f"{NAME}.csv") as temporary:
         pd.DataFrame([asdict(row) for row in table]).to_csv(temporary, index=False)
     with atomic_path(folder / f"{NAME}.md") as temporary:
-        temporary.write_text(markdown(table, said), encoding="utf-8")
+        temporary.write_text(markdown(table, notes), encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Encoders and classifiers, one file each."""
+"""Encoders, the decoder, and the classifiers made of them."""

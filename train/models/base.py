@@ -1,10 +1,10 @@
-"""What an encoder and a tagger are.
+"""Base classes of encoders and classifiers.
 
-Another architecture is one file in this folder: a subclass of `Encoder` with the three
-attributes below, built from keyword arguments that all have defaults, and its name in
-``registry.ENCODERS``. Decoder, fusion, regularizers, training and export take it from
-there; nothing of them knows the harmonic CNN. An exported model takes audio of any length:
-where the length decides something, `sizes.at_least` keeps the decision open.
+To add an architecture, add one file to this folder with a subclass of `Encoder` that has the
+attributes below and whose keyword arguments all have defaults, and its name to
+``registry.ENCODERS``. Decoder, fusion, regularizers, training and export depend on `Encoder`
+only. An exported model accepts audio of any length: use `sizes.at_least` where a computation
+depends on the length.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from torch import Tensor, nn
 
 
 class Encoder(nn.Module, ABC):
-    """Audio in, an embedding over time out: E of the paper.
+    """A network that maps audio to an embedding over time: E of the paper.
 
     Attributes
     ----------
     dim
-        B_E, values per frame of the embedding.
+        B_E, dimensions of the embedding.
     sample_rate
-        Rate of the audio it hears, in Hz.
+        Sample rate of the input, in Hz.
     samples
-        Input length it is trained on.
+        Length of the training crops, in samples.
     frames
-        T_E, frames of the embedding of `samples` samples.
+        T_E, number of embedding frames for an input of `samples` samples.
     """
 
     dim: int
@@ -37,27 +37,27 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, audio: Tensor) -> Tensor:
-        """Embedding l of shape (batch, T_E, dim).
+        """Return the embedding l, of shape (batch, T_E, dim).
 
         Parameters
         ----------
         audio
-            Shape (batch, samples), mono in [-1, 1] at `sample_rate`. Longer input
+            Mono audio in [-1, 1] at `sample_rate`, of shape (batch, samples). Longer input
             gives more frames.
         """
 
 
 class Output(NamedTuple):
-    """What a tagger says about a batch.
+    """The output of a classifier for a batch.
 
     Attributes
     ----------
     logits
-        Shape (batch, classes): a sigmoid makes them probabilities in a multi-label
-        task, a softmax in a single-label one.
+        Shape (batch, classes). A sigmoid (multi-label task) or a softmax (single-label
+        task) maps them to probabilities.
     embedding
-        l of shape (batch, T_E, B_E), as the encoder made it and before any fusion: what
-        the regularizers shape. Where there is no encoder, the features themselves.
+        The encoder's output l before any fusion, of shape (batch, T_E, B_E), to which the
+        regularizers apply; without an encoder, the features.
     """
 
     logits: Tensor
@@ -65,15 +65,15 @@ class Output(NamedTuple):
 
 
 class Tagger(nn.Module, ABC):
-    """A whole classifier: whatever of audio and features it needs in, logits out.
+    """Base class of the classifiers, which map audio, features or both to logits.
 
     Attributes
     ----------
     needs_audio
-        Whether `forward` looks at the audio.
+        Whether `forward` uses the audio.
     needs_features
-        Whether `forward` looks at the features, in training and in use alike. A model
-        that is trained with a regularizer does not: it leaves home on audio alone.
+        Whether `forward` uses the features, in training and at inference. False for models
+        trained with a regularizer: their inference is audio-only.
     """
 
     needs_audio: ClassVar[bool] = True
@@ -81,31 +81,31 @@ class Tagger(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, audio: Tensor | None, features: Tensor | None = None) -> Output:
-        """Logits of shape (batch, classes), and the embedding.
+        """Return logits and embedding of a batch.
 
         Parameters
         ----------
         audio
-            Shape (batch, samples); None where `needs_audio` is False.
+            Shape (batch, samples); may be None if `needs_audio` is False.
         features
-            Shape (batch, T_F, B_F), covering the same time; None where
+            Shape (batch, T_F, B_F), covering the same time; may be None if
             `needs_features` is False.
 
         Raises
         ------
         ValueError
-            If what it needs is None.
+            If a required input is None.
         """
 
 
-def required(value: Tensor | None, what: str) -> Tensor:
-    """`value`, which a tagger needs.
+def required(value: Tensor | None, name: str) -> Tensor:
+    """Return `value`, a required input of a classifier.
 
     Raises
     ------
     ValueError
-        If it is None.
+        If `value` is None.
     """
     if value is None:
-        raise ValueError(f"this model needs {what}, and none was given")
+        raise ValueError(f"this model requires {name}, got None")
     return value

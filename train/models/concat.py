@@ -1,4 +1,4 @@
-"""Fusion by concatenation: the decoder sees embedding and features side by side."""
+"""Fusion by concatenation of embedding and features."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .time import to_frames
 
 
 class Concat(Tagger):
-    """The decoder on [l; v], B_E + B_F values a frame.
+    """Classifier whose decoder receives [l; v], B_E + B_F dimensions per frame.
 
     Parameters
     ----------
     encoder
-        Gives l.
+        Encoder that computes l.
     feature_dim
-        B_F.
+        B_F, dimensions of the features v.
     classes
-        Number of logits.
+        Number of classes.
     """
 
     needs_features: ClassVar[bool] = True
@@ -33,7 +33,7 @@ class Concat(Tagger):
         self.decoder = Decoder(encoder.dim + feature_dim, classes)
 
     def forward(self, audio: Tensor | None, features: Tensor | None = None) -> Output:
-        """Logits and l."""
+        """Return the logits and l."""
         embedding = self.encoder(required(audio, "audio"))
         v = to_frames(required(features, "features"), embedding.shape[1])
         return Output(self.decoder(torch.cat((embedding, v), dim=-1)), embedding)

@@ -1,4 +1,4 @@
-"""The decoder D that every method shares."""
+"""The decoder D, which is the same in all methods."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ HIDDEN = 256
 
 
 class Decoder(nn.Module):
-    """Frames in, one vector of logits out (Won et al. 2020, the last layers).
+    """The last layers of the network of Won et al. 2020, from frames to logits.
 
-    Maximum over time, Linear(d, 256), batch normalisation, ReLU, dropout 0.5,
-    Linear(256, classes). The published network ends in a sigmoid and its loss is binary
-    cross-entropy; here the logits come out, and the sigmoid is the loss's, which is the
-    same number without the loss of precision.
+    Maximum over time, Linear(d, 256), batch normalization, ReLU, dropout 0.5,
+    Linear(256, classes). The published network ends with a sigmoid, followed by binary
+    cross-entropy. Here the output is logits and the sigmoid is part of the loss, which is
+    equivalent and numerically more precise.
 
     Parameters
     ----------
     dim
-        d, values per frame.
+        d, dimensions of a frame.
     classes
-        Number of logits.
+        Number of classes.
 
     Shape
     -----

@@ -1,4 +1,4 @@
-"""The decoder on the features alone: what the features know by themselves."""
+"""Classifier on the features only, without audio."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .time import to_frames
 
 
 class FeatureOnly(Tagger):
-    """Features without an encoder.
+    """A decoder on the features, without an encoder.
 
     Parameters
     ----------
     frames
-        T_E: v is brought to as many frames as the other methods decode, so that all of
-        them see the same features.
+        T_E, number of frames that the features are resampled to: that of the other methods'
+        embedding, so that the decoders of all methods receive equally many frames.
     feature_dim
-        B_F.
+        B_F, dimensions of the features v.
     classes
-        Number of logits.
+        Number of classes.
     """
 
     needs_audio: ClassVar[bool] = False
@@ -34,6 +34,6 @@ class FeatureOnly(Tagger):
         self.decoder = Decoder(feature_dim, classes)
 
     def forward(self, audio: Tensor | None, features: Tensor | None = None) -> Output:
-        """Logits and v on T_E frames; the audio is not looked at."""
+        """Return the logits and v on T_E frames; the audio is not used."""
         v = to_frames(required(features, "features"), self.frames)
         return Output(self.decoder(v), v)

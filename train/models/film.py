@@ -12,18 +12,18 @@ from .time import to_frames
 
 
 class FiLM(Tagger):
-    """The decoder on gamma * l + beta, frame by frame (Perez et al. 2018).
+    """Classifier whose decoder receives gamma * l + beta, frame by frame (Perez et al. 2018).
 
-    gamma and beta are linear maps of v, from B_F to B_E with a bias.
+    gamma and beta are affine maps of v, from B_F to B_E dimensions.
 
     Parameters
     ----------
     encoder
-        Gives l.
+        Encoder that computes l.
     feature_dim
-        B_F.
+        B_F, dimensions of the features v.
     classes
-        Number of logits.
+        Number of classes.
     """
 
     needs_features: ClassVar[bool] = True
@@ -36,7 +36,7 @@ class FiLM(Tagger):
         self.decoder = Decoder(encoder.dim, classes)
 
     def forward(self, audio: Tensor | None, features: Tensor | None = None) -> Output:
-        """Logits and l, as it was before the modulation."""
+        """Return the logits and l, before the modulation."""
         embedding = self.encoder(required(audio, "audio"))
         v = to_frames(required(features, "features"), embedding.shape[1])
         return Output(self.decoder(self.gamma(v) * embedding + self.beta(v)), embedding)

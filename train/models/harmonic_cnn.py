@@ -23,7 +23,7 @@ SAMPLE_RATE = 16000
 HOP = 256  # samples
 BINS = 257
 HARMONICS = 6
-LEVELS = 128  # centre frequencies of the first harmonic
+LEVELS = 128  # center frequencies of the first harmonic
 STEPS_PER_OCTAVE = 24
 C1_HZ = 440.0 * 2 ** (-45 / 12)
 FLOOR = 1e-10  # power of -100 dB
@@ -32,19 +32,20 @@ Spacing = Literal["exact", "published"]
 
 
 class HarmonicSTFT(nn.Module):
-    """Spectrogram through triangular filters on harmonics, in decibels, normalised.
+    """Normalized spectrogram in decibels from triangular filters on harmonics.
 
-    The filter of centre frequency f is max(0, 1 - 2 |bin - f| Q / (0.1079 f + 24.7)):
-    a bandwidth that follows hearing, and one learned Q for all. Centres are 128 quarter
-    tones from C1, times 1 to 6. Always in float32: bfloat16 has no room for decibels of
-    power spectra.
+    The filter of center frequency f has the weight max(0, 1 - 2 |g - f| Q / (0.1079 f + 24.7))
+    at frequency g. The bandwidth is proportional to the equivalent rectangular bandwidth of
+    hearing, with one learned Q for all filters. The center frequencies are 128 quarter tones
+    from C1, multiplied by 1 to 6. Computed in float32 also under autocast, since bfloat16 is
+    too coarse for power spectra.
 
     Parameters
     ----------
     spacing
-        ``exact``: a transform of 512 samples, its bins where they are, k * 31.25 Hz.
-        ``published``: a transform of 513 samples, its bins taken to be at those same
-        frequencies although they are k * 16000 / 513 Hz apart; as the published code.
+        ``exact``: an FFT of 512 samples, with bins at k * 31.25 Hz.
+        ``published``: as the published code, an FFT of 513 samples, whose bins are assumed at
+        k * 31.25 Hz although they are at k * 16000 / 513 Hz.
 
     Shape
     -----
@@ -59,17 +60,17 @@ class HarmonicSTFT(nn.Module):
         self.n_fft = 512 if spacing == "exact" else 513
         level = torch.arange(LEVELS, dtype=torch.float64)
         harmonic = torch.arange(1, HARMONICS + 1, dtype=torch.float64)
-        centre = harmonic[:, None] * C1_HZ * 2 ** (level / STEPS_PER_OCTAVE)
+        center = harmonic[:, None] * C1_HZ * 2 ** (level / STEPS_PER_OCTAVE)
         bins = torch.linspace(0, SAMPLE_RATE / 2, BINS, dtype=torch.float64)
-        # From bin to centre in halves of the bandwidth at Q = 1; shape (6 * 128, 257).
-        distance = 2 * (bins - centre[..., None]).abs() / (0.1079 * centre + 24.7)[..., None]
+        # From bin to center, relative to half the bandwidth at Q = 1; shape (6, 128, 257).
+        distance = 2 * (bins - center[..., None]).abs() / (0.1079 * center + 24.7)[..., None]
         self.register_buffer("distance", distance.flatten(0, 1).float(), persistent=False)
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
         self.q = nn.Parameter(torch.ones(1))
         self.bn = nn.BatchNorm2d(HARMONICS)
 
     def decibels(self, audio: Tensor) -> Tensor:
-        """The harmonic spectrogram before normalisation, in dB, at least -100."""
+        """Return the harmonic spectrogram before normalization, in dB, >= -100."""
         spectrum = torch.stft(
             audio, self.n_fft, HOP, window=self.window, pad_mode="reflect", return_complex=True
         )
@@ -81,15 +82,15 @@ class HarmonicSTFT(nn.Module):
     def forward(self, audio: Tensor) -> Tensor:
         """See the class."""
         with torch.autocast(audio.device.type, enabled=False):
-            normalised: Tensor = self.bn(self.decibels(audio.float()))
-            return normalised
+            normalized: Tensor = self.bn(self.decibels(audio.float()))
+            return normalized
 
 
 class ConvBlock(nn.Module):
-    """Convolution, batch normalisation, ReLU, max-pooling.
+    """Convolution, batch normalization, ReLU and max pooling.
 
-    ReLU comes after pooling: the maximum of the positive parts is the positive part of
-    the maximum, and a quarter of the values is left to do it for.
+    ReLU is applied after pooling, which gives the same result for a quarter of the
+    computation: the maximum of positive parts is the positive part of the maximum.
     """
 
     def __init__(self, inputs: int, outputs: int, pool: tuple[int, int]) -> None:
@@ -99,12 +100,12 @@ class ConvBlock(nn.Module):
         self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, inputs, H, W) -> (batch, outputs, H // pool, W // pool)."""
+        """Map (batch, inputs, H, W) to (batch, outputs, H // pool, W // pool)."""
         return F.max_pool2d(self.bn(self.conv(x)), self.pool).relu()
 
 
 class ResBlock(nn.Module):
-    """Two convolutions around a shortcut, ReLU, max-pooling (in the order of `ConvBlock`)."""
+    """Two convolutions with a shortcut, ReLU and max pooling (ordered as in `ConvBlock`)."""
 
     def __init__(self, channels: int, pool: tuple[int, int]) -> None:
         super().__init__()
@@ -115,35 +116,36 @@ class ResBlock(nn.Module):
         self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, H, W) -> (batch, channels, H // pool, W // pool)."""
+        """Map (batch, channels, H, W) to (batch, channels, H // pool, W // pool)."""
         y = self.bn_1(self.conv_1(x)).relu()
         y = self.bn_2(self.conv_2(y)) + x
         return F.max_pool2d(y, self.pool).relu()
 
 
 class HarmonicCNN(Encoder):
-    """The published network up to its maximum over time; the rest is `Decoder`.
+    """The published network up to its maximum over time; the other layers are in `Decoder`.
 
     Parameters
     ----------
     width
-        Channels of the first four blocks; the last three, and the embedding, have twice
-        as many. 128 is the published network.
+        Number of channels of the first four blocks; the last three blocks and the embedding
+        have twice as many. The published network has 128.
     time_pools
-        Pooling over time in the last two blocks: (3, 3) for MagnaTagATune, (2, 2) for
-        DCASE 2017, (2, 1) for Speech Commands. All other pooling is by 2.
+        Pooling factors over time in the last two blocks: (3, 3) for MagnaTagATune, (2, 2) for
+        DCASE 2017, (2, 1) for Speech Commands. All other pooling factors are 2.
     samples
-        Input length it is trained on, at 16 kHz.
+        Length of the training crops, in samples at 16 kHz.
     pad_to
-        Zeros are put behind shorter input, up to this length; 0 puts none. With the
-        published pooling a second is 128 samples too short for Speech Commands.
+        Length to which shorter input is zero-padded at its end, in samples; 0 disables
+        padding. With the published pooling, Speech Commands needs 16128 samples, 128 more
+        than one second.
     spacing
         See `HarmonicSTFT`.
 
     Raises
     ------
     UsageError
-        If `samples` is too short for one frame of embedding.
+        If `samples` is too short for one embedding frame.
     """
 
     sample_rate = SAMPLE_RATE
@@ -165,8 +167,8 @@ class HarmonicCNN(Encoder):
         self.frames = (1 + max(samples, pad_to) // HOP) // reduction
         if self.frames < 1:
             raise UsageError(
-                f"harmonic_cnn with time_pools {tuple(time_pools)} needs at least "
-                f"{(reduction - 1) * HOP} samples, got {samples}: take longer crops or pool less"
+                f"harmonic_cnn with time_pools {tuple(time_pools)} needs crops of at least "
+                f"{(reduction - 1) * HOP} samples, got {samples}; use a longer --crop"
             )
         self.front = HarmonicSTFT(spacing)
         self.blocks = nn.Sequential(
@@ -177,9 +179,9 @@ class HarmonicCNN(Encoder):
         ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Embedding of shape (batch, T_E, 2 * width), not negative."""
+        """Return the embedding, nonnegative, of shape (batch, T_E, 2 * width)."""
         if self.pad_to:
             audio = F.pad(audio, (0, at_least(self.pad_to - audio.shape[-1], 0)))
         spectrogram = self.front(audio).contiguous(memory_format=torch.channels_last)
-        embedding: Tensor = self.blocks(spectrogram).flatten(2)  # one frequency is left
+        embedding: Tensor = self.blocks(spectrogram).flatten(2)  # of one frequency
         return embedding.transpose(1, 2)

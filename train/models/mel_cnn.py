@@ -1,4 +1,4 @@
-"""A small CNN on a mel spectrogram: the second encoder, and a pattern for a third."""
+"""A small CNN on a mel spectrogram, which also serves as an example of another encoder."""
 
 from __future__ import annotations
 
@@ -20,31 +20,32 @@ FLOOR = 1e-10  # power of -100 dB
 
 
 def mel_filters() -> Tensor:
-    """Triangles of height 1 on the HTK mel scale, 0 to 8000 Hz; shape (64, 257)."""
+    """Return triangular filters of height 1 on the HTK mel scale, 0 to 8000 Hz: (64, 257)."""
     top = 2595 * torch.log10(torch.tensor(1 + SAMPLE_RATE / 2 / 700, dtype=torch.float64))
     steps = torch.linspace(0, 1, BANDS + 2, dtype=torch.float64)
     edges = 700 * (10 ** (steps * top / 2595) - 1)
     bins = torch.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1, dtype=torch.float64)
-    low, centre, high = (edges[i : i + BANDS, None] for i in range(3))
-    rise, fall = (bins - low) / (centre - low), (high - bins) / (high - centre)
+    low, center, high = (edges[i : i + BANDS, None] for i in range(3))
+    rise, fall = (bins - low) / (center - low), (high - bins) / (high - center)
     return torch.minimum(rise, fall).clamp(min=0).float()
 
 
 class MelCNN(Encoder):
-    """Five blocks of convolution, batch normalisation, max-pooling and ReLU.
+    """Five blocks of convolution, batch normalization, max pooling and ReLU.
 
     Parameters
     ----------
     width
-        Channels of the first block; the others have 2, 4, 4 and 4 times as many, and so
-        has the embedding.
+        Number of channels of the first block. The other blocks have 2, 4, 4 and 4 times as
+        many channels; the embedding has 4 * `width` dimensions.
     samples
-        Input length it is trained on, at 16 kHz; a frame of embedding spans 0.512 s.
+        Length of the training crops, in samples at 16 kHz. The hop of the embedding is
+        0.512 s.
 
     Raises
     ------
     UsageError
-        If `samples` is too short for one frame of embedding.
+        If `samples` is too short for one embedding frame.
     """
 
     sample_rate = SAMPLE_RATE
@@ -58,8 +59,8 @@ class MelCNN(Encoder):
         self.frames = (1 + samples // HOP) // 2**BLOCKS
         if self.frames < 1:
             raise UsageError(
-                f"mel_cnn needs at least {(2**BLOCKS - 1) * HOP} samples, got {samples}: "
-                "take longer crops"
+                f"mel_cnn needs crops of at least {(2**BLOCKS - 1) * HOP} samples, got "
+                f"{samples}; use a longer --crop"
             )
         self.register_buffer("filters", mel_filters(), persistent=False)
         self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
@@ -70,13 +71,13 @@ class MelCNN(Encoder):
         )  # type: ignore[call-overload]
 
     def decibels(self, audio: Tensor) -> Tensor:
-        """Mel spectrogram of shape (batch, 64, 1 + samples // 256), in dB, at least -100."""
+        """Return the mel spectrogram in dB, >= -100, of shape (batch, 64, 1 + samples // 256)."""
         spectrum = torch.stft(audio, N_FFT, HOP, window=self.window, return_complex=True)
         power = torch.view_as_real(spectrum).square().sum(-1)
         return 10 * (self.filters @ power).clamp(min=FLOOR).log10()
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Embedding of shape (batch, T_E, 4 * width): the mean over what is left of frequency."""
+        """Return the embedding, averaged over frequency: shape (batch, T_E, 4 * width)."""
         with torch.autocast(audio.device.type, enabled=False):
             spectrogram = self.bn(self.decibels(audio.float())[:, None])
         embedding: Tensor = self.blocks(spectrogram).mean(dim=2).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""The encoder and a decoder: the baseline, and what regularizers train."""
+"""Audio-only classifier: the baseline, and the model that regularizers are applied to."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .decoder import Decoder
 
 
 class Plain(Tagger):
-    """Audio alone.
+    """Encoder and decoder, without features as input.
 
     Parameters
     ----------
     encoder
-        Gives l.
+        Encoder that computes l.
     classes
-        Number of logits.
+        Number of classes.
     """
 
     needs_features: ClassVar[bool] = False
@@ -29,6 +29,6 @@ class Plain(Tagger):
         self.decoder = Decoder(encoder.dim, classes)
 
     def forward(self, audio: Tensor | None, features: Tensor | None = None) -> Output:
-        """Logits and l; the features are not looked at."""
+        """Return the logits and l; the features are not used."""
         embedding = self.encoder(required(audio, "audio"))
         return Output(self.decoder(embedding), embedding)

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from .base import Encoder, Tagger
 
 ENCODERS: Mapping[str, str] = {"harmonic_cnn": "HarmonicCNN", "mel_cnn": "MelCNN"}
-"""Module in this folder -> its `Encoder`."""
+"""Name of an encoder, which is also its module in this folder -> its class."""
 
 FUSIONS = ("none", "features", "concat", "film")
-"""Names on the command line."""
+"""Names of the fusion methods, as on the command line."""
 
 
 def build_encoder(name: str, **options: Any) -> Encoder:
-    """The encoder called `name`, with the keyword arguments of its class.
+    """Build the encoder `name` with the keyword arguments of its class.
 
     Raises
     ------
@@ -27,25 +27,25 @@ def build_encoder(name: str, **options: Any) -> Encoder:
         If there is no such encoder.
     """
     if name not in ENCODERS:
-        raise UsageError(f"no encoder is called {name!r}; choose from {', '.join(ENCODERS)}")
+        raise UsageError(f"encoder {name!r} not found; choose from {', '.join(ENCODERS)}")
     module = import_module(f".{name}", __package__)
     encoder: type[Encoder] = getattr(module, ENCODERS[name])
     return encoder(**options)
 
 
 def build_tagger(fusion: str, encoder: Encoder, feature_dim: int, classes: int) -> Tagger:
-    """The tagger that joins embedding and features by `fusion`.
+    """Build the classifier that uses features as input by the method `fusion`.
 
     Parameters
     ----------
     fusion
-        One of `FUSIONS`; ``none`` is the encoder and a decoder.
+        One of `FUSIONS`; ``none`` for encoder and decoder without features.
     encoder
-        Gives the embedding; ``features`` takes only its number of frames.
+        Encoder that computes the embedding; ``features`` uses only its number of frames.
     feature_dim
-        B_F; without meaning for ``none``.
+        B_F, dimensions of the features; ignored for ``none``.
     classes
-        Number of logits.
+        Number of classes.
 
     Raises
     ------
@@ -68,4 +68,4 @@ def build_tagger(fusion: str, encoder: Encoder, feature_dim: int, classes: int) 
         from .film import FiLM
 
         return FiLM(encoder, feature_dim, classes)
-    raise UsageError(f"no fusion is called {fusion!r}; choose from {', '.join(FUSIONS)}")
+    raise UsageError(f"fusion {fusion!r} not found; choose from {', '.join(FUSIONS)}")

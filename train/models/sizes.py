@@ -1,4 +1,4 @@
-"""Arithmetic on sizes that stays open when a model is exported."""
+"""Arithmetic on tensor sizes that remains dynamic in an exported model."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 def at_least(size: Any, least: int) -> Any:
-    """The larger of `size` and `least`.
+    """Return the larger of `size` and `least`.
 
-    Python's ``max`` would decide by the example that a model is exported with, and write
-    the decision into the file. A size is a number here, a symbol under ``torch.export``,
-    a tensor under ``torch.jit.trace``.
+    Python's ``max`` would be evaluated for the example input of the export and its result
+    stored as a constant. `size` is an int in eager mode, a symbol under ``torch.export`` and a
+    tensor under ``torch.jit.trace``.
     """
     if isinstance(size, Tensor):
         return size.clamp(min=least)

@@ -1,4 +1,4 @@
-"""Features on the embedding's frames."""
+"""Resampling of features to the number of frames of the embedding."""
 
 from __future__ import annotations
 
@@ -7,31 +7,30 @@ from torch import Tensor
 
 
 def to_frames(v: Tensor, frames: int) -> Tensor:
-    """Bring features to `frames` frames by repeating or average-pooling.
+    """Resample features to `frames` frames by repetition or average pooling.
 
-    Both grids span the same time. Target frame k is the mean of v over
-    [k, k + 1) / frames of that time, every source row weighted by its overlap with it.
-    For whole ratios that is plain averaging, or plain repetition; in between, the rows
-    on a border count for both sides in proportion.
+    Both time grids span the same time. Target frame k is the mean of v over the interval
+    [k, k + 1) / frames of that time, in which each source frame is weighted by its overlap
+    with the interval. For integer ratios this is plain averaging or plain repetition.
 
     Parameters
     ----------
     v
-        Shape (batch, T_F, B_F), T_F >= 1.
+        Features of shape (batch, T_F, B_F), T_F >= 1.
     frames
-        T_E >= 1.
+        T_E, number of target frames, at least 1.
 
     Returns
     -------
-    Shape (batch, frames, B_F).
+    Features of shape (batch, frames, B_F).
     """
-    rows = v.shape[1]
-    if rows == frames:
+    sources = v.shape[1]
+    if sources == frames:
         return v
-    # In units of 1 / (rows * frames) of the time every border is a whole number.
-    source = torch.arange(rows, device=v.device) * frames
-    target = torch.arange(frames, device=v.device)[:, None] * rows
+    # In units of 1 / (sources * frames) of the total time, all frame borders are integers.
+    source = torch.arange(sources, device=v.device) * frames
+    target = torch.arange(frames, device=v.device)[:, None] * sources
     begin = torch.maximum(source, target)
-    end = torch.minimum(source + frames, target + rows)
-    weights = (end - begin).clamp(min=0).to(v.dtype) / rows
+    end = torch.minimum(source + frames, target + sources)
+    weights = (end - begin).clamp(min=0).to(v.dtype) / sources
     return weights @ v

@@ -90,6 +90,17 @@ def unit(x: Tensor) -> Tensor:
     return torch.where(norm > EPS, x / norm.clamp(min=EPS), 0.0)
 
 
+def pairwise_distances(x: Tensor) -> Tensor:
+    """Euclidean distance of each pair of clips at each frame: (batch, T, B) to (T, batch, batch).
+
+    Equal clips have distance 0 and get no gradient from it.
+    """
+    x = x.transpose(0, 1)
+    squares = (x[:, :, None] - x[:, None]).square().sum(-1)
+    apart = squares > EPS**2
+    return torch.where(apart, torch.where(apart, squares, 1.0).sqrt(), 0.0)
+
+
 def weighted_mean(value: Tensor, weight: Tensor) -> Tensor:
     """Mean of `value`, weighted by 0 or 1 (broadcast to its shape); 0 where all are 0."""
     count = weight.expand_as(value).sum()

@@ -9,19 +9,22 @@ from featreg.datasets.base import UsageError
 if TYPE_CHECKING:
     from .base import Regularizer
 
-REGULARIZERS = ("none", "conreg", "disreg")
-"""Names on the command line."""
+REGULARIZERS = ("none", "conreg", "disreg", "hint", "dcor", "rkd", "scores")
+"""Names of the regularizers, as on the command line."""
+
+STANDARDIZED = frozenset({"hint"})
+"""Regularizers whose features are standardized unless ``--no-standardize`` is given."""
 
 
 def build_regularizer(name: str, feature_dim: int, embedding_dim: int) -> Regularizer | None:
-    """The regularizer called `name`; None for ``none``.
+    """Build the regularizer `name`; return None for ``none``.
 
     Parameters
     ----------
     name
         One of `REGULARIZERS`.
     feature_dim, embedding_dim
-        B_F and B_E.
+        B_F and B_E, dimensions of the features and of the embedding.
 
     Raises
     ------
@@ -38,4 +41,20 @@ def build_regularizer(name: str, feature_dim: int, embedding_dim: int) -> Regula
         from .disreg import DisReg
 
         return DisReg()
-    raise UsageError(f"no regularizer is called {name!r}; choose from {', '.join(REGULARIZERS)}")
+    if name == "hint":
+        from .hint import Hint
+
+        return Hint(feature_dim, embedding_dim)
+    if name == "dcor":
+        from .dcor import DistanceCorrelation
+
+        return DistanceCorrelation()
+    if name == "rkd":
+        from .rkd import RKD
+
+        return RKD()
+    if name == "scores":
+        from .scores import Scores
+
+        return Scores(feature_dim, embedding_dim)
+    raise UsageError(f"regularizer {name!r} not found; choose from {', '.join(REGULARIZERS)}")

@@ -1,1 +1,1 @@
-"""Results as HTML, figures and tables."""
+"""Reports of results: HTML pages, figures and tables."""

@@ -1,11 +1,11 @@
-"""Embeddings of several models in one plane, so that their maps can be laid side by side.
+"""Projection of the embeddings of several models into one plane, for comparable maps.
 
-t-SNE depends on its start as much as on its data: two maps made apart differ even where
-two models agree. Here all models share one: each model's embeddings are turned onto the
-first's by the rotation that brings equal clips nearest (orthogonal Procrustes,
-Schönemann 1966), and all are then projected together. A rotation changes no cosine
-between two clips of a model, so what separates clips in a map is the model's own doing,
-and a clip that keeps its neighbours keeps its place.
+The result of t-SNE depends on its initialization, so that separate projections of two models
+differ even if the models agree. Here all models share one projection. The embeddings of each
+model are first rotated onto those of the first model such that the distances between the same
+clips are smallest (orthogonal Procrustes problem, Schönemann 1966), and then projected
+together. A rotation preserves the cosines between the clips of a model, so that the separation
+of clips in a map is a property of the model.
 """
 
 from __future__ import annotations
@@ -19,44 +19,48 @@ from scipy.linalg import orthogonal_procrustes
 from sklearn.manifold import TSNE
 
 MOST_CLIPS = 1000
-"""More points hide each other."""
+"""Maximum number of points in a map; more points would overlap."""
 
 Array = npt.NDArray[Any]
 
 
 def project(embeddings: Sequence[Array]) -> tuple[list[Array], Array]:
-    """Places in the plane.
+    """Project the embeddings of several models into one plane.
 
     Parameters
     ----------
     embeddings
-        Of each model, shape (clips, its dim), the same clips in the same order.
+        Embeddings of each model, of shape (clips, dimensions of the model), with the same
+        clips in the same order.
 
     Returns
     -------
-    For each model, shape (kept, 2); and the indices of the clips that were kept, at
-    most `MOST_CLIPS` of them.
+    points
+        For each model, coordinates of shape (kept clips, 2).
+    kept
+        Indices of the kept clips: a random selection of `MOST_CLIPS` if there are more.
     """
     clips = len(embeddings[0])
     kept = np.sort(np.random.default_rng(0).permutation(clips)[:MOST_CLIPS])
-    turned = turn([each[kept] for each in embeddings])
-    every = np.concatenate(turned).astype(np.float32)
-    # t-SNE refuses a perplexity that is not below the number of points.
+    rotated = rotate([each[kept] for each in embeddings])
+    every = np.concatenate(rotated).astype(np.float32)
+    # t-SNE requires a perplexity below the number of points.
     perplexity = min(30.0, max(2.0, (len(kept) - 1) / 4), len(every) - 1)
     tsne = TSNE(perplexity=perplexity, metric="cosine", init="random", random_state=0)
     points = tsne.fit_transform(every)
-    return np.split(points, len(turned)), kept
+    return np.split(points, len(rotated)), kept
 
 
-def turn(embeddings: Sequence[Array]) -> list[Array]:
-    """Rows of length 1, all models' brought onto the first's by a rotation.
+def rotate(embeddings: Sequence[Array]) -> list[Array]:
+    """Normalize embeddings to length 1, and rotate those of each model onto the first model's.
 
-    Cosines between the rows of one model stay what they were.
+    Cosines between the embeddings of one model do not change.
 
     Parameters
     ----------
     embeddings
-        Of each model, shape (clips, its dim); a smaller dim is filled up with zeros.
+        Embeddings of each model, of shape (clips, dimensions of the model). Models with fewer
+        dimensions are zero-padded.
     """
     dim = max(each.shape[1] for each in embeddings)
     units = [_unit(np.pad(each, ((0, 0), (0, dim - each.shape[1])))) for each in embeddings]
@@ -64,7 +68,7 @@ def turn(embeddings: Sequence[Array]) -> list[Array]:
     return [first] + [each @ orthogonal_procrustes(each, first)[0] for each in units[1:]]
 
 
-def _unit(rows: Array) -> Array:
-    rows = rows.astype(np.float64)
-    units: Array = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+def _unit(vectors: Array) -> Array:
+    vectors = vectors.astype(np.float64)
+    units: Array = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return units

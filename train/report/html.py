@@ -1,4 +1,4 @@
-"""Runs and tables as one HTML file that needs nothing else."""
+"""Reports of runs and tables as self-contained HTML files."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from . import plots
 from .print_table import UNKNOWN
 
 MOST_GROUPS = 6
-"""A plot holds no more groups than this; tables hold them all."""
+"""Maximum number of groups in a plot; tables contain all groups."""
 
 MOST_ROWS = 12
-"""A longer table of classes is folded."""
+"""Number of classes above which the table of classes is collapsed."""
 
 MOST_MAPS = 3
-"""The embedding map holds no more groups than this."""
+"""Maximum number of groups in the embedding map."""
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading and what stands below it, from top to bottom; empty parts are left out."""
+    """A heading and the contents below it, from top to bottom; empty parts are omitted."""
 
     title: str
     paragraphs: Sequence[str] = ()
@@ -41,12 +41,12 @@ class Section:
     image: str = ""
     caption: str = ""
     points: Sequence[str] = field(default_factory=tuple)
-    folded: str = ""  # words that unfold the table; empty where it lies open
-    left_out: Sequence[str] = ()  # what is not drawn; folded
+    folded: str = ""  # summary of a collapsed table; empty for an open one
+    left_out: Sequence[str] = ()  # collapsed list of the groups that are not drawn
 
     @property
     def html(self) -> Markup:
-        """The table; its cells are escaped, and names of combined features may be broken at +."""
+        """Return the table with escaped cells and possible line breaks after +."""
         if self.table is None:
             return Markup("")
         kinds = ["features"] if "features" in self.table.columns[1:2] else None
@@ -55,17 +55,16 @@ class Section:
 
 
 def write_report(path: Path, groups: Sequence[Group], reports: Path | None = None) -> None:
-    """Write the report of `groups`, atomically.
+    """Write a report of `groups`, atomically.
 
     Parameters
     ----------
     path
         The HTML file.
     groups
-        Of one dataset.
+        Groups of runs on one dataset.
     reports
-        Folder whose table and figures of this dataset are part of the report; None for
-        a report of the groups alone.
+        Folder with tables and figures of the dataset to include in the report; None for none.
     """
     dataset = groups[0].config.dataset
     tabled = table1.read(reports.parent, dataset) if reports else None
@@ -75,22 +74,22 @@ def write_report(path: Path, groups: Sequence[Group], reports: Path | None = Non
     sections += _ablations(reports, dataset) if reports else []
     sections += [_results(groups, shown), *_figures(groups, shown)]
     if reports and (counts := params.read(reports)):
-        said = [params.caption(counts), f"Made by `{params.command(counts)}`."]
-        sections.append(Section("Parameters (Table II)", said, params.in_words(counts)))
+        text = [params.caption(counts), f"Created by `{params.command(counts)}`."]
+        sections.append(Section("Parameters (Table II)", text, params.formatted(counts)))
     write_page(path, f"featreg: {dataset}", _lead(groups), sections, groups)
 
 
 def write_table_one(
-    path: Path, rows: Sequence[table1.Row], groups: Sequence[Group], said: Sequence[str]
+    path: Path, rows: Sequence[table1.Row], groups: Sequence[Group], notes: Sequence[str]
 ) -> None:
-    """Write Table I, what must be said of it, and where its numbers come from, atomically."""
+    """Write a page with Table I, its notes and the provenance of its numbers, atomically."""
     if len(_by_dataset(groups)) > 1:
         groups = [replace(each, label=f"{each.config.dataset}: {each.label}") for each in groups]
-    title = "Methods, features, datasets"
-    section = Section(title, (), table1.wide(rows), points=said)
-    differ = Section("Against the baseline", points=differences(groups))
+    title = "Methods, features and datasets"
+    section = Section(title, (), table1.wide(rows), points=notes)
+    comparison = Section("Comparison with the baseline", points=differences(groups))
     lead = [line for each in _by_dataset(groups) for line in _lead(each)]
-    write_page(path, "featreg: Table I", lead, [section, differ], groups)
+    write_page(path, "featreg: Table I", lead, [section, comparison], groups)
 
 
 def write_page(
@@ -100,23 +99,23 @@ def write_page(
     sections: Sequence[Section],
     groups: Sequence[Group],
 ) -> None:
-    """Write a page of sections that ends with where the numbers come from.
+    """Write a page of sections, followed by the provenance of the numbers, atomically.
 
     Parameters
     ----------
     path
-        The HTML file, written atomically.
+        The HTML file.
     title, lead
-        What the page is, and the paragraphs below.
+        Title of the page, and the paragraphs below it.
     sections
-        From top to bottom.
+        The sections, from top to bottom.
     groups
-        The runs.
+        The groups of runs whose provenance is listed.
     """
     template = files(__package__).joinpath("report.html").read_text(encoding="utf-8")
     circumstances = {_circumstances(result) for each in groups for result in each.results}
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["worded"] = _worded
+    environment.filters["prose"] = _prose
     html = environment.from_string(template).render(
         title=title,
         lead=lead,
@@ -128,17 +127,19 @@ def write_page(
         temporary.write_text(html, encoding="utf-8")
 
 
-def _worded(text: str) -> Markup:
-    """A sentence, escaped, with what stands between backticks as code."""
+def _prose(text: str) -> Markup:
+    """Escape a text, and format parts between backticks as code."""
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def headline(groups: Sequence[Group], rows: Sequence[table1.Row]) -> list[Group]:
-    """The groups that plots choose from: those in the table, or else those with every clip.
+    """Select the groups for the plots: those in Table I, or else those with all training clips.
 
-    A group is in the table if one of its runs is: seeds may have been added since.
+    A group is in the table if at least one of its runs is, since seeds may have been added.
 
-    First the baseline, then what is regularized, then the other methods.
+    Returns
+    -------
+    The baseline, followed by the regularized methods and the other methods.
     """
     names = {name for row in rows for name in row.runs.split()}
     tabled = [each for each in groups if names & {run.folder.name for run in each.results}]
@@ -162,9 +163,9 @@ def _lead(groups: Sequence[Group]) -> list[str]:
     clips = data["clips"]
     about = (
         f"{data['dataset']}: {full} training, {clips['valid']} validation and {clips['test']} test "
-        f"clips, {len(data['classes'])} classes. The epoch with the best {_selecting(groups)} on "
-        "the validation split was tested, once; a clip's probability is the mean over its "
-        "evaluation chunks."
+        f"clips, {len(data['classes'])} classes. Each run was tested once, at the epoch with the "
+        f"best {_selecting(groups)} on the validation split. The probabilities of a clip are means "
+        "over its evaluation chunks."
     )
     lines = [about, *notes(groups)]
     if shared := common(groups):
@@ -173,7 +174,7 @@ def _lead(groups: Sequence[Group]) -> list[str]:
 
 
 def _metrics(groups: Sequence[Group]) -> list[str]:
-    """What selected epochs: a metric for each group, each once."""
+    """Return the metrics by which the epochs were selected, each once."""
     return list(dict.fromkeys(each.config.metric for each in groups))
 
 
@@ -198,8 +199,8 @@ def _ablations(reports: Path, dataset: str) -> list[Section]:
         sections.append(
             Section(
                 f"Fewer training clips: {last['method']}, {last['features']} (Figure 2)",
-                [f"Made by `{made}`."],
-                image=plots.address(plots.ablation(found)),
+                [f"Created by `{made}`."],
+                image=plots.data_uri(plots.ablation(found)),
                 caption=ablate.caption(found),
             )
         )
@@ -212,25 +213,25 @@ def _results(groups: Sequence[Group], shown: Sequence[Group]) -> Section:
     note = (
         f"Mean ± sample standard deviation over up to {seeds} seeds."
         if seeds > 1
-        else "One seed each: how far the numbers vary from seed to seed is not known."
+        else "One seed per method, so that the variation between seeds is unknown."
     )
     for metric in _metrics(groups):
         if undefined := first.report["undefined"].get(metric, []):
             note += (
-                f" Left out of the {METRICS[metric].title}, for want of test clips that have the "
-                f"class: {', '.join(undefined)}."
+                f" The {METRICS[metric].title} excludes the classes for which it is undefined on "
+                f"the test split: {', '.join(undefined)}."
             )
     points = differences(shown) + alphas(shown)
-    return Section("Every run, on the test split", [note], table(groups), points=points)
+    return Section("All runs on the test split", [note], table(groups), points=points)
 
 
 def _figures(groups: Sequence[Group], shown: Sequence[Group]) -> list[Section]:
-    """Of the groups with the first's test set: others have other clips, or other classes."""
+    """Return the figures of the groups with the same test set as the first group."""
     alike = [each for each in shown if each.test_set == shown[0].test_set]
     drawn = alike[:MOST_GROUPS]
-    apart = " Groups with another test set are not drawn." if len(alike) < len(shown) else ""
+    apart = " Groups with another test set are not shown." if len(alike) < len(shown) else ""
     maps = [each for each in drawn if each.config.reg != "none" or each is drawn[0]]
-    left = [
+    omitted = [
         each.label + ("" if each.test_set == drawn[0].test_set else ": another test set")
         for each in groups
         if each not in drawn
@@ -238,56 +239,56 @@ def _figures(groups: Sequence[Group], shown: Sequence[Group]) -> list[Section]:
     return [
         Section(
             "Learning curves",
-            [_how_many(len(drawn), len(groups))] if left else [],
-            image=plots.address(plots.learning_curves(drawn)),
-            caption="Thick lines are means over seeds, thin lines single seeds." + apart,
-            left_out=left,
+            [_how_many(len(drawn), len(groups))] if omitted else [],
+            image=plots.data_uri(plots.learning_curves(drawn)),
+            caption="Thick lines are means over seeds, thin lines are single seeds." + apart,
+            left_out=omitted,
         ),
         Section(
-            "Class by class",
-            image=plots.address(plots.per_class(drawn)),
-            caption="Average precision on the test split, mean over seeds. Chance is the share of "
-            "clips that have the class." + apart,
+            "Average precision per class",
+            image=plots.data_uri(plots.per_class(drawn)),
+            caption="Average precision on the test split, mean over seeds. Chance is the fraction "
+            "of clips with the class." + apart,
         ),
         _per_class(alike),
         Section(
             "Embeddings with and without regularization",
-            image=plots.address(plots.embedding_map(maps[:MOST_MAPS])),
-            caption="Test clips by the time-averaged embedding of their audio, first seed of each "
-            "method; in colour the clips of one class, for the three classes that the first "
-            "method finds best. One projection for all: each model's embeddings are rotated "
-            "onto the first's, which changes no cosine within a model, and all are projected "
-            "together (t-SNE of cosine distances), so that places mean the same in every map. "
-            "Distances between far clusters mean nothing in such a map." + apart,
+            image=plots.data_uri(plots.embedding_map(maps[:MOST_MAPS])),
+            caption="Projections of the time-averaged embeddings of the test clips, for the first "
+            "seed of each method. Each row highlights the clips of one class; the classes are the "
+            "three with the highest average precision in the first method. The embeddings of each "
+            "model are rotated onto those of the first model, which preserves the cosines within a "
+            "model, and then projected together (t-SNE of cosine distances), so that positions "
+            "are comparable between maps. Distances between remote clusters are not meaningful."
+            + apart,
         ),
     ]
 
 
-def _how_many(drawn: int, every: int) -> str:
+def _how_many(drawn: int, total: int) -> str:
     return (
-        f"{drawn} of {every} groups of runs are drawn, here and below; maps hold at most "
-        f"{MOST_MAPS}. `train compare RUN...` draws the runs that it names, up to {MOST_GROUPS} "
-        "groups."
+        f"The figures show {drawn} of {total} groups of runs, and the maps at most {MOST_MAPS}. "
+        f"To select others, name up to {MOST_GROUPS} groups of runs: `train compare RUN...`."
     )
 
 
 def _per_class(groups: Sequence[Group]) -> Section:
-    """The picture's numbers: classes down, groups of one test set across."""
+    """Return the numbers of the figure as a table of classes (rows) and groups (columns)."""
     counts = groups[0].results[0].classes["positives"]
     cells = {
         each.label: [
-            f"{value:.3f}" if value == value else UNKNOWN  # NaN equals nothing
+            f"{value:.3f}" if value == value else UNKNOWN  # NaN
             for value in each.precision[counts.index]
         ]
         for each in groups
     }
     found = pd.DataFrame({"class": counts.index, "test clips": counts.to_numpy(), **cells})
-    said = (
-        "Average precision on the test split, mean over seeds; test clips are those that have the "
-        f"class, and {UNKNOWN} stands where there is none."
+    text = (
+        "Average precision on the test split, mean over seeds. Test clips are the clips with the "
+        f"class; {UNKNOWN} means that there are none."
     )
     folded = f"All {len(found)} classes" if len(found) > MOST_ROWS else ""
-    return Section("Class by class, in numbers", [said], found, folded=folded)
+    return Section("Average precision per class, in numbers", [text], found, folded=folded)
 
 
 def _circumstances(result: Result) -> str:

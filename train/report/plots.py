@@ -1,4 +1,4 @@
-"""Pictures of runs, narrow enough for a phone and for a column of print."""
+"""Figures of runs, narrow enough for a phone and for a printed column."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from ..evaluation.metrics import METRICS
 from ..experiments.compare import Group
 from .embedding_map import project
 
-_WIDTH = 4.6  # inches: on a phone of 390 pixels letters of 9 points are still 10 pixels high
+_WIDTH = 4.6  # inches; 9-point text is 10 pixels high on a phone with a width of 390 pixels
 _MAP_CLASSES = 3
 _STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "svg.fonttype": "none",  # letters stay letters, which a reader can search
-    "svg.hashsalt": "featreg",  # else names inside were drawn by chance
+    "svg.fonttype": "none",  # text is stored as text, which can be searched
+    "svg.hashsalt": "featreg",  # makes the ids in the file reproducible
 }
-# Okabe and Ito's colours, which colour-blind readers tell apart, the darker first.
-_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# The colors of Okabe and Ito, distinguishable with color vision deficiency; dark colors first.
+_COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "osD^vPX"
 
 
-def address(figure: Figure) -> str:
-    """The figure as PNG in a data address, which a web page can hold."""
+def data_uri(figure: Figure) -> str:
+    """Return the figure as a PNG in a data URI, for embedding in a web page."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=200, bbox_inches="tight")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -42,34 +42,31 @@ def address(figure: Figure) -> str:
 
 @mpl.rc_context(_STYLE)
 def save(figure: Figure, path: Path, kind: str) -> None:
-    """The figure as a file, ``png`` or ``svg``; equal figures are equal files."""
+    """Save the figure as ``png`` or ``svg``; equal figures give equal files."""
     metadata = {"Date": None} if kind == "svg" else None
     figure.savefig(path, format=kind, dpi=200, bbox_inches="tight", metadata=metadata)
 
 
-def _look(number: int) -> dict[str, Any]:
-    return {
-        "color": _COLOURS[number % len(_COLOURS)],
-        "marker": _MARKERS[number % len(_MARKERS)],
-    }
+def _style(number: int) -> dict[str, Any]:
+    return {"color": _color(number), "marker": _MARKERS[number % len(_MARKERS)]}
 
 
-def _colour(number: int) -> str:
-    return _COLOURS[number % len(_COLOURS)]
+def _color(number: int) -> str:
+    return _COLORS[number % len(_COLORS)]
 
 
 def _wrapped(label: str, width: int) -> str:
-    """Lines of a label, broken at spaces and behind the + of combined features."""
-    mark = "\0"  # of a break that has no space
+    """Wrap a label at spaces and after the + of combined features."""
+    mark = "\0"  # marks a possible line break without a space
     lines = textwrap.wrap(label.replace("+", f"+{mark} "), width, break_on_hyphens=False)
     return "\n".join(lines).replace(f"{mark} ", "").replace(mark, "")
 
 
 @mpl.rc_context(_STYLE)
 def learning_curves(groups: Sequence[Group]) -> Figure:
-    """Training loss of the task and the validation metric against epochs.
+    """Plot the task's training loss and the validation metric against the epoch.
 
-    A thin line for each seed, a thick one for the mean of each group.
+    Thin lines are single seeds, thick lines are the means of the groups.
     """
     metric = groups[0].config.metric
     figure = Figure(figsize=(_WIDTH, 4.6), layout="constrained")
@@ -83,9 +80,9 @@ def learning_curves(groups: Sequence[Group]) -> Figure:
             curves = [result.curves.set_index("epoch")[column] for result in each.results]
             if len(curves) > 1:
                 for curve in curves:
-                    axes.plot(curve, color=_colour(number), linewidth=0.5, alpha=0.35)
+                    axes.plot(curve, color=_color(number), linewidth=0.5, alpha=0.35)
             mean = pd.concat(curves, axis=1).mean(axis=1)
-            axes.plot(mean, color=_colour(number), linewidth=1.8, label=each.label)
+            axes.plot(mean, color=_color(number), linewidth=1.8, label=each.label)
         axes.set_ylabel(title)
         axes.grid(alpha=0.3)
     panels[1].set_xlabel("epoch")
@@ -98,14 +95,14 @@ def learning_curves(groups: Sequence[Group]) -> Figure:
 
 @mpl.rc_context(_STYLE)
 def per_class(groups: Sequence[Group]) -> Figure:
-    """Average precision of each class on the test split, mean over seeds, and chance.
+    """Plot each class's average precision on the test split, as mean over seeds, and chance.
 
-    Chance is the share of positive clips. Classes without positive clips are left out.
+    Chance is the fraction of positive clips. Classes without positive clips are omitted.
 
     Parameters
     ----------
     groups
-        Of one test set.
+        Groups with the same test set.
     """
     means = [each.precision for each in groups]
     order = means[0].dropna().sort_values().index
@@ -118,8 +115,8 @@ def per_class(groups: Sequence[Group]) -> Figure:
     axes.hlines(y, 0, 1, color="0.93", zorder=0)
     axes.scatter(chance[order], y, marker="|", color="0.5", s=60, label="chance")
     for number, (each, mean) in enumerate(zip(groups, means, strict=True)):
-        look = _look(number)
-        axes.scatter(mean[order], y, s=22, label=each.label, alpha=0.8, linewidths=0, **look)
+        style = _style(number)
+        axes.scatter(mean[order], y, s=22, label=each.label, alpha=0.8, linewidths=0, **style)
     axes.set_yticks(y, order)
     axes.set(xlim=(0, 1.02), ylim=(-0.7, len(order) - 0.3), xlabel="average precision, test split")
     figure.legend(loc="outside upper center", ncols=1, frameon=False)
@@ -128,15 +125,16 @@ def per_class(groups: Sequence[Group]) -> Figure:
 
 @mpl.rc_context(_STYLE)
 def embedding_map(groups: Sequence[Group]) -> Figure:
-    """The test clips in the plane, one column per group and one row per class.
+    """Plot a projection of the test clips' embeddings, one column per group, one row per class.
 
-    One projection for all, see `projection.py`; the first seed of each group. A row
-    shows in colour the clips of one of the classes that the first group finds best.
+    All groups share one projection, see `embedding_map.py`, of the first seed of each group. The
+    classes are those with the highest average precision in the first group; each row highlights
+    the clips of one class.
 
     Parameters
     ----------
     groups
-        Of one test set.
+        Groups with the same test set.
     """
     maps = [_by_clip(each.results[0].embeddings()) for each in groups]
     points, kept = project([found["embedding"] for found in maps])
@@ -152,7 +150,7 @@ def embedding_map(groups: Sequence[Group]) -> Figure:
             axes = panels[row, column]
             present = found["label"][kept, number] == 1
             axes.scatter(*points[column][~present].T, s=7, color="0.82", linewidths=0)
-            axes.scatter(*points[column][present].T, s=10, color=_COLOURS[1 + row], linewidths=0)
+            axes.scatter(*points[column][present].T, s=10, color=_COLORS[1 + row], linewidths=0)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(True)
             axes.spines[:].set_color("0.8")
@@ -164,29 +162,29 @@ def embedding_map(groups: Sequence[Group]) -> Figure:
 
 
 def _by_clip(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """The same rows, in the order of clip ids: shards of one test set may have others."""
+    """Sort arrays by clip id, since the order of the clips may differ between shards."""
     order = np.argsort(arrays["clip_id"])
     return {name: values[order] for name, values in arrays.items()}
 
 
 @mpl.rc_context(_STYLE)
 def ablation(points: pd.DataFrame) -> Figure:
-    """Figure 2: the test metric against the share of the training clips, with bands.
+    """Plot the test metric with bands against the fraction of the training clips (Figure 2).
 
     Parameters
     ----------
     points
-        What `ablate.points` gives.
+        The table returned by `ablate.points`.
     """
     figure = Figure(figsize=(_WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
     for number, (method, found) in enumerate(points.groupby("method", sort=False)):
         percent = 100 * found["fraction"]
-        look = _look(number)
+        style = _style(number)
         axes.fill_between(
-            percent, found["low"], found["high"], color=look["color"], alpha=0.15, linewidth=0
+            percent, found["low"], found["high"], color=style["color"], alpha=0.15, linewidth=0
         )
-        axes.plot(percent, found["mean"], label=str(method), markersize=4, **look)
+        axes.plot(percent, found["mean"], label=str(method), markersize=4, **style)
     axes.set_xlabel("training clips")
     axes.set_ylabel(f"test {METRICS[points['metric'].iloc[0]].title}")
     axes.set_xticks(sorted({100 * value for value in points["fraction"]}))

@@ -8,13 +8,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UNKNOWN = "–"
-"""Stands where there is no number."""
+"""Table cell of a missing value."""
 
 
 def print_table(found: pd.DataFrame) -> None:
-    """Print a table, as wide as it needs to be where that is no terminal.
+    """Print a table, without a limit on its width if the output is not a terminal.
 
-    Cells stand as they are: names of files may hold [brackets] and :colons:.
+    Cells are printed verbatim: file names may contain [brackets] and :colons:.
     """
     from rich.console import Console
     from rich.table import Table

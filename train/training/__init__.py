@@ -1,1 +1,1 @@
-"""One run: the objective, the loop, checkpoints and the run folder."""
+"""Training of one run: objective, training loop, checkpoints and run folder."""

@@ -1,4 +1,4 @@
-"""From a configuration to what it describes: model, objective, devices."""
+"""Construction of encoder, objective, devices and precision from a configuration."""
 
 from __future__ import annotations
 
@@ -21,93 +21,98 @@ from .objective import Objective
 
 
 def crop_samples(recipe: Recipe, audio_rate: int) -> int:
-    """Length of a crop."""
+    """Return the length of a crop, in samples."""
     return round(recipe.crop_s * audio_rate)
 
 
 def encoder_options(recipe: Recipe, audio_rate: int) -> dict[str, Any]:
-    """Keyword arguments of the recipe's encoder."""
+    """Return the keyword arguments of the recipe's encoder."""
     samples = crop_samples(recipe, audio_rate)
     return {"width": recipe.width, "samples": samples, **recipe.encoder_options}
 
 
 def encoder_of(config: Config, audio_rate: int) -> Encoder:
-    """The encoder of a configuration, with fresh weights from the global generator.
+    """Build the encoder of a configuration, initialized from torch's global generator.
 
     Raises
     ------
     FeatregError
-        If it hears audio of another rate.
+        If the encoder's sample rate differs from `audio_rate`.
     """
     recipe = config.recipe
     encoder = build_encoder(recipe.encoder, **encoder_options(recipe, audio_rate))
     if encoder.sample_rate != audio_rate:
         raise FeatregError(
-            f"--encoder {recipe.encoder} hears {encoder.sample_rate} Hz, but the aligned audio of "
-            f"{config.dataset}/{config.aligned} has {audio_rate} Hz"
+            f"--encoder {recipe.encoder} expects audio at {encoder.sample_rate} Hz, but the "
+            f"aligned audio of {config.dataset}/{config.aligned} has {audio_rate} Hz"
         )
     return encoder
 
 
 def build_objective(config: Config, aligned: AlignedSet) -> Objective:
-    """The model and losses of a configuration; the weights depend on its seed alone."""
+    """Build the model and losses of a configuration; the initial weights depend on its seed."""
     torch.manual_seed(config.seed)
     header, dim = aligned.header, aligned.dim(config.features)
     encoder = encoder_of(config, header.audio_rate)
     tagger = build_tagger(config.fusion, encoder, dim, len(header.classes))
-    # Drawn after the model, so that a plain and a regularized run start from equal weights.
+    # After the model, so that a baseline and a regularized run have the same initial weights.
     regularizer = build_regularizer(config.reg, dim, encoder.dim)
     return Objective(tagger, regularizer, config.alpha, aligned.task)
 
 
 def resolve_device(device: str) -> str:
-    """``cpu`` or ``cuda``, from ``auto`` or either.
+    """Return ``cpu`` or ``cuda`` for ``auto``, ``cpu`` or ``cuda``.
 
     Raises
     ------
     UsageError
-        If cuda is asked for and there is none.
+        If ``cuda`` is requested but not available.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch sees no GPU here; use --device cpu")
+        raise UsageError("--device cuda: torch found no GPU; use --device cpu")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """``float32`` or ``bf16-mixed``; ``auto`` is the latter where bfloat16 is in hardware."""
+    """Return ``float32`` or ``bf16-mixed``.
+
+    ``auto`` becomes ``bf16-mixed`` if the hardware supports bfloat16.
+    """
     if precision != "auto":
         return precision
     if device == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        known: dict[str, bool] = getattr(
-            torch.cpu, "get_capabilities", dict
-        )()  # older torch does not tell
-        fast = known.get("avx512_bf16") or known.get("amx_bf16")
+        # Older versions of torch do not have `get_capabilities`.
+        supported: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+        fast = supported.get("avx512_bf16") or supported.get("amx_bf16")
     return "bf16-mixed" if fast else "float32"
 
 
-def require_gpus(devices: int, there: int) -> None:
-    """See that a run has the GPUs that it asks for.
+def require_gpus(devices: int, available: int) -> None:
+    """Check that the GPUs for a run are available.
 
     Raises
     ------
     UsageError
-        If `devices` are more than are `there`.
+        If `devices` is greater than `available`.
     """
-    if devices > there:
-        raise UsageError(f"--devices {devices}: {there} GPU here; ask for no more")
+    if devices > available:
+        found = "1 GPU is" if available == 1 else f"{available} GPUs are"
+        raise UsageError(f"--devices {devices}: only {found} available")
 
 
 def build_fabric(config: Config, device: str) -> Fabric:
-    """Devices and precision of a configuration; several devices by distributed data parallel.
+    """Return a Fabric with the devices and precision of a configuration.
+
+    Several devices use distributed data parallel (DDP).
 
     Raises
     ------
     UsageError
-        If there are fewer GPUs, or torchrun started another number of processes.
+        If not enough GPUs are available, or torchrun started another number of processes.
     """
     if device == "cuda":
         require_gpus(config.devices, torch.cuda.device_count())
@@ -121,10 +126,10 @@ def build_fabric(config: Config, device: str) -> Fabric:
 
 
 def _launcher(devices: int) -> ClusterEnvironment:
-    """Who starts the processes of the other devices: torchrun if it did, else device 0's.
+    """Return the launcher of the other devices' processes: torchrun if used, else device 0.
 
-    Left to guess, Lightning takes any Slurm job for a launcher, and its tasks for devices;
-    here ``--devices`` alone says how many there are.
+    Lightning's own detection would treat any Slurm job as a launcher and its tasks as devices;
+    here the number of devices depends on ``--devices`` only.
     """
     if devices == 1 or not TorchElasticEnvironment.detect():
         return LightningEnvironment()
@@ -132,6 +137,6 @@ def _launcher(devices: int) -> ClusterEnvironment:
     if launcher.world_size() != devices:
         raise UsageError(
             f"--devices {devices}: torchrun started {launcher.world_size()} processes; start one "
-            "for each device, on one machine"
+            "process per device, on one machine"
         )
     return launcher

@@ -1,4 +1,4 @@
-"""The state of a run between two steps, from which it goes on as if never stopped."""
+"""The training state of a run between two steps, from which the run resumes exactly."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from featreg.datasets.shards.hdf5 import atomic_path
 from .run_files import damaged, read_bytes
 
 FORMAT = "featreg-state 3"
-"""First words of the file; the SHA-256 of what follows the first line stands behind them."""
+"""Start of the first line of the file, followed there by the SHA-256 of the other lines."""
 
 
 @dataclass
 class Progress:
-    """All that training changes.
+    """The training state.
 
     The order of the clips, the crops and dropout are functions of (seed, epoch, step) and
-    need no state.
+    are therefore not stored.
 
     Attributes
     ----------
     epoch
-        Epochs finished: the number of the last one.
+        Number of finished epochs.
     step
-        Steps done of the epoch after it.
+        Number of finished steps of the current epoch.
     sums, seconds
-        Over these steps: the sum of each loss, and the time they took.
+        Sum of each loss over these steps, and their duration in seconds.
     objective
         Parameters and buffers of the model and its regularizer.
     optimizer
         State of the current stage's optimizer.
     best_epoch, best_value, best
-        The epoch with the best validation metric (0 before the first), its value and
-        its `objective`.
+        The epoch with the best validation metric, counted from 1 (0 before the first), the
+        metric, and `objective` after that epoch.
     history
-        For every finished epoch, its row of ``metrics.csv``.
+        Rows of ``metrics.csv``, one per finished epoch.
     """
 
     epoch: int = 0
@@ -59,11 +59,11 @@ class Progress:
 
     @property
     def begun(self) -> bool:
-        """Whether a step was taken."""
+        """Return whether at least one step is finished."""
         return self.epoch > 0 or self.step > 0
 
     def save(self, path: Path) -> None:
-        """Write it all, atomically."""
+        """Write the state to a file, atomically."""
         state = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         buffer = io.BytesIO()
         torch.save(state, buffer)
@@ -73,12 +73,12 @@ class Progress:
 
     @classmethod
     def load(cls, path: Path) -> Progress:
-        """What `save` wrote; a new start if there is no file.
+        """Read the state that `save` wrote; return an initial state if there is no file.
 
         Raises
         ------
         FeatregError
-            If the file is damaged, or of another version.
+            If the file is damaged, or was written by another version.
         """
         if not path.is_file():
             return cls()

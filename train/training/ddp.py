@@ -1,4 +1,4 @@
-"""Processes that train together end together."""
+"""Joint termination of the processes of several devices."""
 
 from __future__ import annotations
 
@@ -15,48 +15,53 @@ from featreg.datasets.base import FeatregError
 
 
 @contextmanager
-def ended_together(fabric: Fabric) -> Iterator[None]:
-    """End the processes that this one started, should it fail: they would wait for it.
+def kill_children_on_error(fabric: Fabric) -> Iterator[None]:
+    """Kill the processes that this one started if the block fails; they would wait for it.
 
     Raises
     ------
     FeatregError
-        If it fails because one of them did.
+        If the block fails because one of these processes failed.
     """
     try:
         yield
     except BaseException as error:
-        others = getattr(fabric.strategy.launcher, "procs", ())
-        failed = isinstance(error, RuntimeError) and [each for each in others if _failed(each)]
-        for process in others:
+        children = getattr(fabric.strategy.launcher, "procs", ())
+        failed = isinstance(error, RuntimeError) and [each for each in children if _failed(each)]
+        for process in children:
             process.kill()
         if failed:
             raise FeatregError(
-                f"the process of another device ended with status {failed[0].returncode}; what it "
-                "said stands above"
+                f"the process of another device failed with status {failed[0].returncode}; see "
+                "its messages above"
             ) from error
         raise
 
 
 def _failed(process: subprocess.Popen[bytes]) -> bool:
-    """Whether it ended badly, or does so within a moment of closing its connections."""
+    """Return whether a process failed, or fails within 5 s of closing its connections."""
     try:
         return process.wait(timeout=5) != 0
     except subprocess.TimeoutExpired:
         return False
 
 
-def end_with_parent(every_s: float = 2.0) -> None:
-    """End this process when the one that started it is gone, killed for example.
+def exit_with_parent(interval_s: float = 2.0) -> None:
+    """Exit this process when its parent process has ended, for example because it was killed.
 
-    It would wait for the other device's next message, for minutes with NCCL, and keep
-    its accelerator from the run that goes on.
+    Otherwise it would wait for the parent's next message, with NCCL for minutes, and occupy
+    its accelerator when the run is resumed.
+
+    Parameters
+    ----------
+    interval_s
+        Seconds between two checks.
     """
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(every_s)
+            time.sleep(interval_s)
         os._exit(1)
 
-    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+    threading.Thread(target=watch, name="exit-with-parent", daemon=True).start()

@@ -1,4 +1,4 @@
-"""Settings of the process that a run needs, put back when it ends."""
+"""Process-wide settings of a run, which are restored when it ends."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """Let torch give equal numbers in equal runs, as far as it can, within the block.
+    """Use torch's deterministic algorithms, as far as they exist, within the block.
 
-    Afterwards torch's settings and the CPU's random generator are what they were before.
+    Afterwards, torch's settings and the state of the CPU's random generator are restored.
     """
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -24,10 +24,10 @@ def deterministic() -> Iterator[None]:
     benchmark = torch.backends.cudnn.benchmark
     cublas = os.environ.get(_CUBLAS)
     try:
-        # cuBLAS reads the variable when it starts; the value is the one it documents.
+        # cuBLAS reads this variable when it is initialized; its documentation gives the value.
         os.environ.setdefault(_CUBLAS, ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-        # Deterministic mode would also fill fresh memory, which nothing reads and takes time.
+        # Deterministic mode also fills uninitialized memory, which costs time and is not needed.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
         with torch.random.fork_rng(devices=[]):
@@ -42,7 +42,7 @@ def deterministic() -> Iterator[None]:
 
 @contextmanager
 def warnings_only(*loggers: str) -> Iterator[None]:
-    """Let loggers pass warnings and errors only, within the block."""
+    """Set loggers to the level WARNING within the block."""
     levels = {name: logging.getLogger(name).level for name in loggers}
     try:
         for name in loggers:

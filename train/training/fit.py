@@ -1,4 +1,4 @@
-"""The training loop: epochs of random crops, validation, the best epoch, resuming."""
+"""The training loop: epochs of random crops, validation, best epoch and resuming."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ..config.schedule import Schedule
 from ..data.crops import EpochOrder
 from ..evaluation.metrics import METRICS
 from .checkpoint import Progress
-from .loss_monitor import Watch
-from .metrics_log import Journal
+from .loss_monitor import LossMonitor
+from .metrics_log import MetricsLog
 from .objective import Losses
 from .run_files import damaged
 
@@ -32,28 +32,28 @@ LOSS_NAMES = ("loss", "task_loss", "reg_loss")
 
 @dataclass
 class Fit:
-    """Trains an objective for the epochs of its schedule.
+    """Training of an objective for the epochs of its schedule.
 
     Attributes
     ----------
     fabric
         Devices and precision.
     config
-        The recipe and the seed.
+        The configuration of the run.
     objective
         An `objective.Objective`, set up by `fabric`.
     loader, order
-        Batches of crops, not yet on the device, and the order that they come in.
+        Loader of batches of crops on the CPU, and the order from which it reads.
     validate
-        Metrics of the validation split by name.
+        Function that returns the metrics of the validation split by name.
     clip_ids
-        Names of the training clips, for messages.
+        Ids of the training clips, for messages.
     folder
-        Where ``state.pt`` and the curves are kept.
+        Folder for ``state.pt`` and the learning curves.
     save_every
-        Seconds between two writings of the state within an epoch.
+        Minimum interval between two checkpoints within an epoch, in seconds.
     tensorboard
-        Whether to log for TensorBoard.
+        Whether to write TensorBoard logs.
     """
 
     fabric: Fabric
@@ -66,27 +66,29 @@ class Fit:
     folder: Path
     save_every: float = 60.0
     tensorboard: bool = False
-    _journal: Journal | None = field(default=None, init=False)
+    _log: MetricsLog | None = field(default=None, init=False)
 
     def run(self) -> Progress:
-        """Train to the end of the schedule, from where a run before stopped.
+        """Train to the end of the schedule, resuming from the saved state if there is one.
 
-        Leaves the objective with the weights of the best epoch.
+        Returns
+        -------
+        The final training state. The objective has the weights of the best epoch.
 
         Raises
         ------
         FeatregError
-            If a loss is not finite (the message names the batch's clips), or the saved state
-            is damaged or does not fit.
+            If a loss is not finite (the message names the clips of the batch), or the saved
+            state is damaged or does not match the model.
         """
         recipe, steps = self.config.recipe, len(self.order)
         schedule = Schedule(recipe.schedule, recipe.epochs, recipe.lr)
         state = Progress.load(self.folder / "state.pt")
         if self.fabric.is_global_zero:
-            self._journal = Journal(self.folder, state, steps, self.tensorboard)
+            self._log = MetricsLog(self.folder, state, steps, self.tensorboard)
         optimizer: Any = None
         if state.begun:
-            say(f"going on after epoch {state.epoch}, step {state.step} of {steps}")
+            say(f"resuming after epoch {state.epoch}, step {state.step} of {steps}")
             last = state.epoch if state.step else state.epoch - 1
             optimizer = self._optimizer(schedule, schedule.stage(last))
             try:
@@ -95,7 +97,7 @@ class Fit:
             except (KeyError, RuntimeError, ValueError) as error:
                 reason = " ".join(str(error).split())
                 raise damaged(
-                    self.folder / "state.pt", f"does not fit this model ({reason})"
+                    self.folder / "state.pt", f"does not match the model ({reason})"
                 ) from None
         with progress("training", recipe.epochs * steps) as advance:
             advance(state.epoch * steps + state.step)
@@ -105,8 +107,8 @@ class Fit:
                         self.objective.load_state_dict(state.best)
                     optimizer = self._optimizer(schedule, schedule.stage(state.epoch))
                 self._epoch(state, schedule, optimizer, advance)
-        if self._journal is not None:
-            self._journal.close()
+        if self._log is not None:
+            self._log.close()
         self.objective.load_state_dict(state.best)
         return state
 
@@ -144,23 +146,23 @@ class Fit:
             state.best_value, state.best_epoch = metrics[name], state.epoch
             state.best = {key: x.clone() for key, x in self.objective.state_dict().items()}
         self._save(state, optimizer)
-        if self._journal is not None:
-            self._journal.epoch(state.history)
+        if self._log is not None:
+            self._log.epoch(state.history)
         self.fabric.barrier()
 
     def _train(
         self, state: Progress, schedule: Schedule, optimizer: Optimizer, advance: Advance
     ) -> dict[str, float]:
-        """What is left of one pass over the training clips; the mean of each loss."""
+        """Train for the remaining steps of an epoch; return the mean of each loss."""
         epoch, first, steps = state.epoch, state.step, len(self.order)
         where = f"{self.folder.name}, epoch {epoch + 1}"
-        watch = Watch(self.fabric, self.clip_ids, where, state.sums)
+        monitor = LossMonitor(self.fabric, self.clip_ids, where, state.sums)
         self.order.epoch, self.order.done = epoch, first
         self.objective.train()
         saved = time.monotonic()
         began = saved - state.seconds
-        for step, read in enumerate(self.loader, first):
-            batch = self.fabric.to_device(read)
+        for step, loaded in enumerate(self.loader, first):
+            batch = self.fabric.to_device(loaded)
             self._seed(epoch, step)
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(epoch, step / steps)
@@ -169,30 +171,30 @@ class Fit:
             self.fabric.backward(losses.total)
             norm = self._clip_gradient()
             optimizer.step()
-            before = watch.add(step, losses, norm, batch)
+            previous = monitor.add(step, losses, norm, batch)
             if step > first:
-                self._tell(epoch * steps + step - 1, before, advance)
+                self._report(epoch * steps + step - 1, previous, advance)
             now = time.monotonic()
-            if now - saved >= self.save_every and step + 1 < steps and watch.sound:
-                state.step, state.sums, state.seconds = step + 1, watch.sums, now - began
+            if now - saved >= self.save_every and step + 1 < steps and monitor.finite:
+                state.step, state.sums, state.seconds = step + 1, monitor.sums, now - began
                 self._save(state, optimizer)
                 saved = time.monotonic()
-        self._tell((epoch + 1) * steps - 1, watch.judge(), advance)
-        means = np.array(watch.sums) / steps
+        self._report((epoch + 1) * steps - 1, monitor.check(), advance)
+        means = np.array(monitor.sums) / steps
         return dict(zip(LOSS_NAMES, means.tolist(), strict=True))
 
-    def _tell(self, step: int, loss: float, advance: Advance) -> None:
+    def _report(self, step: int, loss: float, advance: Advance) -> None:
         advance(note=f"epoch {step // len(self.order) + 1}, loss {loss:.3f}")
-        if self._journal is not None:
-            self._journal.step(step, loss)
+        if self._log is not None:
+            self._log.step(step, loss)
 
     def _seed(self, epoch: int, step: int) -> None:
-        """Dropout draws from the global generator: what it draws depends on the step alone."""
+        """Seed the global generator, from which dropout draws, by epoch, step and device."""
         entropy = (self.config.seed, 3, epoch, step, self.fabric.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
     def _clip_gradient(self) -> Tensor:
-        """Scale the gradient down where it is too long; its norm before."""
+        """Clip the norm of the gradient; return the norm before clipping."""
         parameters = [p for p in self.objective.parameters() if p.grad is not None]
         norm = get_total_norm([p.grad for p in parameters])
         if self.config.recipe.clip_norm:
@@ -200,7 +202,7 @@ class Fit:
         return norm
 
     def _share_statistics(self) -> None:
-        """Give batch normalisation the same statistics on all devices: their means."""
+        """Average the statistics of batch normalization over all devices."""
         if self.fabric.world_size == 1:
             return
         learned = {name for name, _ in self.objective.module.named_parameters()}

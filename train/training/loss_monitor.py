@@ -1,4 +1,4 @@
-"""The losses of an epoch: their means, and a stop at the first that is no number."""
+"""Sums of the losses over an epoch, and an error at the first loss that is not finite."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from .objective import Losses
 
 
 class _Step(NamedTuple):
-    """Losses and the gradient's norm: of this device's share, and the mean over devices."""
+    """Losses and gradient norm of a step, on this device and as mean over the devices."""
 
     number: int
-    mine: Tensor
+    local: Tensor
     mean: Tensor
     copied: torch.cuda.Event | None
     clips: Tensor
 
     def values(self) -> list[float]:
-        """The means, once they are there."""
+        """Return the means, after waiting for their copy from the accelerator."""
         if self.copied is not None:
             self.copied.synchronize()
         values: list[float] = self.mean.tolist()
         return values
 
 
-class Watch:
-    """Adds up the losses of the steps of one epoch, over all devices.
+class LossMonitor:
+    """Sums of the losses over the steps of one epoch and over all devices.
 
-    A step is judged when the next one has been queued: an accelerator never waits for
-    the judgement. All devices see the same numbers, so that they stop at the same step,
-    and none is left waiting for another.
+    A step is checked after the next one has been queued, so that an accelerator never waits
+    for the check. All devices check the same means, so that they stop at the same step and
+    none waits for another.
 
     Parameters
     ----------
     fabric
-        Its devices share the batches.
+        The devices, which share the batches.
     clip_ids
-        Names of the training clips.
+        Ids of the training clips.
     where
-        Names run and epoch, for messages.
+        Run and epoch, for messages.
     sums
-        Of the steps already taken, where the epoch was interrupted; else empty.
+        Sums over the finished steps of an interrupted epoch; else empty.
     """
 
     def __init__(
@@ -67,73 +67,79 @@ class Watch:
 
     @property
     def sums(self) -> list[float]:
-        """Sum of each loss over the steps so far."""
+        """Return the sum of each loss over the steps so far."""
         values: list[float] = self._sums.tolist()
         return values
 
     def add(self, step: int, losses: Losses, norm: Tensor, batch: Batch) -> float:
-        """Take note of a step, and judge the one before.
+        """Add the losses of a step, and check the previous step.
 
         Parameters
         ----------
         step
-            Its number in the epoch, from 0.
+            Index of the step in the epoch.
         losses
-            Of this device's share of the batch.
+            Losses of this device's share of the batch.
         norm
-            Of the gradient.
+            Norm of the gradient.
         batch
-            The share.
+            This device's share of the batch.
 
         Returns
         -------
-        Total loss of the step before; NaN at the first.
+        Total loss of the previous step; NaN at the first step.
 
         Raises
         ------
         FeatregError
-            If a loss or the gradient of the step before is not finite.
+            If a loss or the gradient of the previous step is not finite.
         """
-        mine = torch.stack([*losses, norm]).detach()
-        mean: Any = self._fabric.all_reduce(mine.clone(), reduce_op="mean")
+        local = torch.stack([*losses, norm]).detach()
+        mean: Any = self._fabric.all_reduce(local.clone(), reduce_op="mean")
         self._sums += mean[: len(losses)].double()
-        before = self.judge()
-        self._last = _Step(step, mine, *_to_host(mean), batch.clip)
-        return before
+        previous = self.check()
+        self._last = _Step(step, local, *_to_host(mean), batch.clip)
+        return previous
 
     @property
-    def sound(self) -> bool:
-        """Whether the last step is all finite."""
+    def finite(self) -> bool:
+        """Return whether all losses and the gradient of the last step are finite."""
         return self._last is None or all(map(math.isfinite, self._last.values()))
 
-    def judge(self) -> float:
-        """Total loss of the last step; stops the run if it is not sound."""
+    def check(self) -> float:
+        """Return the total loss of the last step.
+
+        Raises
+        ------
+        FeatregError
+            If a loss or the gradient of the step is not finite.
+        """
         if self._last is None:
             return math.nan
-        if not self.sound:
-            self._stop(self._last)
+        if not self.finite:
+            self._fail(self._last)
         return self._last.values()[0]
 
-    def _stop(self, step: _Step) -> None:
-        """Name the clips of every device whose loss is not finite, in one message."""
+    def _fail(self, step: _Step) -> None:
+        """Raise an error that names the clips of all devices whose loss is not finite."""
         *losses, norm = step.values()
-        lost = not all(map(math.isfinite, losses))
-        suspects = torch.zeros(len(self._clip_ids), device=step.mine.device)
-        if not lost or not step.mine[:-1].isfinite().all():
+        bad_loss = not all(map(math.isfinite, losses))
+        suspects = torch.zeros(len(self._clip_ids), device=step.local.device)
+        if not bad_loss or not step.local[:-1].isfinite().all():
             suspects[step.clips] = 1
-        everyone: Any = self._fabric.all_reduce(suspects, reduce_op="sum")
+        total: Any = self._fabric.all_reduce(suspects, reduce_op="sum")
         if not self._fabric.is_global_zero:
-            sys.exit(0)  # device 0 says it for all
-        what = f"the loss is {losses[0]}" if lost else f"the gradient's norm is {norm}"
-        names = ", ".join(self._clip_ids[everyone.cpu().numpy() > 0])
+            sys.exit(0)  # device 0 reports the error
+        reason = f"the loss is {losses[0]}" if bad_loss else f"the norm of the gradient is {norm}"
+        names = ", ".join(self._clip_ids[total.cpu().numpy() > 0])
         raise FeatregError(
-            f"{self._where}: {what} in step {step.number + 1}, on the clips {names}; look at "
-            "these with `prep verify`, or try a lower --lr or --precision float32"
+            f"{self._where}: {reason} in step {step.number + 1}, for a batch of the clips {names}; "
+            "check these with `prep verify`, or try a lower --lr or --precision float32"
         )
 
 
 def _to_host(values: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-    """A copy that an accelerator makes when it gets there, and the sign that it did."""
+    """Copy values to the CPU asynchronously; return the copy and the event of its completion."""
     if not values.is_cuda:
         return values, None
     host = torch.empty_like(values, device="cpu", pin_memory=True)

@@ -1,4 +1,4 @@
-"""Too little memory, the machine's or a GPU's, as a line that says what to do."""
+"""Conversion of out-of-memory errors of CPU and GPU to a `FeatregError`."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import torch
 
 from featreg.datasets.base import FeatregError
 
-# How torch words it where it has no exception of its own: on the CPU, and in cuDNN.
-_WORDS = ("DefaultCPUAllocator", "out of memory")
+# Parts of torch's messages where it has no exception class of its own: on the CPU, in cuDNN.
+_MESSAGES = ("DefaultCPUAllocator", "out of memory")
 
 
 @contextmanager
 def enough_memory(name: str, remedy: str) -> Iterator[None]:
-    """Name what is too large for the memory that there is.
+    """Raise a `FeatregError` if the block runs out of memory.
 
     Parameters
     ----------
     name
-        Of the model or run.
+        Name of the model or run, for the message.
     remedy
-        What to do then.
+        What the user can do, for the message.
 
     Raises
     ------
     FeatregError
-        If memory ran out in the block.
+        If the block runs out of memory.
     """
     try:
         yield
@@ -40,4 +40,4 @@ def enough_memory(name: str, remedy: str) -> Iterator[None]:
 
 def _ran_out(error: Exception) -> bool:
     known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return known or any(word in str(error) for word in _WORDS)
+    return known or any(message in str(error) for message in _MESSAGES)

@@ -1,4 +1,4 @@
-"""The curves of a run: ``metrics.csv``, and TensorBoard where it is asked for."""
+"""Learning curves of a run: ``metrics.csv`` and, on request, TensorBoard logs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def require_tensorboard() -> None:
-    """Import what writes TensorBoard's files.
+    """Check that TensorBoard is installed.
 
     Raises
     ------
@@ -29,24 +29,24 @@ def require_tensorboard() -> None:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError:
         raise UsageError(
-            "--tensorboard needs the package tensorboard: pip install '.[tensorboard]' in "
+            "--tensorboard requires the package tensorboard: run `pip install '.[tensorboard]'` in "
             "featreg's repository"
         ) from None
 
 
-class Journal:
-    """Writes curves; a run that goes on writes on where its state was saved.
+class MetricsLog:
+    """Writer of the learning curves; a resumed run continues them from its saved state.
 
     Parameters
     ----------
     folder
-        The run's: ``metrics.csv`` and ``tensorboard/`` lie there.
+        The run folder, which will contain ``metrics.csv`` and ``tensorboard/``.
     state
-        What the run goes on from.
+        The training state from which the run starts or resumes.
     steps
-        Steps of an epoch: TensorBoard's axis counts steps.
+        Number of steps per epoch; the unit of TensorBoard's axis is one step.
     tensorboard
-        Whether to write for it.
+        Whether to write TensorBoard logs.
     """
 
     def __init__(self, folder: Path, state: Progress, steps: int, tensorboard: bool) -> None:
@@ -55,33 +55,33 @@ class Journal:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            # What was logged after the state was saved happens again, and is hidden.
+            # Steps that were logged after the state was saved are repeated; hide the old values.
             done = state.epoch * steps + state.step
             self._writer = SummaryWriter(
                 folder / "tensorboard", purge_step=done if state.begun else None
             )
-        if state.history:  # the run may have ended between its state and this file
+        if state.history:  # the run may have stopped after its state but before this file
             self.epoch(state.history)
 
     def step(self, number: int, loss: float) -> None:
-        """The loss of one step, counted from the run's beginning."""
+        """Log the loss of a step; `number` counts the steps from the start of the run."""
         if self._writer is not None:
             self._writer.add_scalar("step/loss", loss, number)
 
     def epoch(self, history: Sequence[Mapping[str, float]]) -> None:
-        """All rows so far; the last one is new."""
+        """Write the rows of all epochs so far; the last row is new."""
         with atomic_path(self._csv) as temporary:
             pd.DataFrame(history).to_csv(temporary, index=False)
         if self._writer is not None:
             last = dict(history[-1])
-            at = int(last.pop("epoch")) * self._steps
+            step = int(last.pop("epoch")) * self._steps
             for name, value in last.items():
                 split, _, metric = name.partition("_")
                 title = f"valid/{metric}" if split == "valid" else f"train/{name}"
-                self._writer.add_scalar(title, value, at)
+                self._writer.add_scalar(title, value, step)
             self._writer.flush()
 
     def close(self) -> None:
-        """Write out what is left."""
+        """Close the TensorBoard logs."""
         if self._writer is not None:
             self._writer.close()

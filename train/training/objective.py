@@ -1,4 +1,4 @@
-"""What training minimises: the task's loss and, weighted by alpha, a regularizer."""
+"""The training loss: the task's loss and, weighted by alpha, a regularizer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..regularizers.base import Regularizer
 
 
 class Losses(NamedTuple):
-    """Scalars: ``total = task + alpha * regularization``."""
+    """Scalar losses, with ``total = task + alpha * regularization``."""
 
     total: Tensor
     task: Tensor
@@ -24,22 +24,21 @@ class Losses(NamedTuple):
 
 
 class Objective(nn.Module):
-    """A tagger with its losses, as one module: what the optimizer and DDP see.
+    """A classifier with its losses, as one module for the optimizer and DDP.
 
     Multi-label: binary cross-entropy, mean over the annotated labels of the batch.
     Single-label: cross-entropy, mean over the annotated clips of the batch.
 
-    Over several devices the batch is that of all of them: the mean over devices of the
-    task's loss, and of its gradient, which DDP takes, is what one device would find for the
-    same outputs. Batch normalisation and a regularizer are local: they see each device's
-    share alone.
+    On several devices, the mean is over the batches of all devices: the task's loss and its
+    gradient, averaged over devices by DDP, equal those of one device for the same outputs.
+    Batch normalization and regularizers are computed on each device's share of the batch.
 
     Parameters
     ----------
     tagger
-        What is trained.
+        The classifier.
     regularizer
-        Shapes its embedding; None for the task's loss alone.
+        Regularizer of its embedding; None for the task's loss only.
     alpha
         Weight of the regularizer.
     task
@@ -56,7 +55,7 @@ class Objective(nn.Module):
         self.task = task
 
     def forward(self, batch: Batch) -> Losses:
-        """Losses of one batch of crops."""
+        """Compute the losses of a batch of crops."""
         output = self.tagger(batch.audio, batch.features)
         task = self._task_loss(output, batch)
         if self.regularizer is None:
@@ -75,7 +74,7 @@ class Objective(nn.Module):
 
 
 def _share(known: Tensor) -> Tensor:
-    """How many there are, shared equally between the devices; one in all if there is none."""
+    """Return the sum of `known` over all devices, at least 1, divided by their number."""
     count = known.sum()
     if not (dist.is_available() and dist.is_initialized()):
         return count.clamp(min=1)

@@ -1,4 +1,4 @@
-"""One run: train, keep the best epoch by validation, test it, and write the run's folder."""
+"""One run: training, selection of the best epoch on the validation split, and test."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from ..data.clip_reader import ClipReader
 from ..data.crops import Chunks, Crops, Cutter, EpochOrder, Scaling, crop_loader
 from ..deploy.model_file import Card, write_model
 from ..evaluation.metrics import evaluate
-from ..evaluation.predict import Predictions, clips_together, predict
+from ..evaluation.predict import Predictions, clips_per_batch, predict
 from .build import build_fabric, build_objective, crop_samples
 from .checkpoint import Progress
-from .ddp import end_with_parent, ended_together
+from .ddp import exit_with_parent, kill_children_on_error
 from .deterministic import deterministic, warnings_only
 from .fit import Fit
 from .memory import enough_memory
 from .metrics_log import require_tensorboard
 from .run_dir import RunDir, run_dir
-from .run_outputs import about, report, write_predictions, write_scaling
+from .run_outputs import report, run_config, write_predictions, write_scaling
 
 
 def run(
@@ -43,31 +43,31 @@ def run(
     tensorboard: bool = False,
     command: str = "",
 ) -> RunDir:
-    """Do what `config` says, or what is left to do of it.
+    """Train and test the model that `config` describes, or resume an interrupted run.
 
-    Settings of the process that the run needs (torch's deterministic mode, log levels) are
-    put back when it ends.
+    Process-wide settings (torch's deterministic mode, log levels) are restored at the end. A
+    finished run is not repeated.
 
     Parameters
     ----------
     config
-        All that decides the numbers.
+        The configuration.
     work
         The working folder.
     name
-        Of the run's folder; made from `config` if not given.
+        Name of the run folder; None for a name derived from `config`.
     fresh
-        Start anew, whatever is there.
+        Whether to delete an existing run of this name and train again.
     device
         ``cpu`` or ``cuda``.
     workers
-        Threads that read ahead; 0: none.
+        Number of threads that read batches in advance; 0 disables them.
     save_every
-        Seconds of training after which the state is saved, beside each epoch's end.
+        Maximum interval between checkpoints, in seconds; each epoch also ends with one.
     tensorboard
-        Whether to log for TensorBoard beside ``metrics.csv``.
+        Whether to write TensorBoard logs in addition to ``metrics.csv``.
     command
-        The command line that asks for this run; kept in ``config.json``.
+        The command line that started the run, to be stored in ``config.json``.
 
     Returns
     -------
@@ -76,47 +76,49 @@ def run(
     Raises
     ------
     FeatregError
-        If the loss is not finite, the data do not fit the model, memory is too small, a
-        file of the run is damaged, or another process trains this run.
+        If a loss is not finite, the data do not match the model, memory is insufficient, a
+        file of the run is damaged, or another process is training this run.
     UsageError
-        If `name` is no name of a folder, or what lies in the folder is another run or,
-        with `fresh`, none.
+        If `name` is not the name of a folder, or the folder contains another run or, with
+        `fresh`, files that are not a run.
     """
     if tensorboard:
         require_tensorboard()
     aligned = AlignedSet(DatasetDir(work / config.dataset).aligned(config.aligned))
     folder = run_dir(work, config, name)
-    # Lightning's loggers would repeat the precision.
+    # Lightning's loggers print the precision, which is in config.json.
     with deterministic(), warnings_only("lightning.fabric", "lightning.pytorch"):
         fabric = build_fabric(config, device)
-        # What does not fit is found here, before the processes of other devices start.
+        # Invalid data and settings fail here, before the processes of other devices start.
         with _memory(config.recipe, folder.name):
-            it = _Run(config, aligned, folder, fabric, workers, save_every, tensorboard, command)
-        # RANK, or Slurm's number of a task, would say nothing of a run on one device.
+            active = _Run(
+                config, aligned, folder, fabric, workers, save_every, tensorboard, command
+            )
+        # On one device, RANK or Slurm's task number may be set for another purpose.
         if config.devices == 1 or fabric.local_rank == 0:
             if fresh:
                 folder.clear()
-            # Device 0 holds the folder for all.
+            # Device 0 locks the folder for all devices.
             with folder.claim(config, aligned.fingerprint, aligned.header) as todo:
-                it.on_all_devices(todo)
+                active.on_all_devices(todo)
         else:
-            end_with_parent()
+            exit_with_parent()
             with warnings_only("featreg"):
-                it.on_all_devices(todo=False)  # device 0 decides
+                active.on_all_devices(todo=False)  # replaced by device 0's value
     return folder
 
 
 def _memory(recipe: Recipe, name: str) -> AbstractContextManager[None]:
-    half = "" if recipe.precision == "bf16-mixed" else ", or --precision bf16-mixed"
+    half = "" if recipe.precision == "bf16-mixed" else ", or use --precision bf16-mixed"
     return enough_memory(
         name,
-        f"take less than --batch-size {recipe.batch_size}, --crop {recipe.crop_s:g} or --width "
-        f"{recipe.width}{half}",
+        f"reduce --batch-size (now {recipe.batch_size}), --crop ({recipe.crop_s:g}) or --width "
+        f"({recipe.width}){half}",
     )
 
 
 class _Run:
-    """What the parts of one run share."""
+    """The state of one run."""
 
     def __init__(
         self,
@@ -143,41 +145,41 @@ class _Run:
             self._require_metrics(name, clips)
 
     def on_all_devices(self, todo: bool) -> None:
-        """Start the processes of the other devices, and do with them what there is to do.
+        """Start the processes of the other devices, and train on all of them.
 
         Parameters
         ----------
         todo
-            Whether there is anything; counts on the first device only.
+            Whether the run is unfinished; the value of the first device is used.
         """
         self.fabric.launch()
-        with ended_together(self.fabric):
+        with kill_children_on_error(self.fabric):
             if not self.fabric.broadcast(todo):
-                say(f"{self.folder.name}: done already (--fresh repeats it)")
+                say(f"{self.folder.name}: already finished; use --fresh to repeat it")
                 return
             say(f"{self.folder.path}: {self.config.title}")
             with _memory(self.config.recipe, self.folder.name):
-                self.go()
+                self.train_and_test()
 
-    def go(self) -> None:
-        """Train, test, write."""
+    def train_and_test(self) -> None:
+        """Train and test the model, and write all files of the run folder."""
         path, header = self.folder.path, self.aligned.header
         if self.fabric.is_global_zero and not (path / "config.json").is_file():
             splits = {"train": self.train, "valid": self.valid, "test": self.test}
             device = self.fabric.device.type
-            what = about(self.config, self.aligned, splits, self.objective, device, self.command)
-            self.folder.write_json("config.json", what)
+            about = (self.config, self.aligned, splits, self.objective, device, self.command)
+            self.folder.write_json("config.json", run_config(*about))
         self.scaling = self._scaling()
         progress = self._fit()
-        found = self._predict(self._chunks(self.test))
+        predictions = self._predict(self._chunks(self.test))
         if self.fabric.is_global_zero:
             card = Card.of(self.folder.name, self.config, header)
             write_model(path / "model.safetensors", self.objective.tagger, card)
             if self.scaling is not None:
                 write_scaling(path, self.scaling)
-            write_predictions(path, self.test, found, header.classes)
-            worth = report(progress, self.test, found, header.classes, self.aligned.task)
-            self.folder.write_json("report.json", worth)
+            write_predictions(path, self.test, predictions, header.classes)
+            results = report(progress, self.test, predictions, header.classes, self.aligned.task)
+            self.folder.write_json("report.json", results)
             (path / "state.pt").unlink(missing_ok=True)
         self.fabric.barrier()
 
@@ -185,7 +187,7 @@ class _Run:
         return ClipReader(self.train, self.aligned.dims(self.config.features))
 
     def _scaling(self) -> Scaling | None:
-        """Statistics of the training clips' features, where they are asked for."""
+        """Return the standardization of the features, or None if it is disabled."""
         if not self.config.recipe.standardize or not self.config.features:
             return None
         return Scaling.of(self._reader())
@@ -226,29 +228,30 @@ class _Run:
         return Chunks(self._cutter(clips, features), self.config.recipe.chunks)
 
     def _predict(self, chunks: Chunks) -> Predictions:
-        together, objective = clips_together(self.config.recipe), self.objective
+        batch_size, objective = clips_per_batch(self.config.recipe), self.objective
         return predict(
-            self.fabric, objective.tagger, chunks, objective.task, together, self.workers
+            self.fabric, objective.tagger, chunks, objective.task, batch_size, self.workers
         )
 
     def _require_clips(self, split: str, clips: Clips) -> None:
-        """See that every device has something to predict."""
+        """Check that there is at least one clip for each device."""
         devices = self.config.devices
         if len(clips) < devices:
             raise UsageError(
-                f"{self.aligned.folder}, split {split}: {len(clips)} clips, devices: {devices}; "
-                "each predicts one at least; take fewer --devices"
+                f"{self.aligned.folder}, split {split}: clips: {len(clips)}, devices: {devices}; "
+                "each device needs at least one clip; use fewer --devices"
             )
 
     def _require_metrics(self, split: str, clips: Clips) -> None:
-        """See that every metric exists on a split, whatever will be predicted."""
+        """Check that all metrics are defined on a split, which its labels determine."""
         classes, task = self.aligned.header.classes, self.aligned.task
-        nothing = np.zeros(clips.label.shape, np.float32)
+        zeros = np.zeros(clips.label.shape, np.float32)
         try:
-            evaluate(clips.label, nothing, clips.label_mask, classes, task)
+            evaluate(clips.label, zeros, clips.label_mask, classes, task)
         except FeatregError as error:
             raise FeatregError(f"{self.aligned.folder}, split {split}: {error}") from None
 
-    def _metrics(self, clips: Clips, found: Predictions) -> Mapping[str, float]:
+    def _metrics(self, clips: Clips, predictions: Predictions) -> Mapping[str, float]:
         classes, task = self.aligned.header.classes, self.aligned.task
-        return evaluate(clips.label, found.probability, clips.label_mask, classes, task).values
+        probability = predictions.probability
+        return evaluate(clips.label, probability, clips.label_mask, classes, task).values

@@ -1,20 +1,20 @@
-"""What lies in a run's folder, and whether the run is done.
+"""The folder of a run: its files, its lock, and whether the run is finished.
 
 ::
 
     WORK/runs/RUN/config.json        every option, seed, versions, data fingerprint
     WORK/runs/RUN/metrics.csv        one row per epoch
     WORK/runs/RUN/tensorboard/       the same curves, with --tensorboard
-    WORK/runs/RUN/state.pt           training state, while it trains
+    WORK/runs/RUN/state.pt           training state of an unfinished run
     WORK/runs/RUN/model.safetensors  the best epoch's model, see `model_file.py`
     WORK/runs/RUN/scaling.npz        mean and std of the features, with --standardize
     WORK/runs/RUN/predictions.csv    test split: clip_id, probability of each class
     WORK/runs/RUN/embeddings.npz     test split: clip_id, embedding, label, label_mask
-    WORK/runs/RUN/report.json        test metrics; written last: with it, the run is done
-    WORK/runs/RUN/log.txt            what it said, if it was one of several at a time
-    WORK/runs/RUN/.lock              locked by the process that trains it
+    WORK/runs/RUN/report.json        test metrics; written last, which marks the run as finished
+    WORK/runs/RUN/log.txt            output of a run in a process of its own
+    WORK/runs/RUN/.lock              locked by the process that trains the run
 
-Each file but the last two and ``tensorboard/`` has a checksum, see `run_files`.
+All files except the last two and ``tensorboard/`` have a checksum, see `run_files`.
 """
 
 from __future__ import annotations
@@ -39,36 +39,36 @@ from ..config.presets import Config
 from .run_files import damaged, read_json, read_verified, write_json
 
 LOG = "log.txt"
-"""What a run that had a process of its own said, in its folder."""
+"""Name of the file with the output of a run in a process of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunDir:
-    """One run's folder."""
+    """The folder of one run."""
 
     path: Path
 
     @property
     def name(self) -> str:
-        """Name of the run."""
+        """Return the name of the run."""
         return self.path.name
 
     @property
     def finished(self) -> bool:
-        """Whether the run was trained and tested to its end."""
+        """Return whether the run has been trained and tested."""
         return (self.path / "report.json").is_file()
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """``config.json`` or ``report.json``.
+        """Read ``config.json`` or ``report.json``.
 
         Raises
         ------
         FeatregError
-            If there is none, it is damaged, or another version of featreg wrote it.
+            If the file is missing, damaged, or was written by another version of featreg.
         """
         path = self.path / name
         if not path.is_file():
-            raise FeatregError(f"{path}: no such file; is {self.name} the name of a finished run?")
+            raise FeatregError(f"{path}: not found; {self.name} is not a finished run")
         return read_json(path)
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
@@ -76,12 +76,12 @@ class RunDir:
         write_json(self.path / name, values)
 
     def read_output(self, name: str) -> bytes:
-        """The contents of one of `OUTPUTS` of a finished run.
+        """Read one of `OUTPUTS` of a finished run.
 
         Raises
         ------
         FeatregError
-            If it, or the report that holds its checksum, is missing or damaged.
+            If the file, or the report with its checksum, is missing or damaged.
         """
         return read_verified(self.path / name, self.read_json("report.json")["files"].get(name))
 
@@ -91,19 +91,19 @@ class RunDir:
         Raises
         ------
         FeatregError
-            At the first file that is missing, damaged, or of another version of featreg.
+            At the first file that is missing, damaged, or was written by another version.
         """
         self.config()
         for name, sha256 in self.read_json("report.json")["files"].items():
             read_verified(self.path / name, sha256)
 
     def config(self) -> Config:
-        """The run's configuration.
+        """Return the configuration of the run.
 
         Raises
         ------
         FeatregError
-            If ``config.json`` is damaged, or holds other settings than this version knows.
+            If ``config.json`` is damaged, or contains settings unknown to this version.
         """
         values = self.read_json("config.json")["config"]
         try:
@@ -112,28 +112,28 @@ class RunDir:
             raise damaged(self.path / "config.json", f"unknown settings ({error})") from None
 
     def clear(self) -> None:
-        """Forget the run that is there, if any.
+        """Delete the files of an existing run, if any.
 
         Raises
         ------
         FeatregError
-            If another process trains it.
+            If another process is training the run.
         UsageError
-            If the folder holds something that is no run.
+            If the folder contains files that are not a run.
         """
         if not self.path.exists():
             return
         inside = sorted({path.name for path in self.path.glob("[!.]*")} - {LOG})
         if inside and "config.json" not in inside:
             raise UsageError(
-                f"{self.path}: --fresh removes a run, but this is none: no config.json, but "
-                f"{', '.join(inside[:3])}; move it away yourself"
+                f"{self.path}: --fresh deletes runs only; found no config.json, but "
+                f"{', '.join(inside[:3])}; move these files yourself"
             )
         with self.held():
-            # Were this killed in between: first what would pass for done, or be gone on with,
-            # last what makes it a run.
-            turn = {"report.json": -2, "state.pt": -1, "config.json": 1}
-            for path in sorted(self.path.iterdir(), key=lambda path: turn.get(path.name, 0)):
+            # If this process is killed in between, what is left must not be mistaken for a
+            # finished or resumable run, but still be recognized as a run.
+            order = {"report.json": -2, "state.pt": -1, "config.json": 1}
+            for path in sorted(self.path.iterdir(), key=lambda path: order.get(path.name, 0)):
                 if path.name != LOCK:
                     _remove(path)
 
@@ -141,7 +141,7 @@ class RunDir:
     def claim(
         self, config: Config, data: str, header: AlignedHeader | None = None
     ) -> Iterator[bool]:
-        """Hold the folder as this run's own; whether there is anything left to do.
+        """Lock the folder within the block; yield whether the run is unfinished.
 
         Parameters
         ----------
@@ -151,25 +151,23 @@ class RunDir:
         Raises
         ------
         FeatregError
-            If another process trains it.
+            If another process is training the run.
         UsageError
-            If another run lies in the folder.
+            If the folder contains another run.
         """
         with self.held():
             yield self.todo(config, data, header)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder against other processes, as long as the block lasts.
-
-        What a killed one left half written is removed.
+        """Lock the folder within the block, and remove temporary files of killed processes.
 
         Raises
         ------
         FeatregError
-            If another process holds it.
+            If another process holds the lock.
         """
-        with exclusive(self.path, "another process trains this run; wait for it"):
+        with exclusive(self.path, "another process is training this run; wait until it ends"):
             remove_temporaries(self.path)
             yield
 
@@ -180,33 +178,33 @@ class RunDir:
         header: AlignedHeader | None = None,
         otherwise: str = "choose another name with --run-name",
     ) -> bool:
-        """Whether there is anything left to do.
+        """Return whether the run is unfinished.
 
         Parameters
         ----------
         config
-            What is to be run.
+            Configuration of the run.
         data
             Fingerprint of the shards.
         header
-            Of the shards: says what changed if they did.
+            Header of the shards, to describe changes in the error message.
         otherwise
-            What to do, but for ``--fresh``, where another run lies in the folder.
+            Advice other than ``--fresh`` if the folder contains another run.
 
         Raises
         ------
         FeatregError
             If a file of the run is damaged.
         UsageError
-            If another run lies in the folder.
+            If the folder contains another run.
         """
         if not (self.path / "config.json").is_file():
             return True
-        there = self.read_json("config.json")
-        if there["fingerprint"] != config.fingerprint(data):
+        stored = self.read_json("config.json")
+        if stored["fingerprint"] != config.fingerprint(data):
             raise UsageError(
-                f"{self.path} holds a run with another "
-                f"{_differences(there, config.to_json(), data, header)}; "
+                f"{self.path} contains a run with different settings: "
+                f"{_differences(stored, config.to_json(), data, header)}; "
                 f"{otherwise}, or replace it with --fresh"
             )
         if self.finished:
@@ -222,22 +220,22 @@ def _remove(path: Path) -> None:
 
 
 def run_dir(work: Path, config: Config, name: str | None = None) -> RunDir:
-    """The folder in which a run is made.
+    """Return the folder of a run.
 
     Parameters
     ----------
     work
         The working folder.
     config
-        Names the run if `name` is None; where a run on another aligned set bears its name
-        already, the name of its own stands at the end.
+        Configuration that determines the folder's name if `name` is None. The name of the
+        aligned set is appended if a run on another aligned set already has this name.
     name
-        What the user calls it.
+        Name given by the user.
 
     Raises
     ------
     UsageError
-        If `name` leads out of WORK/runs, or deeper into it.
+        If `name` is not the name of a folder in WORK/runs.
     """
     runs = work / "runs"
     if name is not None:
@@ -246,59 +244,59 @@ def run_dir(work: Path, config: Config, name: str | None = None) -> RunDir:
                 f"--run-name {name}: expected the name of a folder in {runs}, not a path"
             )
         return RunDir(runs / name)
-    plain, apart = (
+    short, long = (
         RunDir(runs / each) for each in (config.run_name, f"{config.run_name}-{config.aligned}")
     )
-    if (apart.path / "config.json").is_file():
-        return apart
-    if (plain.path / "config.json").is_file():
+    if (long.path / "config.json").is_file():
+        return long
+    if (short.path / "config.json").is_file():
         try:
-            there = plain.config().aligned
+            aligned = short.config().aligned
         except FeatregError:
-            return plain  # whoever reads it says why; --fresh replaces it
-        return plain if there == config.aligned else apart
-    return plain
+            return short  # the error is raised again when the run is read; --fresh replaces it
+        return short if aligned == config.aligned else long
+    return short
 
 
 def _differences(
-    there: Mapping[str, Any], config: Mapping[str, Any], data: str, header: AlignedHeader | None
+    stored: Mapping[str, Any], config: Mapping[str, Any], data: str, header: AlignedHeader | None
 ) -> str:
-    found = {**there["config"], **there["config"]["recipe"]}
+    found = {**stored["config"], **stored["config"]["recipe"]}
     wanted = {**config, **config["recipe"]}
     different = [
         f"{key} ({found.get(key)}, not {wanted[key]})"
         for key in wanted
         if key != "recipe" and found.get(key) != wanted[key]
     ]
-    if there["data"]["fingerprint"] != data:
-        about = {} if header is None else json.loads(json.dumps(dataclasses.asdict(header)))
+    if stored["data"]["fingerprint"] != data:
+        current = {} if header is None else json.loads(json.dumps(dataclasses.asdict(header)))
         changed = [
-            f"{key} ({there['data'][key]}, not {about[key]})"
+            f"{key} ({stored['data'][key]}, not {current[key]})"
             for key in ("classes", "task", "resolution_s", "mode", "audio_rate")
-            if key in about and there["data"].get(key) != about[key]
+            if key in current and stored["data"].get(key) != current[key]
         ]
         different += changed or ["data (the aligned shards have changed)"]
     return ", ".join(different)
 
 
 def choose_run(work: Path, wanted: str | None, option: str = "--run") -> RunDir:
-    """The finished run that is meant.
+    """Return the finished run that the user selects.
 
     Parameters
     ----------
     work
         The working folder.
     wanted
-        A name in WORK/runs, or a folder; None for the only finished run.
+        Name of a run in WORK/runs, or its folder; None for the only finished run.
     option
-        Where it is given, for messages.
+        Option that selects the run, for messages.
 
     Raises
     ------
     FeatregError
-        If there is no finished run, or the one that is meant is not finished.
+        If there is no finished run, or the selected run is not finished.
     UsageError
-        If there is none of that name, or there are several to choose from.
+        If there is no run of that name, or none is selected and several are finished.
     """
     if wanted is None:
         finished = [run.name for run in find_runs(work) if run.finished]
@@ -306,32 +304,33 @@ def choose_run(work: Path, wanted: str | None, option: str = "--run") -> RunDir:
         return RunDir(work / "runs" / choose("run", option, finished, None, empty))
     run = find_run(work, wanted)
     if not run.finished:
-        raise FeatregError(f"{run.path}: not finished; `train run` goes on with it")
+        raise FeatregError(f"{run.path}: not finished; resume it with `train run`")
     return run
 
 
 def find_run(work: Path, wanted: str) -> RunDir:
-    """The run that is meant, finished or not.
+    """Return the run that the user selects, finished or not.
 
     Parameters
     ----------
     work
         The working folder.
     wanted
-        A name in WORK/runs, or a folder, however it is spelled: ``.`` has a name of its own.
+        Name of a run in WORK/runs, or the path of its folder, which may be ``.``.
 
     Raises
     ------
     UsageError
-        If there is none of that name.
+        If there is no such run.
     """
     for path in (work / "runs" / wanted, Path(wanted)):
         if (path / "config.json").is_file():
-            return RunDir(Path(os.path.abspath(path)))  # and not what a link leads to
-    there = ", ".join(run.name for run in find_runs(work)) or "none"
-    raise UsageError(f"{wanted}: no such run; there is {there}")
+            return RunDir(Path(os.path.abspath(path)))  # links are not followed, to keep names
+    existing = ", ".join(run.name for run in find_runs(work)) or "none"
+    raise UsageError(f"{wanted}: no such run; existing runs: {existing}")
 
 
 def find_runs(work: Path) -> list[RunDir]:
-    """All runs in the working folder, by name."""
-    return [RunDir(path.parent) for path in sorted(work.glob("runs/*/config.json"))]
+    """Return all runs in the working folder, sorted by name; a damaged run may lack a file."""
+    files = [*work.glob("runs/*/config.json"), *work.glob("runs/*/report.json")]
+    return [RunDir(folder) for folder in sorted({path.parent for path in files})]

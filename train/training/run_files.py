@@ -1,10 +1,9 @@
-"""Files of a run folder: each is written with a checksum and read against it.
+"""Files of a run folder, written with a checksum that is verified when they are read.
 
 ``config.json`` and ``report.json`` hold the SHA-256 of their own values. ``report.json``
 also holds the SHA-256 of every other file of the finished run. (``state.pt`` and
-``model.safetensors`` hold their own, see `checkpoint` and `model_file`.) A file that is
-truncated, edited, or has one flipped bit is therefore refused by name, whichever command
-reads it.
+``model.safetensors`` hold their own, see `checkpoint` and `model_file`.) Every command that
+reads a truncated, edited or corrupted file therefore fails with an error that names it.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from featreg.datasets.shards.hdf5 import atomic_path
 FORMAT, VERSION = "featreg-run", 2
 
 OUTPUTS = ("metrics.csv", "predictions.csv", "embeddings.npz", "scaling.npz", "model.safetensors")
-"""Files whose checksums ``report.json`` holds, as far as the run has them."""
+"""Files whose checksums are in ``report.json``, if the run has them."""
 
 _NUMBER = (int, float)
 _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
@@ -52,23 +51,23 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
 }
 
 
-def damaged(path: Path, what: str) -> FeatregError:
-    """The error for a file that cannot be used; says how to go on.
+def damaged(path: Path, problem: str) -> FeatregError:
+    """Return the error for a file of a run folder that cannot be used.
 
     Parameters
     ----------
     path
-        The file, in a run folder.
-    what
-        What is wrong with it.
+        The file.
+    problem
+        Description of the problem.
     """
     return FeatregError(
-        f"{path}: {what}; restore the file from a copy, or train this run again with --fresh"
+        f"{path}: {problem}; restore the file from a copy, or train this run again with --fresh"
     )
 
 
 def read_bytes(path: Path) -> bytes:
-    """The contents of a file.
+    """Read a file.
 
     Raises
     ------
@@ -82,12 +81,12 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_verified(path: Path, sha256: str | None) -> bytes:
-    """The contents of a file, if they are what was written.
+    """Read a file and verify its SHA-256.
 
     Raises
     ------
     FeatregError
-        If the file is missing or its SHA-256 is another.
+        If the file is missing, or its SHA-256 differs from `sha256`.
     """
     contents = read_bytes(path)
     if hashlib.sha256(contents).hexdigest() != sha256:
@@ -111,12 +110,12 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote.
+    """Read the values that `write_json` wrote.
 
     Raises
     ------
     FeatregError
-        If the file is missing, damaged, incomplete, or of another version.
+        If the file is missing, damaged, incomplete, or was written by another version.
     """
     try:
         values = json.loads(read_bytes(path))
@@ -128,7 +127,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if found != (FORMAT, VERSION) and sha256 in (None, _checksum(values)):
         raise FeatregError(
             f"{path}: expected {FORMAT} version {VERSION}, found {found[0]} version {found[1]}; "
-            "another version of featreg wrote this run; train it again with --fresh"
+            "the run was written by another version of featreg; train it again with --fresh"
         )
     if sha256 != _checksum(values):
         raise damaged(path, "damaged or changed since it was written (wrong checksum)")
@@ -142,13 +141,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _at(values: Any, key: str) -> Any:
-    """The value at a dotted key; None if there is none."""
+    """Return the value at a dotted key, or None if there is none."""
     for name in key.split("."):
         values = values.get(name) if isinstance(values, dict) else None
     return values
 
 
 def _checksum(values: Mapping[str, Any]) -> str:
-    """SHA-256 of JSON values, whatever their order and white space."""
-    plain = json.loads(json.dumps(values))  # tuples are lists, keys are strings
+    """Return the SHA-256 of JSON values, independent of their order and white space."""
+    plain = json.loads(json.dumps(values))  # tuples become lists, keys become strings
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

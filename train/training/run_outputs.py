@@ -1,4 +1,4 @@
-"""What a run writes down: what it is, its model, its predictions and what they are worth."""
+"""Outputs of a run: configuration, predictions, embeddings and test results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .objective import Objective
 from .versions import machine, versions
 
 
-def about(
+def run_config(
     config: Config,
     aligned: AlignedSet,
     splits: Mapping[str, Clips],
@@ -35,7 +35,7 @@ def about(
     device: str,
     command: str,
 ) -> dict[str, Any]:
-    """``config.json``: all that decides the numbers, and where they came from."""
+    """Return the values of ``config.json``: all settings of a run and their provenance."""
     return {
         "config": config.to_json(),
         "fingerprint": config.fingerprint(aligned.fingerprint),
@@ -56,20 +56,20 @@ def about(
 def report(
     progress: Progress, clips: Clips, predictions: Predictions, classes: Sequence[str], task: Task
 ) -> dict[str, Any]:
-    """``report.json``: what the best epoch is worth on the validation and the test split."""
-    best, mark = progress.history[progress.best_epoch - 1], "valid_"
+    """Return the values of ``report.json``: the best epoch's validation and test results."""
+    best, prefix = progress.history[progress.best_epoch - 1], "valid_"
     return {
         "best_epoch": progress.best_epoch,
-        "valid": {name[len(mark) :]: best[name] for name in best if name.startswith(mark)},
-        **worth(clips, predictions, classes, task),
+        "valid": {name[len(prefix) :]: best[name] for name in best if name.startswith(prefix)},
+        **evaluate_predictions(clips, predictions, classes, task),
         "seconds": sum(row["seconds"] for row in progress.history),
     }
 
 
-def worth(
+def evaluate_predictions(
     clips: Clips, predictions: Predictions, classes: Sequence[str], task: Task
 ) -> dict[str, Any]:
-    """What predictions are worth: ``test`` (metrics), ``intervals``, ``classes``, ``undefined``."""
+    """Evaluate predictions: ``test`` (metrics), ``intervals``, ``classes``, ``undefined``."""
     arrays = (clips.label, predictions.probability, clips.label_mask)
     test = evaluate(*arrays, classes, task)
     intervals = bootstrap(*arrays, task, test.values)
@@ -77,12 +77,12 @@ def worth(
         "test": dict(test.values),
         "intervals": {name: list(ends) for name, ends in intervals.items()},
         "classes": [dataclasses.asdict(each) for each in test.classes],
-        "undefined": {name: list(left) for name, left in test.undefined.items()},
+        "undefined": {name: list(excluded) for name, excluded in test.undefined.items()},
     }
 
 
 def write_scaling(folder: Path, scaling: Scaling) -> None:
-    """``scaling.npz``: how features were standardized."""
+    """Write ``scaling.npz``, the mean and standard deviation of the features."""
     with _npz(folder / "scaling.npz") as file:
         np.savez(file, mean=scaling.mean, std=scaling.std)
 
@@ -90,7 +90,7 @@ def write_scaling(folder: Path, scaling: Scaling) -> None:
 def write_predictions(
     folder: Path, clips: Clips, predictions: Predictions, classes: Sequence[str]
 ) -> None:
-    """``predictions.csv`` and ``embeddings.npz``, clips in the order of the shards."""
+    """Write ``predictions.csv`` and ``embeddings.npz``, with clips in the order of the shards."""
     table = pd.DataFrame(predictions.probability, columns=list(classes), index=clips.clip_id)
     with atomic_path(folder / "predictions.csv") as temporary:
         table.to_csv(temporary, index_label="clip_id", float_format="%.6f")
@@ -106,6 +106,6 @@ def write_predictions(
 
 @contextmanager
 def _npz(path: Path) -> Iterator[BinaryIO]:
-    """A file to save arrays to; given a mere name, numpy would add a suffix to it."""
+    """Open a file for `numpy.savez`, which would append a suffix to a temporary file's name."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         yield file

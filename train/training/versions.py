@@ -1,4 +1,4 @@
-"""Where a number comes from besides the configuration: versions, machine, command line."""
+"""Provenance of results besides the configuration: versions, machine and command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from featreg.datasets.version import __version__
 
 
 def versions() -> dict[str, str]:
-    """Versions of featreg, Python and the packages that compute."""
+    """Return the versions of featreg, Python and the numerical packages."""
     packages = ("torch", "lightning", "numpy", "scikit-learn", "h5py")
     return {
         "featreg": __version__,
@@ -24,13 +24,13 @@ def versions() -> dict[str, str]:
     }
 
 
-def typed() -> str:
-    """The command line of this process: ``train table1 --seeds 3``."""
+def command_line() -> str:
+    """Return the command line of this process, such as ``train table1 --seeds 3``."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def machine(device: str) -> dict[str, str | int]:
-    """The processor or accelerator, cores and threads."""
+    """Return the platform, the processor or accelerator, and the numbers of cores and threads."""
     name = torch.cuda.get_device_name() if device == "cuda" else platform.processor()
     return {
         "platform": platform.platform(),

@@ -57,11 +57,11 @@ def test_more_workers_than_cores_are_not_started_and_said_to_be_too_many(
     assert plan_workers(50, 2, None) == Workers(2, 1)
     assert caplog.text == ""
     assert plan_workers(50, 100, None) == Workers(2, 1)
-    assert "--workers 100: expected at most 2, one a core; 2 are started" in caplog.text
+    assert "--workers 100: expected at most 2, one per core; using 2" in caplog.text
 
 
 def test_what_cannot_be_asked_for_is_refused() -> None:
-    with pytest.raises(UsageError, match="a cluster brings its own workers"):
+    with pytest.raises(UsageError, match=r"--workers .* --scheduler"):
         plan_workers(1, 2, "tcp://somewhere:8786")
     with pytest.raises(UsageError, match="--workers 0: expected at least 1"):
         plan_workers(1, 0, None)
@@ -70,7 +70,7 @@ def test_what_cannot_be_asked_for_is_refused() -> None:
 def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "_CONNECT_S", 0.5)
     team = Workers(0, 0, "tcp://127.0.0.1:9")
-    with pytest.raises(FeatregError, match=r"--scheduler tcp://127\.0\.0\.1:9: no Dask scheduler"):
+    with pytest.raises(FeatregError, match=r"--scheduler tcp://127\.0\.0\.1:9: "):
         list(run_jobs(str, [1], team))
 
 

@@ -76,7 +76,7 @@ def test_its_memory_is_not_its_parent_s() -> None:
     # Pages that are written to, in a process that had them before the child was started.
     program = """
 import numpy as np
-from test_throwaway import work
+from test_child_process import work
 from featreg.extract.pipeline.child_process import ChildProcess, peak_bytes
 assert np.ones(1 << 27).nbytes == 1 << 30
 child = ChildProcess(work, 60.0)
@@ -133,7 +133,7 @@ def test_a_time_limit_ends_nothing_that_ends_in_time(
 def test_it_does_not_outlive_its_parent_even_if_it_hangs() -> None:
     program = """
 import sys
-from test_throwaway import work
+from test_child_process import work
 from featreg.extract.pipeline.child_process import ChildProcess
 child = ChildProcess(work, 1e6)
 print(child("work")[0], flush=True)
@@ -167,7 +167,7 @@ def test_clips_come_in_order_as_they_would_here(
     ]
     clips[3].path.unlink()
     decoders = Decoders(2, timeout_s=60.0)
-    found = list(decoders.hear_all(clips, HEARING))
+    found = list(decoders.decode_all(clips, HEARING))
     assert [clip.clip_id for clip, _ in found] == [clip.clip_id for clip in clips]
     for clip, heard in found:
         here = decode_clip(clip, HEARING)
@@ -194,7 +194,7 @@ def test_a_decoder_that_somebody_kills_is_asked_again(tmp_path: Path) -> None:
     decoders = Decoders(1, timeout_s=60.0)
     with closing(Killed(decode_clip, 60.0)) as decoder:
         decoders._idle = [decoder]
-        ((_, heard),) = decoders.hear_all([clip], HEARING)
+        ((_, heard),) = decoders.decode_all([clip], HEARING)
     assert isinstance(heard, DecodedClip)
     assert len(asked) == 2
 

@@ -1,4 +1,4 @@
-"""Many runs: used where they are there, side by side, and what fails is named."""
+"""Sweeps: finished runs are not repeated, parallel runs, and errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from featreg.train.experiments import sweep as many
 from featreg.train.experiments.sweep import Runner, environments
 from featreg.train.training.run import run
 from featreg.train.training.run_dir import RunDir
-from featreg.train.training.versions import typed
+from featreg.train.training.versions import command_line
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_what_is_done_is_not_repeated(work: Path) -> None:
     assert path.stat().st_mtime_ns == once
 
 
-def test_another_run_of_that_name_is_named_before_any_is_made(work: Path) -> None:
+def test_another_run_of_that_name_is_refused_before_training(work: Path) -> None:
     config, first = toy_config(work), toy_config(work, seed=1)
     Runner(work).run([config])
     for shard in (work / "toy" / "aligned" / "tones+noise-0.1s").glob("valid*"):
@@ -64,28 +64,28 @@ def test_another_run_of_that_name_is_named_before_any_is_made(work: Path) -> Non
     assert not (work / "runs" / first.run_name).exists()
 
 
-def test_two_runs_of_one_name_are_refused_before_any_is_made(work: Path) -> None:
+def test_two_runs_of_one_name_are_refused_before_training(work: Path) -> None:
     first, second = (
         dataclasses.replace(toy_config(work), reg="conreg", features=("tones",), alpha=alpha)
         for alpha in (0.3, 0.3000001)
     )
     assert first.run_name == second.run_name
-    with pytest.raises(UsageError, match=r", with alpha 0\.3 and 0\.3000001; a name holds six"):
+    with pytest.raises(UsageError, match=r", with alpha 0\.3 and 0\.3000001"):
         Runner(work).run([first, first, second])
     assert not (work / "runs").exists()
 
 
-def test_what_no_command_can_name_otherwise_is_not_advised(work: Path) -> None:
+def test_run_name_is_not_advised_for_sweeps(work: Path) -> None:
     config = toy_config(work)
     Runner(work).run([config])
     precise = dataclasses.replace(config.recipe, precision="bf16-mixed")
-    with pytest.raises(UsageError, match="; give the options that it was made with, or") as raised:
+    with pytest.raises(UsageError, match="--fresh") as raised:
         Runner(work).run([dataclasses.replace(config, recipe=precise)])
     assert "precision (float32, not bf16-mixed)" in str(raised.value)
     assert "--run-name" not in str(raised.value)
 
 
-def test_runs_on_two_aligned_sets_lie_beside_each_other(work: Path) -> None:
+def test_runs_on_two_aligned_sets_have_different_names(work: Path) -> None:
     config = toy_config(work)
     write_toy(work, aligned="other", seconds=2.5)
     other = dataclasses.replace(config, aligned="other")
@@ -99,19 +99,21 @@ def test_runs_on_two_aligned_sets_lie_beside_each_other(work: Path) -> None:
     assert runner.groups([[other]])[0].results[0].folder.name == names[1]
 
 
-def test_a_failure_keeps_no_other_run_from_being_made(work: Path) -> None:
+def test_other_runs_are_trained_after_a_failure(work: Path) -> None:
     good, bad = toy_config(work), toy_config(work, seed=1, crop_s=0.1)
-    with pytest.raises(FeatregError, match="failed; the same command goes on") as raised:
+    with pytest.raises(FeatregError, match="the same command again") as raised:
         Runner(work).run([bad, good])
-    with pytest.raises(FeatregError, match="failed; the same command without --fresh goes on"):
+    with pytest.raises(FeatregError, match="the same command without --fresh again"):
         Runner(work, fresh=True).run([bad, good])
     assert "1 of 2 runs failed" in str(raised.value)
     assert f"{bad.run_name}: " in str(raised.value)
-    assert "longer crops" in str(raised.value)
+    assert "at least 32512 samples, got 1600" in str(raised.value)
     assert RunDir(work / "runs" / good.run_name).finished
 
 
-def test_nor_does_one_that_nobody_foresaw(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_runs_are_trained_after_an_unexpected_error(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bad, good = toy_config(work), toy_config(work, seed=1)
 
     def broken(config: Config, *rest: Any, **options: Any) -> RunDir:
@@ -130,15 +132,15 @@ def test_nor_does_one_that_nobody_foresaw(work: Path, monkeypatch: pytest.Monkey
     Runner(work).run([bad])  # the log alone keeps no run from being made
 
 
-def test_processes_make_the_same_runs_and_say_why_one_fails(work: Path) -> None:
+def test_parallel_runs_give_the_same_results_and_reasons_of_failures(work: Path) -> None:
     good, bad = toy_config(work), toy_config(work, seed=2, crop_s=0.1)
     with pytest.raises(FeatregError, match="1 of 2 runs failed") as raised:
         Runner(work, jobs=2).run([good, bad])
     log = work / "runs" / bad.run_name / many.LOG
     assert f"(exit status 2; {log})" in str(raised.value)
-    assert "longer crops" in str(raised.value)
+    assert "at least 32512 samples, got 1600" in str(raised.value)
     about = RunDir(work / "runs" / good.run_name).read_json("config.json")
-    assert about["command"] == typed()  # of the sweep, not of the process that it started
+    assert about["command"] == command_line()  # of the sweep, not of the process that it started
     assert about["machine"]["threads"] == max(1, many.cores() // 2)
 
     [apart] = Runner(work).groups([[good]])[0].results
@@ -153,7 +155,7 @@ def test_processes_make_the_same_runs_and_say_why_one_fails(work: Path) -> None:
 def test_a_run_on_several_devices_has_a_process_of_its_own(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lightning starts a process again for each device: not one that makes many runs."""
+    """Lightning starts the process again for each device, which must not train several runs."""
     apart: list[str] = []
 
     def process(config: Config, *_: object) -> str | None:
@@ -190,7 +192,7 @@ def test_no_process_outlives_an_interruption(work: Path, monkeypatch: pytest.Mon
             os.kill(int(pid.name), 0)
 
 
-def test_every_gpu_has_a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_gpu_has_its_own_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(many, "_gpus", lambda: ["0", "1", "3", "5"])
     monkeypatch.setattr(many, "cores", lambda: 16)
 
@@ -207,7 +209,7 @@ def test_every_gpu_has_a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_more_devices_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(many, "_gpus", lambda: ["0"])
-    with pytest.raises(UsageError, match="--devices 2: 1 GPU here"):
+    with pytest.raises(UsageError, match="--devices 2: only 1 GPU"):
         environments("cuda", 2, None)
 
 

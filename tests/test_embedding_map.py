@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ortho_group
 
-from featreg.train.report.embedding_map import MOST_CLIPS, project, turn
+from featreg.train.report.embedding_map import MOST_CLIPS, project, rotate
 
 
 @pytest.fixture
@@ -21,15 +21,15 @@ def cosines(rows: np.ndarray) -> np.ndarray:
     return units @ units.T
 
 
-def test_a_rotated_copy_is_turned_back(clusters: np.ndarray) -> None:
+def test_a_rotated_copy_is_rotated_back(clusters: np.ndarray) -> None:
     rotation = ortho_group.rvs(6, random_state=1)
-    first, second = turn([clusters, 3 * clusters @ rotation])
+    first, second = rotate([clusters, 3 * clusters @ rotation])
     np.testing.assert_allclose(second, first, atol=1e-12)
 
 
-def test_turning_changes_no_cosine_within_a_model(clusters: np.ndarray) -> None:
+def test_rotation_preserves_cosines_within_a_model(clusters: np.ndarray) -> None:
     other = np.random.default_rng(1).standard_normal((60, 4))  # of another dim
-    first, second = turn([clusters, other])
+    first, second = rotate([clusters, other])
     assert second.shape == first.shape
     np.testing.assert_allclose(cosines(first), cosines(clusters), atol=1e-12)
     np.testing.assert_allclose(cosines(second), cosines(other), atol=1e-12)
@@ -41,12 +41,12 @@ def test_models_that_agree_have_one_map(clusters: np.ndarray) -> None:
     assert kept.tolist() == list(range(60))
     apart = np.linalg.norm(first - second, axis=1)
     across = np.linalg.norm(first[:20].mean(axis=0) - first[20:40].mean(axis=0))
-    # t-SNE stops before equal points meet; they are neighbours all the same.
+    # t-SNE stops before equal points meet; they are neighbors all the same.
     assert np.median(apart) < across / 10
 
 
 @pytest.mark.parametrize(("clips", "models"), [(1, 2), (2, 1), (2, 2), (3, 1)])
-def test_few_clips_have_places_too(clips: int, models: int) -> None:
+def test_few_clips_can_be_projected(clips: int, models: int) -> None:
     rows = np.random.default_rng(0).standard_normal((clips, 4))
     points, kept = project([rows] * models)
     assert len(kept) == clips
@@ -54,7 +54,7 @@ def test_few_clips_have_places_too(clips: int, models: int) -> None:
     assert np.isfinite(points).all()
 
 
-def test_many_clips_are_thinned() -> None:
+def test_many_clips_are_subsampled() -> None:
     rows = np.random.default_rng(0).standard_normal((MOST_CLIPS + 5, 2))
     (points,), kept = project([rows])
     assert len(points) == len(kept) == MOST_CLIPS

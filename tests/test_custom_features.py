@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import Result
+from custom_feature_runs import rows_of, run, write_arrays, write_manifest
 from kit import tone
-from outside_runs import rows_of, run, write_arrays, write_manifest
 
 from featreg.datasets.base import ClipError, FeatregError, UsageError
 from featreg.datasets.collections.manifest import read
@@ -56,7 +56,7 @@ def test_a_class_and_a_folder_of_its_arrays_go_all_the_way_and_agree(
     arrays = write_arrays(manifest, tmp_path / "arrays")
     # Two workers are processes of their own, and must find the module in this folder as well.
     monkeypatch.chdir(tmp_path)
-    shutil.copy(HERE / "outside_features.py", tmp_path / "mine.py")
+    shutil.copy(HERE / "custom_features.py", tmp_path / "mine.py")
     one = run(tmp_path / "one", f"prep extract --dataset {manifest} --workers 2 --shard-clips 4",
               "--features", "mine:Chroma")  # fmt: skip
     assert one.exit_code == 0, one.output
@@ -130,7 +130,7 @@ def test_what_a_class_raises_fails_its_clip_alone_and_edited_code_is_another_fea
     assert len(rows_of(tmp_path / "work", "level")) == 7
     # The clip has audio, and no rows of the feature: aligning both leaves it out and says so.
     aligned = run(tmp_path / "work", "prep align --resolution 0.1 --workers 1")
-    assert "left out because they lack a feature: 1" in aligned.output
+    assert "1 clip omitted" in aligned.output
     assert "nothing new to do" in extract_level(manifest, tmp_path).output
 
     louder = extract_level(manifest, tmp_path, "--set", "level.gain=2", "--dry-run")
@@ -182,11 +182,11 @@ def test_code_that_is_edited_while_it_runs_is_not_what_its_rows_say(
         (("", ""), "mine:Levels", "no extractor called 'Levels'.* has Config, Level"),
         (("", ""), "mine:np", "no extractor called 'np'"),
         (("", ""), "yours:Level", "no module yours in .* such as mine:Chroma"),
-        (("import numpy", "import nonumpy"), "mine:Level", "the module needs another, nonumpy"),
+        (("import numpy", "import nonumpy"), "mine:Level", "nonumpy"),
         (("    dim = 1", "    dim = 1 / 0"), "mine:Level", r"ZeroDivisionError: .* \(mine.py, "),
         (("def compute", "def rows_of"), "mine:Level", "Level does not define compute"),
         (('name = "level"', ""), "mine:Level", "Level has no name"),
-        (('"level"', '"my.level"'), "mine:Level", "'my.level' names the feature and its folder"),
+        (('"level"', '"my.level"'), "mine:Level", "'my.level' is the name of the feature"),
         (('"level"', '"vggish"'), "mine:Level", "the name vggish is taken"),
         (("dim = 1", "dim = 0"), "mine:Level", "expected a number above 0 as Level.dim, found 0"),
         (
@@ -237,7 +237,7 @@ def test_the_example_of_the_module_works_as_it_stands(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    example = str(external.__doc__).partition("::\n\n")[2].partition("\n\nor any other")[0]
+    example = str(external.__doc__).partition("::\n\n")[2].partition("\n\nIf a network")[0]
     (tmp_path / "mine.py").write_text(textwrap.dedent(example))
     _, spec = features.make_specs(read(manifest), "mine:Chroma", (), (), "cpu", "float32")
     rows = spec.extractor().extract(tone(1.0, 22050)[:, 0])
@@ -263,8 +263,8 @@ class Promise(WholeClip):
     [
         (np.zeros((10, 2)), r"promise gave an array of shape \(10, 2\), expected \(rows, 3\)"),
         (np.zeros(10), r"shape \(10,\), expected"),
-        (np.zeros((0, 3)), r"shape \(0, 3\), expected .* at least one row"),
-        (np.zeros((100, 3)), r"100 rows for 1.00 s, expected about 10 at a hop of 0.1 s"),
+        (np.zeros((0, 3)), r"shape \(0, 3\), expected .* at least 1 frame"),
+        (np.zeros((100, 3)), r"100 frames for 1.00 s, expected about 10 with a hop of 0.1 s"),
         (np.full((10, 3), np.nan), r"promise: frame 0 \(at 0.050 s\) .* not finite"),
         (np.full((10, 3), 1e60), r"promise: frame 0 \(at 0.050 s\) .* not finite as float32"),
         (np.full((10, 3), "x"), "values of type <U1, expected numbers"),
@@ -291,12 +291,12 @@ def test_integers_are_rows_too() -> None:
     [
         (
             ["--features", "chroma"],
-            "no such feature; there is audio, .*MODULE:CLASS.*ma.folder",
+            "no such feature; expected one of audio, .*MODULE:CLASS.*ma.folder",
         ),
         (["--features", "made", "--set", "made.folder=."], "made.hop is not given"),
         (["--features", "made", "--set", "made.folder=.", "--set", "made.hop=x"], "a float"),
         (["--features", "made", "--set", "made.folder=.", "--set", "made.size=1"], "no such sett"),
-        (["--features", "a/b", "--set", "a/b.folder=."], "'a/b' names the feature and its folder"),
+        (["--features", "a/b", "--set", "a/b.folder=."], "'a/b' is the name of the feature"),
     ],
 )
 def test_one_line_for_what_cannot_be(
