@@ -183,6 +183,12 @@ EQUIVALENT: Mapping[tuple[str, str, str], str] = {
             "the last parent has no name",
         ),
         (
+            "datasets/shards/reader.py",
+            "self._blocks(name, block, block + 1)",
+            ["2"],
+            "blocks are read twice, and named as before",
+        ),
+        (
             "datasets/shards/workdir.py",
             'temporary.write_text(json.dumps(about, indent=2) + "\\n")',
             ["3"],
