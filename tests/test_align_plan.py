@@ -170,7 +170,7 @@ def test_features_of_another_file_than_the_audio_are_refused(work: Work) -> None
         shard.append("c", frames("wide", "c"), SECONDS, "file c")
         shard.append("d", frames("wide", "d"), SECONDS, "another file")
         shard.append("z", frames("wide", "z"), SECONDS, "file of a clip without audio")
-    with pytest.raises(FeatregError, match=r"files of 1 clips \(d is one\).*features wide"):
+    with pytest.raises(FeatregError, match=r"1 clip .*\bd\).*features wide"):
         work.plan()
 
 

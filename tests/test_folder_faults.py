@@ -39,7 +39,7 @@ def only(work: Work, *damaged: Path) -> str:
     return fault
 
 
-WHOLE = "5 clips present, 0 failed, 0 missing, of 5 asked for"
+WHOLE = "5 clips present, 0 failed, 0 missing, of 5 requested"
 
 
 def test_a_whole_folder_has_no_faults(work: Work) -> None:
@@ -55,17 +55,17 @@ def test_a_whole_folder_has_no_faults(work: Work) -> None:
 def test_clips_without_a_shard_are_missing(work: Work) -> None:
     path = work.folder.native("wide") / "00001.h5"
     path.unlink()
-    assert "wide: 2 clips (c is one) asked for and missing" in only(work)
-    assert "wide: 3 clips present, 0 failed, 2 missing, of 5 asked for" in counted(work)
+    assert "wide: 2 clips (such as c) missing" in only(work)
+    assert "wide: 3 clips present, 0 failed, 2 missing, of 5 requested" in counted(work)
     (work.folder.native("wide") / "00002.h5").unlink()
-    assert "3 clips (c is one)" in only(work)
+    assert "3 clips (such as c)" in only(work)
     # What is in a damaged shard is not missed as well.
     assert found(work, work.folder.native("wide") / "00009.h5") == []
     assert len(found(work, work.folder.native("deep") / "00009.h5")) == 1
     work.store("wide", 1, "d")
-    assert "2 clips (c is one)" in only(work)
+    assert "2 clips (such as c)" in only(work)
     work.store("wide", 2, "e")
-    assert "clip c asked for" in only(work)
+    assert "clip c missing" in only(work)
 
 
 def test_failed_clips_are_not_missing(work: Work) -> None:
@@ -73,7 +73,7 @@ def test_failed_clips_are_not_missing(work: Work) -> None:
     work.store("wide", 2, "")
     work.folder.write_failures([("e", "decode", "crash")], judged=())
     faults, lines = folder_faults(work.folder, ())
-    assert "tones: wide: 3 clips present, 2 failed, 0 missing, of 5 asked for" in lines
+    assert "tones: wide: 3 clips present, 2 failed, 0 missing, of 5 requested" in lines
     # A clip that the shards hold is judged by them alone.
     assert f"tones: audio: {WHOLE}" in lines
     (fault,) = faults
@@ -89,14 +89,14 @@ def test_only_what_was_asked_for_is_missed(work: Work) -> None:
         (work.folder.native(name) / "00002.h5").unlink()
     (work.folder.aligned("wide+deep-0.1s") / "00002.h5").unlink()
     assert found(work) == []
-    assert "deep: 4 clips present, 0 failed, 0 missing, of 4 asked for" in counted(work)
+    assert "deep: 4 clips present, 0 failed, 0 missing, of 4 requested" in counted(work)
 
 
 def test_native_shards_of_clips_that_left_are_counted(work: Work) -> None:
     del work.clips[3:]
     work.record()
-    line = "audio: 3 clips present, 0 failed, 0 missing, of 3 asked for"
-    assert f"{line}; 2 more are not in clips.csv" in counted(work)
+    line = "audio: 3 clips present, 0 failed, 0 missing, of 3 requested"
+    assert f"{line}; 2 more not in clips.csv" in counted(work)
     faults = found(work)
     assert len(faults) == 2
     assert "00001.h5: clip d not in" in faults[0]
@@ -106,7 +106,7 @@ def test_native_shards_of_clips_that_left_are_counted(work: Work) -> None:
 
 def test_native_shards_of_other_settings_are_a_fault(work: Work) -> None:
     work.store("deep", 1, "cd", weights_sha256="other")
-    assert "native/deep: shards made with different settings" in only(work)
+    assert "native/deep: shards with different settings" in only(work)
 
 
 @pytest.mark.parametrize("part", ["native", "aligned"])
@@ -119,7 +119,7 @@ def test_a_part_may_have_been_deleted(work: Work, part: str) -> None:
 def test_a_feature_may_have_been_deleted(work: Work) -> None:
     """What was asked for is missing; the aligned shards are not held to it."""
     work.folder.native("deep").rename(work.folder.path / "elsewhere")
-    assert "deep: 5 clips (a is one) asked for and missing" in only(work)
+    assert "deep: 5 clips (such as a) missing" in only(work)
 
 
 @pytest.mark.parametrize(
@@ -163,24 +163,24 @@ def test_one_more_class_is_one_fault_of_each_shard(work: Work) -> None:
 def test_aligned_shards_are_made_from_what_is_there(work: Work) -> None:
     target = work.folder.aligned("wide+deep-0.1s")
     (target / "00001.h5").unlink()
-    assert "1 shards (00001.h5 is one)" in only(work)
+    assert "shard 00001.h5 missing" in only(work)
     # Its own fault says enough of a damaged shard.
     assert found(work, target / "00001.h5") == []
     (target / "00000.h5").unlink()
-    assert "2 shards (00000.h5 is one)" in only(work)
-    assert "1 shards (00001.h5 is one)" in only(work, target / "00000.h5")
+    assert "2 shards, such as 00000.h5," in only(work)
+    assert "shard 00001.h5 missing" in only(work, target / "00000.h5")
 
 
 def test_shards_to_which_no_clip_belongs_any_more_are_a_fault(work: Work) -> None:
     for name in ("audio", "wide", "deep"):
         work.store(name, 3, "e")
     work.align()
-    assert "1 shards (00002.h5 is one)" in only(work)
+    assert "shard 00002.h5 missing" in only(work)
 
 
 def test_native_frames_that_changed_since_are_a_fault(work: Work) -> None:
     work.store("wide", 0, "ab", version=1)
-    assert "1 shards (00000.h5 is one)" in only(work)
+    assert "shard 00000.h5 missing" in only(work)
     # Of damaged native shards nothing is known.
     assert found(work, work.folder.native("wide") / "00000.h5") == []
     assert found(work, work.folder.native("audio") / "00000.h5") == []
@@ -189,7 +189,7 @@ def test_native_frames_that_changed_since_are_a_fault(work: Work) -> None:
 
 def test_a_native_fault_is_said_once(work: Work) -> None:
     work.store("wide", 0, "a")
-    assert "clip b asked for and missing" in only(work)
+    assert "clip b missing" in only(work)
 
 
 def test_a_set_of_another_name_is_not_held_to_the_native_shards(work: Work) -> None:
@@ -212,7 +212,7 @@ def test_a_clip_that_is_aligned_and_not_in_the_list_is_named(work: Work) -> None
             values = {name: frames(name, clip_id)[:5] for name in ("wide", "deep")}
             clip = replace(work.clips[0], clip_id=clip_id)
             shard.append(clip, values, frames("audio", clip_id)[:, 0], 1.5)
-    assert "2 clips (x is one) not in" in only(work)
+    assert "2 clips (such as x) not in" in only(work)
 
 
 def test_what_cannot_be_read_is_a_fault(work: Work) -> None:

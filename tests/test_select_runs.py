@@ -76,12 +76,14 @@ def test_damaged_runs_are_left_out_and_named(work: Path, said: list[str], name: 
     assert runs == [RunDir(work / "runs" / OTHER)]
     assert list(damaged) == [BASELINE]
     assert str(path) in damaged[BASELINE]
-    assert said == [f"{BASELINE} is left out: {damaged[BASELINE]}"]
-    with pytest.raises(FeatregError, match=rf"{BASELINE} \(reasons above\)"):
+    (line,) = said
+    assert line.startswith(BASELINE)
+    assert damaged[BASELINE] in line
+    with pytest.raises(FeatregError, match=rf"1 damaged run .*{BASELINE}"):
         refuse_damaged(damaged)
-    with pytest.raises(FeatregError, match="2 damaged runs were left out: a, b "):
+    with pytest.raises(FeatregError, match=r"2 damaged runs .*a, b"):
         refuse_damaged({"a": "", "b": ""})
-    with pytest.raises(FeatregError, match="1 damaged run was"):
+    with pytest.raises(FeatregError, match=r"1 damaged run .*a"):
         refuse_damaged({"a": ""})
     refuse_damaged({})
 

@@ -119,6 +119,16 @@ def test_a_block_of_several_clips_names_the_first_and_the_last(copy: Path) -> No
         ShardReader(copy, NAMES).read("features/one", 0, np.empty((1, 1), np.float32))
 
 
+@pytest.mark.parametrize(
+    ("block", "said"), [(6, "clips s-0 to s-2"), (19, "clip s-2"), (20, "clips s-2 to s-3")]
+)
+def test_clips_are_those_with_bytes_in_the_block(copy: Path, block: int, said: str) -> None:
+    """Audio of 32,000 bytes per second: s-2 is from byte 395,200 to 1,355,200."""
+    flip(copy, begin_of(copy, "audio") + block * BLOCK_BYTES)
+    with pytest.raises(FeatregError, match=rf"'audio' .* {said}: block {block} "):
+        ShardReader(copy, ["audio"]).verify()
+
+
 def test_a_block_is_compared_with_its_checksum_once(
     shard: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
