@@ -105,4 +105,4 @@ def test_the_option_fills_the_same_shards(package: Any, manifest: Path) -> None:
 def test_the_option_is_for_openl3(manifest: Path) -> None:
     refused = extract(manifest, "--features", "musicnn", "--backend", "openl3")
     assert refused.exit_code == 2
-    assert "--backend openl3: openl3 is not among --features musicnn" in refused.output
+    assert "--backend openl3" in refused.output

@@ -136,7 +136,7 @@ def test_a_file_of_another_kind_is_named(content: bytes, tmp_path: Path) -> None
 
 def test_a_single_array_is_no_archive(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", A)
-    with pytest.raises(FeatregError, match="a single array"):
+    with pytest.raises(FeatregError, match="single"):
         read_npz(tmp_path / "a.npy")
 
 
@@ -144,7 +144,7 @@ def test_without_tensorflow_the_message_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    with pytest.raises(FeatregError, match=r"pip install '\.\[tensorflow\]' in featreg"):
+    with pytest.raises(FeatregError, match=r"pip install '\.\[tensorflow\]'"):
         read_tensorflow(str(tmp_path / "vggish_model.ckpt"))
 
 

@@ -110,9 +110,8 @@ def test_only_the_declared_pythons_will_do(
     monkeypatch.setattr("platform.python_version", lambda: python)
     first = next(doctor.check_packages())
     assert first.level == ("ok" if fits else "broken")
-    assert (
-        first.text == f"Python {python} (needs {metadata.metadata('featreg')['Requires-Python']})"
-    )
+    assert python in first.text
+    assert metadata.metadata("featreg")["Requires-Python"] in first.text
 
 
 def test_a_codec_that_is_missing_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +168,7 @@ def test_a_driver_without_a_torch_for_it_is_said(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     (fault,) = faults(doctor.check_gpu())
     assert fault.level == "note"
-    assert f"torch {torch.__version__} sees no GPU" in fault.text
+    assert f"torch {torch.__version__}" in fault.text
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert faults(doctor.check_gpu()) == []
 

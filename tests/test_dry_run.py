@@ -38,7 +38,7 @@ def test_weights_that_are_not_here_are_named_and_not_fetched(
     assert missing in planned.output
     for name in ("audio", "openl3"):
         assert f"{name}: 8 clips to compute: not extracted yet" in planned.output
-        assert f"{name}: 1 shards to write" in planned.output
+        assert f"{name}: 1 shard to write" in planned.output
     assert server.ranges == []
     assert whereabouts(WEIGHTS[OPENL3]) is None
 
@@ -75,12 +75,12 @@ def test_an_alignment_s_shards_and_room_are_told_and_nothing_is_written(
     before = sorted(work.rglob("*"))
     planned = run(work, "prep align --resolution 0.1", "--dry-run")
     assert planned.exit_code == 0, planned.output
-    assert "loudness-0.1s: 1 shards to write (8 clips), 0 done" in planned.output
+    assert "loudness-0.1s: 1 shard to write (8 clips)" in planned.output
     assert " free: enough" in planned.output
     assert sorted(work.rglob("*")) == before
     assert run(work, "prep align --resolution 0.1").exit_code == 0
     again = run(work, "prep align --resolution 0.1", "--dry-run").output
-    assert "0 shards to write (0 clips), 1 done" in again
+    assert "0 shards to write (0 clips), 1 up to date" in again
 
 
 def test_a_dry_run_needs_no_folder_for_itself(manifest: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -248,7 +249,7 @@ def test_what_happens_to_every_clip_is_blamed_on_none_and_done_again(
                "--allow-missing", "--device", "cpu"]  # fmt: skip
     run = prep(work, *command)
     assert run.wait() == 1, run.output
-    assert "the whole shard failed: needy: with every clip, FileNotFoundError" in run.output
+    assert re.search(r"needy: .*FileNotFoundError", run.output)
     need.touch()
     run = prep(work, *command)
     assert run.wait() == 0, run.output

@@ -44,15 +44,16 @@ def test_files_that_are_missing_or_misshapen_fail_their_clips_and_are_read_when_
     assert "2 clips extracted, 6 failed" in done.output
     failures = pd.read_csv(tmp_path / "work" / "tones" / "failures.csv", index_col="clip_id")
     assert set(failures.stage) == {"extract"}
-    for clip_id, reason in {
-        "train/0": f"no file {folder}/train/0.npy",
-        "train/1": f"{folder}/train/1.npy holds an array of shape (10, 4), expected (rows, 5)",
-        "train/2": f"{folder}/train/2.npy holds 100 rows for 1.20 s, expected about",
-        "train/3": f"{folder}/train/3.npy is no array that can be read",
-        "valid/0": f"{folder}/valid/0.npy is no array that can be read",
-        "valid/1": f"{folder}/valid/1.npy holds values of type complex64",
+    for clip_id, fact in {
+        "train/0": "",
+        "train/1": "(10, 4)",
+        "train/2": "100 ",
+        "train/3": "",
+        "valid/0": "",
+        "valid/1": "complex64",
     }.items():
-        assert failures.reason[clip_id].startswith(reason)
+        assert failures.reason[clip_id].startswith(f"{folder}/{clip_id}.npy")
+        assert fact in failures.reason[clip_id]
 
     for clip_id in failures.index:
         np.save(folder / f"{clip_id}.npy", np.full((10, 5), 2))
@@ -63,15 +64,15 @@ def test_files_that_are_missing_or_misshapen_fail_their_clips_and_are_read_when_
     assert "nothing new" in in_folder(manifest, tmp_path / "work", folder).output
     np.save(folder / "test/0.npy", np.full((10, 5), 3))
     again = in_folder(manifest, tmp_path / "work", folder)
-    assert "this run: 1 clips" in again.output
+    assert "this run: 1 clip," in again.output
     assert rows_of(tmp_path / "work", "made")["test/0"].tolist() == [[3] * 5] * 10
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (FolderConfig(hop=0.1), r"needs --set made.folder=DIR and .*; made.folder is not given"),
-        (FolderConfig(Path("here")), r"made.hop is not given"),
+        (FolderConfig(hop=0.1), r"--set made\.folder=DIR and .*made\.folder"),
+        (FolderConfig(Path("here")), r"made\.hop"),
         (FolderConfig(Path("here"), -1), r"--set made.hop=-1: expected seconds above 0"),
         (FolderConfig(Path("here"), float("nan")), r"--set made.hop=nan: expected seconds above"),
         (FolderConfig(Path("here"), 1, 0), r"--set made.window=0: expected seconds above 0"),

@@ -5,6 +5,7 @@ Eight clips of train and two of valid, in shards of two; train-5 is no audio.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -196,7 +197,7 @@ def test_clips_of_a_job_that_failed_whole_are_not_missing(
 
     def extract_shard(job: ShardJob) -> ShardResult:
         if job.numbers["audio"] == 1:
-            raise MemoryError("too long")
+            raise RuntimeError("too long")
         return extracted(job)
 
     extracted = run.extract_shard
@@ -251,7 +252,7 @@ def test_a_clip_that_the_list_has_not_is_found_among_aligned_ones(work: Path) ->
     align(DatasetDir(work / "tones"))
     result = verify(work)
     assert result.exit_code == 0, result.output
-    assert "1 more are not in clips.csv" in result.output
+    assert re.search(r"1 more .*clips\.csv", result.output)
 
 
 def test_shards_of_different_settings_are_found(work: Path) -> None:

@@ -91,7 +91,8 @@ def test_lost_frames_are_found(
     (fault,) = wrong(tmp_path / "x.h5", header_like(extractor), clips)
     assert f"short has {frames - lost} " in fault if "short" in clips else "tail has 1 " in fault
     assert f"{extractor.timing.hop_s:g} s" in fault
-    assert f"and {len(clips) - 2} more" in fault
+    others = len(clips) - 2
+    assert fault.endswith(f"{others} more") == (others > 0)
 
 
 def test_rows_of_nothing_are_found(tmp_path: Path) -> None:
