@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..base import FeatregError
@@ -51,6 +51,25 @@ def read_rows(path: Path, delimiter: str, width: int | None = None) -> Iterator[
     except csv.Error as error:
         column = _first_open_cell(text, line, delimiter)
         raise FeatregError(f"{path}, line {line}, column {column}: {error}") from None
+
+
+def read_table(
+    path: Path, delimiter: str, columns: Sequence[str]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield line number and cells by column of every line below the header.
+
+    Raises
+    ------
+    FeatregError
+        If one of `columns` is missing, or the file is damaged; see `read_rows`.
+    """
+    rows = read_rows(path, delimiter)
+    line, header = next(rows, (1, []))
+    for column in columns:
+        if column not in header:
+            raise damaged(path, line, column, "this column", ",".join(header) or "an empty file")
+    for line, cells in rows:
+        yield line, dict(zip(header, cells, strict=True))
 
 
 def _first_open_cell(text: str, line: int, delimiter: str) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..base import Clip, Dataset, Split, label_vector
 from .completeness import check_complete, names_in, wrong_root
-from .csv_rows import damaged, read_rows
+from .csv_rows import damaged, read_table
 from .info import Archive, DatasetInfo, Remote
 
 INDEX = "meta/esc50.csv"
@@ -94,14 +94,8 @@ def read(root: Path, *, esc10: bool = False, allow_missing: bool = False) -> Dat
     classes = ESC10 if esc10 else CLASSES
     info = replace(INFO, clips=(240, 80, 80)) if esc10 else INFO
     present = names_in(root / "audio")
-    rows = read_rows(index, ",")
-    line, header = next(rows, (1, []))
-    for column in ("filename", "fold", "category"):
-        if column not in header:
-            raise damaged(index, line, column, "this column", ",".join(header) or "an empty file")
     clips, missing = [], []
-    for line, cells in rows:
-        row = dict(zip(header, cells, strict=True))
+    for line, row in read_table(index, ",", ("filename", "fold", "category")):
         name, word = row["filename"], row["category"]
         if row["fold"] not in map(str, FOLDS):
             raise damaged(index, line, "fold", "1 to 5", repr(row["fold"]))

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..base import Clip, Dataset, Split, label_vector
 from .completeness import check_complete, names_in, wrong_root
-from .csv_rows import damaged, read_rows
+from .csv_rows import damaged, read_table
 from .info import Archive, DatasetInfo, Remote
 
 INDEX = "metadata/UrbanSound8K.csv"
@@ -83,14 +83,8 @@ def read(root: Path, *, allow_missing: bool = False) -> Dataset:
     if not index.is_file():
         raise wrong_root(INFO, root, f"{INDEX} and audio/fold1 to audio/fold10 with *.wav")
     present = {fold: names_in(root / "audio" / f"fold{fold}") for fold in FOLDS}
-    rows = read_rows(index, ",")
-    line, header = next(rows, (1, []))
-    for column in ("slice_file_name", "fold", "class"):
-        if column not in header:
-            raise damaged(index, line, column, "this column", ",".join(header) or "an empty file")
     clips, missing = [], []
-    for line, cells in rows:
-        row = dict(zip(header, cells, strict=True))
+    for line, row in read_table(index, ",", ("slice_file_name", "fold", "class")):
         name, word = row["slice_file_name"], row["class"]
         if row["fold"] not in map(str, FOLDS):
             raise damaged(index, line, "fold", "1 to 10", repr(row["fold"]))
