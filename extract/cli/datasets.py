@@ -45,6 +45,7 @@ def reading_options(command: _Command) -> _Command:
             type=click.Choice(["multi-label", "single-label"]),
             help="Task of a CSV: any number of classes per clip, or exactly one.",
         ),
+        click.option("--esc10", is_flag=True, help="For esc50, use the ESC-10 subset."),
         click.option(
             "--all-clips", is_flag=True, help="For mtat, include clips without a top-50 tag."
         ),
