@@ -48,3 +48,16 @@ def test_a_crash_is_an_error_of_this_file(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(decoder_pool, "_single_decoder", lambda: ChildProcess(die, 60.0))
     with pytest.raises(ClipError, match=r"a\.wav: the decoder crashed twice: .*SIGSEGV"):
         decode_apart(make_clip(tmp_path / "a.wav"))
+
+
+def test_relative_paths_follow_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.wav").write_bytes(encoded("WAV", samples=sweep(channels=1)))
+        monkeypatch.chdir(tmp_path / name)
+        assert len(decode_apart(make_clip(Path("a.wav")))[0])
+    (tmp_path / "one" / "b.wav").write_bytes(encoded("WAV", samples=sweep(channels=1)))
+    monkeypatch.chdir(tmp_path / "one")
+    assert len(decode_apart(make_clip(Path("b.wav")))[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -103,6 +104,7 @@ def decode_apart(clip: Clip) -> tuple[npt.NDArray[np.float32], int]:
     ClipError
         See `decode`; also if the decoder crashes or hangs.
     """
+    clip = replace(clip, path=clip.path.absolute())  # the child has the folder of its first call
     try:
         return _single_decoder().call_with_retry(clip)
     except ChildDied as death:
