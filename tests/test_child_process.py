@@ -199,7 +199,7 @@ def test_a_decoder_that_somebody_kills_is_asked_again(tmp_path: Path) -> None:
     assert len(asked) == 2
 
 
-def test_where_no_process_can_be_started_nobody_else_is_blamed(
+def test_a_process_that_cannot_be_started_is_reported_as_such(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(*arguments: object, **options: object) -> None:

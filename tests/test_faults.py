@@ -238,7 +238,7 @@ def test_a_clip_that_hangs_its_decoder_beside_one_that_kills_the_network(tmp_pat
     assert failures["stage"].to_dict() == stages
 
 
-def test_what_happens_to_every_clip_is_blamed_on_none_and_done_again(
+def test_a_failure_of_every_clip_is_recorded_for_none_and_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = make_manifest(tmp_path / "source", ["00", "01", "02"])

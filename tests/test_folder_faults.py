@@ -1,4 +1,4 @@
-"""What is missing or no longer true in a working folder, and which shards are blamed for it."""
+"""Errors that `prep verify` finds in a working folder, and the shards that they name."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_clips_tried_alone_lack_the_features_they_would_lack_anyway(tmp_path: Pa
             assert list(shard.clip_ids) == [f"train-{k}" for k in names]
 
 
-def test_clips_are_not_blamed_where_they_cannot_be_tried_alone(
+def test_clips_that_cannot_be_tried_alone_are_not_reported_as_the_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = make_dataset(tmp_path / "source", {"train": 1})
