@@ -30,8 +30,8 @@ import numpy as np
 import psutil
 import soundfile
 from random_weights import write_weights
+from synthetic_dataset import make_dataset, write_audio
 
-from featreg.datasets.base import Clip, Dataset
 from featreg.datasets.shards.native import NativeHeader, native_writer
 from featreg.datasets.shards.native_index import shard_name
 from featreg.datasets.shards.timing import FrameTiming
@@ -53,33 +53,10 @@ SECONDS = 29.1
 # Bytes of an aligned clip: audio, and VGGish and OpenL3 at 0.1 s.
 CLIP_BYTES = round(SECONDS * 16000) * 2 + 291 * (128 + 512) * 4
 CORES = len(os.sched_getaffinity(0))
-NOTHING = np.zeros(50, np.uint8)
 
 
 # Rate and channels of mp3 files: those of MagnaTagATune, and the most common ones.
 FORMATS = {"16 kHz mono": (16000, 1), "44.1 kHz stereo": (44100, 2)}
-
-
-def write_audio(folder: Path, rate: int, channels: int, seconds: float, suffix: str) -> list[Path]:
-    """Write files of chords with noise."""
-    folder.mkdir()
-    paths = []
-    t = np.arange(round(seconds * rate))[:, None] / rate
-    for k in range(8):
-        rng = np.random.default_rng(k)
-        chord = np.sin(2 * np.pi * t * rng.uniform(100, 2000, 8)).mean(1, keepdims=True)
-        noise = rng.standard_normal((len(t), channels))
-        paths.append(folder / f"{k}.{suffix}")
-        soundfile.write(paths[-1], 0.5 * chord + 0.02 * noise, rate)
-    return paths
-
-
-def make_dataset(paths: list[Path], count: int) -> Dataset:
-    """Dataset of `count` clips that use these files in turn."""
-    clips = tuple(
-        Clip(f"{k:05d}", paths[k % len(paths)], "train", NOTHING, NOTHING) for k in range(count)
-    )
-    return Dataset("benchmark", tuple(f"class {k}" for k in range(len(NOTHING))), clips)
 
 
 def make_spec(name: str, weights: Path | None = None) -> FeatureSpec:
