@@ -13,8 +13,8 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from fault_fixtures import extract, make_manifest
 from runs import prep
-from test_faults import extract, make_manifest
 
 from featreg.datasets.base import FeatregError
 from featreg.datasets.console import Commands
