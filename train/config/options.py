@@ -12,7 +12,7 @@ import click
 from featreg.datasets.base import UsageError
 from featreg.datasets.console import Finite
 
-from ..models.registry import ENCODERS, FUSIONS
+from ..models.registry import ENCODERS, FUSIONS, default_width
 from ..regularizers.registry import REGULARIZERS, STANDARDIZED
 from .presets import ALPHAS, PRESETS, Config, Recipe, preset_for
 from .schedule import SCHEDULES
@@ -85,7 +85,7 @@ _RECIPE = (
     click.option(
         "--width",
         type=click.IntRange(1, 10_000),
-        show_default=_PRESET,
+        show_default="the preset's; with another --encoder, that encoder's",
         help="Number of channels of the encoder's first blocks.",
     ),
     click.option(
@@ -235,8 +235,9 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
     if reg in STANDARDIZED:
         changes.setdefault("standardize", True)
     recipe = dataclasses.replace(PRESETS[preset], **changes)
-    if recipe.encoder != PRESETS[preset].encoder:  # encoder options belong to the preset's encoder
-        recipe = dataclasses.replace(recipe, encoder_options={})
+    if recipe.encoder != PRESETS[preset].encoder:  # width and options belong to that encoder
+        width = changes.get("width", default_width(recipe.encoder))
+        recipe = dataclasses.replace(recipe, encoder_options={}, width=width)
     precision = resolve_precision(recipe.precision, device)
     selecting = options["metric"] or metric(folder.name, shards.task)
     fitting = [name for name, each in METRICS.items() if shards.task in each.tasks]
