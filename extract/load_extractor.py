@@ -26,7 +26,8 @@ from featreg.datasets.audio.decode import RESAMPLERS, Resampler, resample
 from featreg.datasets.audio.file_or_array import FileOrArray, mono_signal
 from featreg.datasets.base import ClipError, UsageError
 
-from .extractors.base import Array, Batcher, Extractor, Precision
+from .extractors.base import Array, Extractor, Precision
+from .extractors.batching import Batcher
 from .extractors.custom import check_complete
 from .extractors.registry import FEATURES, extractor_class, find_sources, make_config, make_spec
 from .weights.cache import parse_overrides

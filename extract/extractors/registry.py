@@ -9,13 +9,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from featreg.datasets.base import Content, Dataset, UsageError
 from featreg.datasets.console import warn
 
 from .base import Extractor, Precision
+from .feature_options import parse_names, parse_settings, parse_value
 
 # The modules are imported on demand, because they import torch.
 FEATURES: dict[str, tuple[str, str]] = {
@@ -260,33 +260,6 @@ def find_sources(asked: Sequence[str], settings: Mapping[str, Mapping[str, str]]
     return sources
 
 
-def parse_names(text: str) -> list[str]:
-    """Feature names from ``a,b`` or ``a+b``, in order; duplicates are an error."""
-    names = [name.strip() for name in text.replace("+", ",").split(",") if name.strip()]
-    if not names:
-        raise UsageError(
-            f"--features {text!r}: expected one or more features, such as {', '.join(FEATURES)}"
-        )
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"--features: {name} is given twice")
-    return names
-
-
-def parse_settings(assignments: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Parse strings ``FEATURE.KEY=VALUE`` to ``{feature: {key: value}}``."""
-    settings: dict[str, dict[str, str]] = {}
-    for assignment in assignments:
-        target, equals, value = assignment.partition("=")
-        feature, dot, key = target.partition(".")
-        if not (equals and dot and key):
-            raise UsageError(
-                f"--set {assignment}: expected FEATURE.KEY=VALUE, such as openl3.content_type=env"
-            )
-        settings.setdefault(feature, {})[key] = value
-    return settings
-
-
 def make_config(
     name: str, values: Mapping[str, str], content: Content = "music", source: str = ""
 ) -> Any:
@@ -314,7 +287,7 @@ def make_config(
         if key not in keys:
             known = ", ".join(keys) or "none"
             raise UsageError(f"--set {name}.{key}: no such setting; settings of {name}: {known}")
-        chosen[key] = _parse_value(f"--set {name}.{key}={value}", hints[key], value)
+        chosen[key] = parse_value(f"--set {name}.{key}={value}", hints[key], value)
     if "content_type" in keys:
         chosen.setdefault("content_type", content)
     if source == FOLDER:
@@ -322,21 +295,3 @@ def make_config(
 
         return complete(name, config(**chosen))
     return config(**chosen)
-
-
-def _parse_value(option: str, kind: Any, text: str) -> Any:
-    if get_origin(kind) in (UnionType, Union):  # optional values are X | None
-        (kind,) = (each for each in get_args(kind) if each is not NoneType)
-    if get_origin(kind) is Literal:
-        for choice in get_args(kind):
-            if str(choice) == text:
-                return choice
-        raise UsageError(f"{option}: expected one of {', '.join(map(str, get_args(kind)))}")
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise UsageError(f"{option}: expected true or false")
-        return text.lower() == "true"
-    try:
-        return kind(text)
-    except ValueError:
-        raise UsageError(f"{option}: expected a {kind.__name__}") from None
