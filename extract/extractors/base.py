@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,14 @@ class Quantization:
         return values
 
 
+def files_sha256(files: Sequence[str | Path]) -> str:
+    """Hash of a file, or of the files' hashes if there are several; empty if there are none."""
+    hashes = [pooch.file_hash(str(file), alg="sha256") for file in files]
+    if len(hashes) < 2:
+        return "".join(hashes)
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
 class Extractor(ABC):
     """Computes frames of shape (frames, dim) from a mono signal.
 
@@ -59,6 +67,8 @@ class Extractor(ABC):
     ----------
     name
         Name of the feature on the command line and on disk.
+    source
+        The text after the scheme in a request ``NAME=SCHEME:SOURCE``; empty for other features.
     revision
         Incremented when a release changes the values; stored with the settings, so that older
         shards are recomputed.
@@ -77,6 +87,7 @@ class Extractor(ABC):
     """
 
     name: ClassVar[str]
+    source: ClassVar[str] = ""
     revision: ClassVar[int] = 1
     Config: ClassVar[type]
 
@@ -86,6 +97,8 @@ class Extractor(ABC):
     quantization: Quantization = Quantization()
     timing: FrameTiming
     batch_frames: int
+    learnt: tuple[tuple[str, Any], ...] = ()
+    _loaded = False
 
     def __init__(
         self,
@@ -98,6 +111,17 @@ class Extractor(ABC):
         self.weights = dict(weights)
         self.device = device
         self.precision = precision
+
+    @classmethod
+    def resolve(cls, source: str) -> str:
+        """`source` of a request as every process finds it, such as an absolute path.
+
+        Raises
+        ------
+        UsageError
+            If there is no such file, module or model.
+        """
+        return source
 
     @classmethod
     def weight_names(cls, config: Any) -> tuple[str, ...]:
@@ -125,13 +149,7 @@ class Extractor(ABC):
     @cached_property
     def weights_sha256(self) -> str:
         """Hash of the weights file, or of the files' hashes if there are several."""
-        hashes = [
-            pooch.file_hash(str(self.weights[name]), alg="sha256")
-            for name in self.weight_names(self.config)
-        ]
-        if len(hashes) < 2:
-            return "".join(hashes)
-        return hashlib.sha256("".join(hashes).encode()).hexdigest()
+        return files_sha256([self.weights[name] for name in self.weight_names(self.config)])
 
     def fingerprint(self, clip: Clip, audio: str) -> str:
         """Fingerprint of the inputs of a clip's frames; `audio` is that of its audio."""
@@ -147,11 +165,25 @@ class Extractor(ABC):
         """
         return signal
 
+    def learn(self) -> dict[str, Any]:
+        """Attributes that only the network can tell, such as `dim`, by name.
+
+        Called once per run, when it is planned; the extractors of the workers receive the values,
+        which must be hashable. Called for features that are not featreg's own.
+        """
+        return {}
+
     def load(self) -> None:  # noqa: B027  # most have nothing to load
-        """Load the network into memory, unless it is loaded already.
+        """Load the network into memory. Called by `load_once`."""
+
+    def load_once(self) -> None:
+        """Call `load`, unless it was called before.
 
         Called before each batch, without the time limit of a call of `network`.
         """
+        if not self._loaded:
+            self.load()
+            self._loaded = True
 
     @abstractmethod
     def frames(self, samples: int) -> int:

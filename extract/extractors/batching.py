@@ -101,7 +101,7 @@ class Batcher:
         extractor, shape = self._extractor, (self._pending_frames, self._extractor.dim)
         batch = self._inputs[0] if len(self._inputs) == 1 else np.concatenate(self._inputs)
         self._inputs, self._pending_frames = [], 0
-        extractor.load()
+        extractor.load_once()
         try:
             with self._watched():
                 values = np.asarray(extractor.network(batch))
