@@ -99,6 +99,9 @@ class Dataset:
         Ids of clips whose published files are known to be unusable; they are not in `clips`.
     notes
         Remarks that are printed with every result, for example about missing clips.
+    understood
+        Lines that say how a file of the user's own clips was read; printed by `prep extract` and
+        `prep datasets`, not stored.
     """
 
     name: str
@@ -108,6 +111,7 @@ class Dataset:
     content: Content = "music"
     known_bad: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    understood: tuple[str, ...] = field(default=())
 
 
 def label_vector(classes: Sequence[str], present: Sequence[str]) -> npt.NDArray[np.uint8]:

@@ -200,7 +200,6 @@ def test_a_file_cut_into_splits_by_hand_has_no_place_for_another_excerpt(tmp_pat
         (",", ";", "comma-separated .* found path;split;labels"),
         ("split,labels", "split,split", "unique name .* found path, split, split"),
         ("split,labels", ",labels", "unique name .* found path, , labels"),
-        ("split,labels", "artist,labels", "unknown column artist"),
     ],
 )
 def test_columns_that_cannot_be(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -237,12 +236,27 @@ def test_labels_that_are_all_empty_name_no_class(tmp_path: Path) -> None:
         read(path, allow_missing=True)
 
 
-def test_an_unknown_column_is_told_from_a_class(tmp_path: Path) -> None:
-    text = "path,dog,artist\na.wav,1,Bach\n"
-    with pytest.raises(FeatregError, match=r"line 2, column artist: expected 0, 1 or .*'Bach'"):
+@pytest.mark.parametrize("labels", ["labels", "x"])
+def test_other_columns_are_ignored_and_listed(tmp_path: Path, labels: str) -> None:
+    lines = [
+        f"path,split,{labels},artist,year",
+        *("a.wav,train,1,Bach,1720", "b.wav,valid,1,,1", "c.wav,test,1,Bach,1721"),
+    ]
+    dataset = read(write(tmp_path, "\n".join(lines)))
+    assert dataset.classes == ("1",) if labels == "labels" else ("x",)
+    (line,) = dataset.understood
+    assert "artist, year" in line
+
+
+def test_a_wrong_value_in_a_class_column_is_named(tmp_path: Path) -> None:
+    text = "path,dog,cat\na.wav,1,1\nb.wav,yes,1\n"
+    with pytest.raises(FeatregError, match=r"line 3, column dog: expected 0, 1 or .*'yes'"):
         read(write(tmp_path, text))
-    with pytest.raises(UsageError, match=r"--group composer: .* path, dog, art"):
-        read(write(tmp_path, text), group="composer")
+
+
+def test_the_group_must_be_a_column(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--group composer: .* path, split, labels"):
+        read(write(tmp_path, BASIC), group="composer")
 
 
 @pytest.mark.parametrize(

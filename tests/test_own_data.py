@@ -174,13 +174,12 @@ def test_what_is_missing_is_said_wherever_results_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "status", "message"),
     [
-        ("path,labels,artist\na.wav,x,Bach\n", 2, "unknown column artist"),
         ("file,labels\na.wav,x\n", 2, "'path'; found file, labels"),
         ("path,clip_id,labels\na.wav,1,x\nb.wav,1,x\n", 1, "'1', which is also in line 2"),
         ("path,labels\na.wav,x\nnowhere.wav,x\n", 1, "1 audio file not found"),
         ("path,split,labels\na.wav,train,x\nb.wav,valid,\nc.wav,test,\n", 1, "'x' in train only"),
         ("path,split,x\na.wav,train,0\nb.wav,valid,0\nc.wav,test,0\n", 1, "'x' nowhere"),
-        ("path,x\na.wav,2\n", 1, "line 2, column x: expected 0, 1 or an empty cell"),
+        ("path,x\na.wav,1\nb.wav,2\n", 1, "line 3, column x: expected 0, 1 or an empty cell"),
         ("path,labels\na.wav\n", 1, "line 2, column 2: expected 2 columns, found 1"),
         ('path,labels\n"a.wav,x\n', 1, "line 2, column 1: "),
         ("path,start_s,labels\na.wav,soon,x\n", 1, "line 2, column start_s: expected seconds"),

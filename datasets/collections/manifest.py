@@ -13,10 +13,11 @@ column          meaning
 any other       a class: 1 present, 0 absent, empty not annotated
 ==============  ==================================================================
 
-Only ``path`` and labels are required; the labels have one of the two forms. An empty
-``labels`` cell, like an empty class cell, means "not annotated"; only class columns can
-express that a clip has none of the classes. With ``--task single-label`` every annotated
-clip has exactly one class. Clips with the same value in the column given by ``--group``
+Only ``path`` and labels are required; the labels have one of the two forms. Other columns are
+ignored: all of them if there is a column ``labels``, and otherwise those in which most filled cells
+are neither 0 nor 1. An empty ``labels`` cell, like an empty class cell, means "not annotated"; only
+class columns can express that a clip has none of the classes. With ``--task single-label`` every
+annotated clip has exactly one class. Clips with the same value in the column given by ``--group``
 (artist or song, for example) stay in the same split. The ``clips.csv`` of a working folder
 is itself such a file.
 
@@ -102,8 +103,9 @@ def read(
     """
     lines = read_rows(path, ",")
     header = [name.strip() for name in next(lines, (1, []))[1]]
-    columns = _class_columns(path, header, group)
+    others = _other_columns(path, header, group)
     rows = _read_clips(path, header, lines)
+    columns = _class_columns(path, header, others, rows)
     splits = _assign_splits(path, rows, group)
     if columns:
         classes, labels = columns, [_from_columns(path, row, columns) for row in rows]
@@ -141,7 +143,9 @@ def read(
         remedy = "; to continue without them, use --allow-missing" if clips else ""
         raise FeatregError(f"{path}: {'; '.join(problems)}{remedy}")
     notes = tuple(f"{path.stem}: {problem}" for problem in problems)
-    return Dataset(path.stem, classes, tuple(clips), task, notes=notes)
+    ignored = [name for name in others if name not in columns]
+    understood = (f"{path.stem}: ignored columns: {', '.join(ignored)}",) if ignored else ()
+    return Dataset(path.stem, classes, tuple(clips), task, notes=notes, understood=understood)
 
 
 def _find(root: Path, row: _Row, listings: dict[Path, frozenset[str]]) -> Path | None:
@@ -200,31 +204,38 @@ def _seconds(path: Path, line: int, name: str, cells: defaultdict[str, str]) -> 
     return seconds
 
 
-def _class_columns(path: Path, header: Sequence[str], group: str | None) -> tuple[str, ...]:
-    """Names of the class columns; empty if the labels are in one column."""
-    others = tuple(name for name in header if name not in (*COLUMNS, group))
+def _other_columns(path: Path, header: Sequence[str], group: str | None) -> list[str]:
+    """Names of the columns without a fixed meaning; some of them may be classes."""
     found = ", ".join(header) or "nothing"
     if "path" not in header:
-        raise UsageError(
-            f"{path}: expected comma-separated columns in the first line, one of them 'path'; "
-            f"found {found}"
-        )
-    for name in (*others, *COLUMNS):
+        raise UsageError(f"{path}: expected comma-separated columns, one 'path'; found {found}")
+    for name in (*header, *COLUMNS):
         if not name or header.count(name) > 1:
             raise UsageError(f"{path}: expected a unique name for every column; found {found}")
     if group is not None and group not in header:
         raise UsageError(f"{path}: --group {group}: column not found; columns are {found}")
-    if others and "labels" in header:
-        raise UsageError(
-            f"{path}: unknown column {few(others)}; with a column 'labels', expected only "
-            f"{', '.join(COLUMNS)}, and the column given by --group"
-        )
-    if not others and "labels" not in header:
+    return [name for name in header if name not in (*COLUMNS, group)]
+
+
+def _class_columns(
+    path: Path, header: Sequence[str], others: Sequence[str], rows: Sequence[_Row]
+) -> tuple[str, ...]:
+    """Names of the class columns; empty if the labels are in one column."""
+    if "labels" in header:
+        return ()
+    columns = tuple(name for name in others if _is_class(row.cells[name] for row in rows))
+    if not columns:
         raise UsageError(
             f"{path}: no labels; expected a column 'labels' (a|b|c), or a column for each class "
-            f"(0, 1 or empty); found {found}"
+            f"(0, 1 or empty); found {', '.join(header)}"
         )
-    return others
+    return columns
+
+
+def _is_class(cells: Iterable[str]) -> bool:
+    """Whether a column is a class, possibly with a wrong value: at least half are 0 or 1."""
+    filled = [cell for cell in cells if cell]
+    return bool(filled) and 2 * sum(cell in ("0", "1") for cell in filled) >= len(filled)
 
 
 def _assign_splits(path: Path, rows: Sequence[_Row], group: str | None) -> list[Split]:

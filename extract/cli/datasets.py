@@ -92,6 +92,8 @@ def datasets(
             _describe(known, work)
         return
     dataset = registry.read(name, root, work=work, **options)
+    for line in dataset.understood:
+        say(line)
     for note in dataset.notes:
         warn(note)
     click.echo(f"{dataset.name}: {_count(dataset)}, {len(dataset.classes)} classes, {dataset.task}")

@@ -195,6 +195,8 @@ def extract(
     found = read(dataset, root, work=work, **reading)
     # Workers may have another current folder.
     folder = DatasetDir((work / found.name).absolute())
+    for line in found.understood:
+        say(line)
     for note in found.notes:
         warn(note)
     # Each worker of a cluster uses its own GPU.
