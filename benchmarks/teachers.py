@@ -150,9 +150,8 @@ def main(
                 drawn_means = np.mean([one[key] for one in samples], axis=0)
                 low, high = interval(drawn_means, float(each.mean()))
                 spread = f" ± {100 * each.std(ddof=1):.1f}" if len(each) > 1 else ""
-                shown.append(
-                    f"{title} {100 * each.mean():.1f}{spread} % ({100 * low:.1f} to {100 * high:.1f})"
-                )
+                limits = f"{100 * low:.1f} to {100 * high:.1f}"
+                shown.append(f"{title} {100 * each.mean():.1f}{spread} % ({limits})")
             click.echo(f"  {share:g} %, {count:,} labelled: {'; '.join(shown)}")
 
 
