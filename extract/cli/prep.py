@@ -22,6 +22,7 @@ from featreg.datasets.console import (
 from . import align as cli_align
 from . import datasets as cli_datasets
 from . import doctor as cli_doctor
+from . import features as cli_features
 from . import inspection as cli_inspection
 from . import weights as cli_weights
 from .datasets import complete_dataset, reading_options
@@ -238,5 +239,6 @@ prep.add_command(cli_inspection.inspect)
 prep.add_command(cli_inspection.verify)
 prep.add_command(cli_datasets.datasets)
 prep.add_command(cli_datasets.download)
+prep.add_command(cli_features.features)
 prep.add_command(cli_weights.weights)
 prep.add_command(cli_doctor.doctor)
