@@ -62,6 +62,21 @@ _METHOD = (
         default=1.0,
         help="Fraction of the training clips to use, in (0, 1].",
     ),
+    click.option(
+        "--label-fraction",
+        type=float,
+        default=1.0,
+        help="Fraction of the labelled training clips whose labels are used, in (0, 1]; the audio "
+        "of the others can be used with --unlabelled-batch.",
+    ),
+    click.option(
+        "--unlabelled-batch",
+        type=click.IntRange(0),
+        default=0,
+        metavar="CLIPS",
+        help="Number of training clips without labels in each batch and device, in addition to "
+        "--batch-size; they take part in the regularizer only. With 0, they are not used.",
+    ),
 )
 _RECIPE = (
     click.option(
@@ -259,7 +274,18 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
         metric=selecting,
         devices=options["devices"],
         recipe=dataclasses.replace(recipe, precision=precision),
+        label_fraction=options.get("label_fraction", 1.0),
+        unlabelled_batch=_unlabelled_batch(reg, options.get("unlabelled_batch", 0)),
     )
+
+
+def _unlabelled_batch(reg: str, wanted: int) -> int:
+    if wanted and reg == "none":
+        raise UsageError(
+            f"--unlabelled-batch {wanted}: clips without labels take part in a regularizer only; "
+            "select one with --reg, such as hint"
+        )
+    return wanted
 
 
 def _features(reg: str, fusion: str, wanted: str | None, shards: Any) -> tuple[str, ...]:

@@ -263,7 +263,7 @@ def differences(groups: Sequence[Group]) -> list[str]:
 
 
 def _comparable(each: Group, baseline: Group) -> bool:
-    method = ("seed", "reg", "fusion", "features", "alpha", "recipe")
+    method = ("seed", "reg", "fusion", "features", "alpha", "unlabelled_batch", "recipe")
     recipes = [  # `standardize` applies to features only
         dataclasses.replace(group.config.recipe, standardize=False) for group in (each, baseline)
     ]

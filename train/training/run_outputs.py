@@ -30,7 +30,7 @@ from .versions import machine, versions
 def run_config(
     config: Config,
     aligned: AlignedSet,
-    splits: Mapping[str, Clips],
+    clips: Mapping[str, int],
     objective: Objective,
     device: str,
     command: str,
@@ -42,7 +42,7 @@ def run_config(
         "data": {
             "fingerprint": aligned.fingerprint,
             "folder": str(aligned.folder),
-            "clips": {name: len(clips) for name, clips in splits.items()},
+            "clips": dict(clips),
             **dataclasses.asdict(aligned.header),
         },
         "parameters": {"training": count(objective), "inference": count(objective.tagger)},
