@@ -17,7 +17,8 @@ from featreg.datasets.shards.hdf5 import atomic_path
 
 from ..evaluation.metrics import METRICS
 from ..experiments import ablate, params, table1
-from ..experiments.compare import Group, Result, alphas, common, differences, notes, table
+from ..experiments.compare import Group, Result, common, table
+from ..experiments.differences import alphas, differences, notes
 from . import plots
 from .print_table import UNKNOWN
 
