@@ -40,7 +40,8 @@ def features(measure: bool, assignments: tuple[str, ...]) -> None:
         prep features
         prep features --measure --set efficientat.model=mn04
     """
-    from ..extractors.registry import FEATURES, extractor_class, parse_settings
+    from ..extractors.feature_options import parse_settings
+    from ..extractors.registry import FEATURES, extractor_class
 
     settings = parse_settings(assignments)
     for name in settings:
