@@ -125,10 +125,13 @@ def dataset_options(dtype: npt.DTypeLike, row_shape: Sequence[int] = ()) -> dict
 
 def write_array(group: h5py.Group, name: str, values: Array) -> None:
     """Store a whole array, with checksums and compression."""
-    options = dataset_options(values.dtype, values.shape[1:])
-    if len(values):
-        options["chunks"] = (min(len(values), options["chunks"][0]), *values.shape[1:])
-    dataset = group.create_dataset(name, data=values, maxshape=(None, *values.shape[1:]), **options)
+    options: dict[str, Any] = {}
+    if all(values.shape[1:]):  # there are no chunks of labels without classes
+        options = dataset_options(values.dtype, values.shape[1:])
+        options["maxshape"] = (None, *values.shape[1:])
+        if len(values):
+            options["chunks"] = (min(len(values), options["chunks"][0]), *values.shape[1:])
+    dataset = group.create_dataset(name, data=values, **options)
     write_attributes(dataset, sha256=hashlib.sha256(np.ascontiguousarray(values).data).hexdigest())
 
 
