@@ -199,6 +199,13 @@ def test_a_column_may_mean_something_else(tmp_path: Path) -> None:
     assert "ignored columns: subset, folds" in dataset.understood[2]
 
 
+def test_unused_columns_of_a_file_without_labels_are_noted(tmp_path: Path) -> None:
+    dataset = read(write(tmp_path, lines("path,genre", *PLAIN)))
+    assert dataset.classes == ()
+    assert "genre ignored" in dataset.notes[0]
+    assert "--label-column" in dataset.notes[0]
+
+
 def test_the_separator_can_be_given(tmp_path: Path) -> None:
     text = lines("path,label", ',"Dog, barking"', ",Cat", ',"Dog, barking"', ",Cat")
     path = write(tmp_path, text)

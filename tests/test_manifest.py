@@ -242,7 +242,7 @@ def test_a_class_must_not_be_called_like_a_column(tmp_path: Path) -> None:
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     path = write(tmp_path, "")
     path.write_bytes(b"path,labels\na.wav,\0\0x\n")
-    with pytest.raises(FeatregError, match="expected a text file"):
+    with pytest.raises(FeatregError, match="line 2: expected a text file"):
         read(path)
     with pytest.raises(FeatregError, match="cannot be read"):
         read(tmp_path / "absent.csv")

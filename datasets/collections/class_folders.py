@@ -13,22 +13,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..audio.suffixes import AUDIO_SUFFIXES
 from ..base import FeatregError
 from ..console import counted
 from .columns import SPLIT_NAMES
 from .completeness import few
 from .label_file import LabelTable
-
-# Containers and codecs that libsndfile or PyAV decode.
-AUDIO_SUFFIXES = frozenset(
-    {
-        *(".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".avi", ".avr", ".caf"),
-        *(".flac", ".htk", ".ircam", ".m4a", ".m4b", ".mat4", ".mat5", ".mka", ".mkv", ".mov"),
-        *(".mp2", ".mp3", ".mp4", ".mpc", ".nist", ".oga", ".ogg", ".opus", ".paf", ".pvf"),
-        *(".rf64", ".sd2", ".sds", ".sf", ".snd", ".sph", ".svx", ".tta", ".voc", ".w64", ".wav"),
-        *(".wave", ".webm", ".wma", ".wv", ".xi"),
-    }
-)
 
 
 def read_folder(folder: Path) -> LabelTable:

@@ -101,7 +101,7 @@ def _decode(path: Path) -> tuple[str, str]:
     codecs = ["utf-8-sig", "cp1252", "latin-1"]
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         codecs = ["utf-16"]
-    elif b"\0" in raw:  # every other byte of most UTF-16 text is zero
+    elif raw.count(0) > len(raw) // 4:  # every other byte of most UTF-16 text is zero
         codecs = ["utf-16-le" if raw[1:2] == b"\0" else "utf-16-be"]
     for codec in codecs:
         try:
@@ -110,4 +110,5 @@ def _decode(path: Path) -> tuple[str, str]:
             continue
         if "\0" not in text:
             return text, {"utf-8-sig": "UTF-8", "cp1252": "Windows-1252"}.get(codec, codec.upper())
-    raise FeatregError(f"{path}: expected a text file, found bytes that are not text")
+    line = raw[: raw.find(0) + 1].count(b"\n") + 1
+    raise FeatregError(f"{path}, line {line}: expected a text file, found bytes that are not text")

@@ -34,9 +34,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..audio.files import other_normalization
+from ..audio.suffixes import AUDIO_SUFFIXES
 from ..base import SPLITS, Clip, Dataset, FeatregError, Task
 from ..console import counted
-from .class_folders import AUDIO_SUFFIXES, read_folder
+from .class_folders import read_folder
 from .clip_rows import ClipRow, read_clip_rows
 from .columns import Columns, find_columns
 from .completeness import few, names_in, say_all
@@ -121,7 +122,8 @@ def read(
     if problems and not (clips and allow_missing):
         remedy = "; to continue nevertheless, use --allow-missing" if clips else ""
         raise FeatregError(f"{path}: {'; '.join(problems)}{remedy}")
-    notes = tuple(f"{name}: {problem}" for problem in (*problems, *_lacking(labels, clips)))
+    remarks = [*problems, *_lacking(labels, clips), *_unused(columns)]
+    notes = tuple(f"{name}: {remark}" for remark in remarks)
     understood = tuple(
         f"{name}: {line}"
         for line in (
@@ -183,10 +185,18 @@ def _roles(columns: Columns) -> str:
 
 def _about(labels: Labels) -> str:
     if not labels.classes:
-        return "no labels; if there are any, name their column with --label-column"
+        return "no labels"
     count = len(labels.classes)
     what = f"{count:,} {'class' if count == 1 else 'classes'}: {few(labels.classes)}"
     return f"{labels.task}, {what} ({labels.form})"
+
+
+def _unused(columns: Columns) -> list[str]:
+    """A remark if there are no labels although there are columns without a known meaning."""
+    if columns.classes or "labels" in columns.names or not columns.ignored:
+        return []
+    ignored = few(columns.ignored)
+    return [f"no column with labels found ({ignored} ignored); choose it with --label-column"]
 
 
 def _unlabelled(clips: Sequence[Clip], rows: Sequence[ClipRow]) -> list[str]:
