@@ -146,7 +146,7 @@ def test_a_csv_file_is_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("stem", ["mtat", "runs", ".hidden", "a b"])
 def test_a_manifest_must_be_able_to_name_a_folder(tmp_path: Path, stem: str) -> None:
-    with pytest.raises(UsageError, match="the file name is the name of the dataset"):
+    with pytest.raises(UsageError, match="is the name of the dataset"):
         registry.read(f"{stem}.csv", None, work=tmp_path)
 
 

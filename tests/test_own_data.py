@@ -21,7 +21,8 @@ from featreg.train.cli.train import train
 CLIPS = {"train": 6, "valid": 4, "test": 4}
 SMALL = "--encoder mel_cnn --width 2 --crop 1 --epochs 1 --batch-size 3 --chunks 2"
 
-# Cells of a clip by its number; where one is empty, nobody looked.
+# Cells of a clip by its number. An empty one is not annotated; in valid and test, the first one
+# takes the place of a clip without any label.
 MANIFESTS: dict[str, tuple[str, list[str]]] = {
     "multi-label": ("labels", ["low|loud", "high", "low", "high|loud"]),
     "single-label": ("labels", ["low", "high", ""]),
@@ -45,9 +46,7 @@ def write_manifest(folder: Path, kind: str) -> Path:
             name = f"{split}{k}.wav"
             write(folder / name, tone(1.2, 16000, seed=k), 16000)
             where = "0.1,1.0," if excerpts else ""
-            cell = cells[k % len(cells)]
-            if split != "train":
-                cell = cell or "low"  # only training clips may be without labels
+            cell = cells[k % len(cells)] or ("" if split == "train" else cells[0])
             lines.append(f"{name},{split},{where}{cell}")
     path = folder / "mine.csv"
     path.write_text("\n".join(lines))
@@ -116,6 +115,26 @@ def test_a_manifest_goes_all_the_way(tmp_path: Path, kind: str, method: str) -> 
         assert [scores[name]["annotated"] for name in ("low", "high", "loud")] == [4, 3, 2]
 
 
+def test_a_folder_without_labels_is_extracted_and_aligned(tmp_path: Path) -> None:
+    work, folder = tmp_path / "work", tmp_path / "field"
+    for k in range(3):
+        write(folder / f"{k}.wav", tone(1.2, 16000, seed=k), 16000)
+    for line in (
+        f"prep extract --dataset {folder} --features musicnn --workers 1",
+        "prep align --resolution 0.1 --workers 1",
+        f"prep verify {work}/field",
+        f"prep inspect {work}/field/aligned/musicnn-0.1s/00000.h5",
+    ):
+        done = CliRunner().invoke(prep, line.split()[1:], env={"FEATREG_WORK": str(work)})
+        assert done.exit_code == 0, done.output
+    index = read_index(work / "field" / "aligned" / "musicnn-0.1s" / "00000.h5")
+    assert (index.header.classes, index.split) == ((), ("train",) * 3)
+    assert index.label.shape == index.label_mask.shape == (3, 0)
+    refused = run(work, f"train run --reg none {SMALL}")
+    assert refused.exit_code == 1
+    assert "error: " in refused.output
+
+
 def test_speech_commands_is_trained_as_published(tmp_path: Path) -> None:
     """Two words in miniature; the width and one epoch apart, the preset is what it is."""
     root, work = tmp_path / "speech", tmp_path / "work"
@@ -179,12 +198,12 @@ def test_what_is_missing_is_said_wherever_results_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "status", "message"),
     [
-        ("file,labels\na.wav,x\n", 2, "'path'; found file, labels"),
+        ("sound,labels\na.wav,x\n", 2, "--path-column"),
         ("path,clip_id,labels\na.wav,1,x\nb.wav,1,x\n", 1, "'1', which is also in line 2"),
         ("path,labels\na.wav,x\nnowhere.wav,x\n", 1, "1 audio file not found"),
-        ("path,split,labels\na.wav,train,x\nb.wav,valid,\nc.wav,test,\n", 1, "'x' in train only"),
-        ("path,split,x\na.wav,train,0\nb.wav,valid,0\nc.wav,test,0\n", 1, "'x' nowhere"),
-        ("path,x\na.wav,1\nb.wav,2\n", 1, "line 3, column x: expected 0, 1 or an empty cell"),
+        ("path,split,labels\na.wav,train,x\nb.wav,valid,\nc.wav,test,\n", 1, "2 clips without"),
+        ("path,split,x\na.wav,train,1\nb.wav,valid,1\nc.wav,train,0\n", 1, "no clips in test"),
+        ("path,x\na.wav,1\nb.wav,2\n", 1, "line 3, column x: expected 0, 1, true"),
         ("path,labels\na.wav\n", 1, "line 2, column 2: expected 2 columns, found 1"),
         ('path,labels\n"a.wav,x\n', 1, "line 2, column 1: "),
         ("path,start_s,labels\na.wav,soon,x\n", 1, "line 2, column start_s: expected seconds"),

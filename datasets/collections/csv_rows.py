@@ -36,7 +36,11 @@ def read_rows(path: Path, delimiter: str, width: int | None = None) -> Iterator[
         If the file cannot be read, is not UTF-8, contains an unclosed quote, or a row has
         another number of cells.
     """
-    text = _text(path)
+    yield from parse_rows(path, _text(path), delimiter, width)
+
+
+def parse_rows(path: Path, text: str, delimiter: str, width: int | None = None) -> Iterator[Row]:
+    """As `read_rows`, for the decoded `text` of the file."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
     try:

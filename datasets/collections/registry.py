@@ -13,6 +13,7 @@ from typing import Any
 from ..base import Dataset, Task, UsageError
 from . import manifest
 from .info import DatasetInfo
+from .label_file import SUFFIXES
 
 # Every module holds INFO: DatasetInfo and read(root, **options) -> Dataset; DOWNLOADS if
 # files can be downloaded, and default_root() if the files come with the package.
@@ -34,8 +35,9 @@ def module(name: str) -> ModuleType:
     """
     if name not in _MODULES:
         raise UsageError(
-            f"no dataset called '{name}'; expected one of {', '.join(_MODULES)}, or a CSV file of "
-            "your own clips (CLIPS.csv with columns path and labels)"
+            f"no dataset called '{name}'; expected one of {', '.join(_MODULES)}, a label file of "
+            "your own clips (a CSV file with columns path and labels, for example; its name ends "
+            f"in {', '.join(SUFFIXES)}), or a folder of audio files"
         )
     return importlib.import_module(f".{name}", __package__)
 
@@ -69,14 +71,14 @@ def default_root(name: str, work: Path) -> Path:
 
 
 def read(name_or_manifest: str, root: Path | None, *, work: Path, **options: Any) -> Dataset:
-    """A dataset, given by name or by a CSV file of the user's own clips; paths are absolute.
+    """A dataset, given by name, or a label file or folder of own clips; paths are absolute.
 
     Parameters
     ----------
     name_or_manifest
-        One of `names`, or a path that ends in ``.csv``.
+        One of `names`, or the path of a label file or of a folder; see ``manifest.py``.
     root
-        Folder of the files; None for `default_root`, or for the CSV file's folder.
+        Folder of the files; None for `default_root`, or for the label file's folder.
     work
         Working folder.
     options
@@ -90,12 +92,13 @@ def read(name_or_manifest: str, root: Path | None, *, work: Path, **options: Any
         If the files are not those of the dataset.
     """
     given = {key: value for key, value in options.items() if value not in (None, False)}
-    if name_or_manifest.endswith(".csv"):
+    if _is_path(name_or_manifest):
         path = Path(name_or_manifest).absolute()
-        if not re.fullmatch(r"\w[\w.-]*", path.stem) or path.stem in (*_MODULES, "runs"):
+        name = path.name if path.is_dir() else path.stem
+        if not re.fullmatch(r"\w[\w.-]*", name) or name in (*_MODULES, "runs"):
             raise UsageError(
-                f"{path}: the file name is the name of the dataset; expected only letters, digits, "
-                f"'_', '-' and '.', and none of {', '.join(_MODULES)}, runs"
+                f"{path}: the name of the file or folder is the name of the dataset; expected only "
+                f"letters, digits, '_', '-' and '.', and none of {', '.join(_MODULES)}, runs"
             )
         _check_options(name_or_manifest, manifest, given)
         return manifest.read(path, root and root.absolute(), **given)
@@ -104,6 +107,11 @@ def read(name_or_manifest: str, root: Path | None, *, work: Path, **options: Any
     folder = root or default_root(name_or_manifest, work)
     dataset: Dataset = found.read(folder.absolute(), **given)
     return dataset
+
+
+def _is_path(name: str) -> bool:
+    """Whether this is a label file or a folder; datasets have precedence over folders."""
+    return name.lower().endswith(SUFFIXES) or (name not in _MODULES and Path(name).is_dir())
 
 
 def _check_options(name: str, reader: ModuleType, given: dict[str, Any]) -> None:

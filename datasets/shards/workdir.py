@@ -229,7 +229,8 @@ class DatasetDir:
         about = json.loads(self.dataset_json.read_text())
         classes = tuple(about["classes"])
         table = read_csv(self.clips_csv)
-        fixed, values = table.iloc[:, : -len(classes)], table.iloc[:, -len(classes) :]
+        first = len(table.columns) - len(classes)
+        fixed, values = table.iloc[:, :first], table.iloc[:, first:]
         if {*fixed} | {"fold"} != {*_FIXED}:
             raise ValueError(f"expected the classes {', '.join(classes)} as the last columns")
         values = values.to_numpy(dtype=float)

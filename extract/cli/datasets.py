@@ -38,12 +38,38 @@ def reading_options(command: _Command) -> _Command:
         click.option(
             "--group",
             metavar="COLUMN",
-            help="Column of a CSV; clips with the same value stay in one split.",
+            help="Column of a label file; clips with the same value stay in one split.",
         ),
         click.option(
             "--task",
             type=click.Choice(["multi-label", "single-label"]),
-            help="Task of a CSV: any number of classes per clip, or exactly one.",
+            help="Task of own clips: any number of classes per clip, or exactly one.  "
+            "[default: single-label if every clip has one of several classes]",
+        ),
+        *(
+            click.option(
+                f"--{role}-column",
+                metavar="COLUMN",
+                help=f"Column of a label file with {what}.  [default: found by usual names]",
+            )
+            for role, what in (
+                ("path", "the audio file"),
+                ("label", "the classes"),
+                ("split", "the split"),
+                ("fold", "the fold"),
+            )
+        ),
+        click.option(
+            "--label-separator",
+            metavar="TEXT",
+            help="Text between the classes in a cell; '' if a cell is one class.  [default: the "
+            "first of | ; , that occurs]",
+        ),
+        click.option(
+            "--split-seed",
+            type=click.IntRange(0),
+            metavar="INTEGER",
+            help="Seed of the splits that are made for own clips.  [default: 0]",
         ),
         click.option("--esc10", is_flag=True, help="For esc50, use the ESC-10 subset."),
         click.option(
@@ -72,14 +98,15 @@ def datasets(
 ) -> None:
     """List the known datasets and which of their files are present, or check one dataset.
 
-    With a name or a CSV file, the clips are read as by `prep extract` and counted; `prep
-    --verbose` names every missing file. With --check, files that cannot be decoded are named,
-    and the exit status is 1 if there are any.
+    With a name, a label file or a folder, the clips are read as by `prep extract` and counted;
+    `prep --verbose` names every missing file. With --check, files that cannot be decoded are
+    named, and the exit status is 1 if there are any.
 
     \b
     Example:
         prep datasets
         prep datasets mtat --check --root /data/mtat
+        prep datasets clips.csv --label-column genre --group artist
         prep --verbose datasets mtat --allow-missing
     """
     from featreg.datasets.base import UsageError

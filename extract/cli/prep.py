@@ -62,7 +62,8 @@ def prep() -> None:
     "--dataset",
     required=True,
     shell_complete=complete_dataset,
-    help="Name of a dataset, or CSV file of your own clips.",
+    help="Name of a dataset, or your own clips: a CSV, TSV or JSON lines file, or a folder of "
+    "audio, whose folders are the classes.",
 )
 @reading_options
 @click.option(
