@@ -23,8 +23,9 @@ from featreg.datasets.shards.disk_space import existing, free_bytes
 # Extras for users, with their purposes; the other extras are for developers.
 _EXTRAS = {
     "resampy": "--resampler kaiser_best, that of the published packages",
-    "onnx": "train export --format onnx, the default",
+    "onnx": "train export --format onnx, the default, and features NAME=onnx:FILE",
     "tensorboard": "train run --tensorboard",
+    "tflite": "features NAME=tflite:FILE",
     "tensorflow": "prep weights convert, from TensorFlow checkpoints",
 }
 _LITTLE_ROOM = 5e9  # bytes
