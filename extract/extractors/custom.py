@@ -18,8 +18,9 @@ Python path. If one function computes all frames of a clip, derive the class fro
         def compute(self, signal):
             return librosa.feature.chroma_stft(y=signal, sr=self.sample_rate, hop_length=512).T
 
-If a network computes frames in batches, derive it from `Extractor`. Arrays that were computed by
-other programs need no code: see ``npy_folder.py``.
+If a network maps windows of fixed length to embeddings, derive it from
+`windowed.Windowed`. Arrays that were computed by other programs need no code: see
+``npy_folder.py``.
 """
 
 from __future__ import annotations
@@ -77,9 +78,7 @@ class WholeClip(Extractor):
     def __init_subclass__(cls, **options: Any) -> None:
         """Hash the module when it is imported: later edits do not affect this process."""
         super().__init_subclass__(**options)
-        source = getattr(sys.modules.get(cls.__module__), "__file__", None)
-        code = Path(source).read_bytes() if source else b""
-        cls._code_sha256 = hashlib.sha256(code).hexdigest()
+        cls._code_sha256 = code_sha256(cls)
 
     @abstractmethod
     def compute(self, signal: Signal) -> npt.ArrayLike:
@@ -168,6 +167,12 @@ class WholeClip(Extractor):
     def network(self, inputs: Array) -> Array:
         """The inputs, unchanged."""
         return inputs
+
+
+def code_sha256(cls: type) -> str:
+    """Hash of the module of a class, as it is now."""
+    source = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return hashlib.sha256(Path(source).read_bytes() if source else b"").hexdigest()
 
 
 def likely_frames(timing: FrameTiming, duration_s: float) -> tuple[float, float]:

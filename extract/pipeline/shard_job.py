@@ -20,7 +20,8 @@ from featreg.datasets.audio.decode import fingerprint
 from featreg.datasets.base import Clip, ClipError, FeatregError
 from featreg.datasets.shards.native import Failure, NativeWriter, native_writer
 
-from ..extractors.base import Array, Batcher, Extractor
+from ..extractors.base import Array, Extractor
+from ..extractors.batching import Batcher
 from ..extractors.registry import FeatureSpec, build_extractors
 from .child_process import peak_bytes
 from .dask_pool import count_gpus, still_wanted, threads_here
