@@ -1,7 +1,6 @@
 """Accuracy of linear probes on features, by the share of the training clips with labels.
 
-    python benchmarks/teachers.py --set efficientat.model=mn04 \\
-        --weights efficientat=../shared/weights/mn04_as_mAP_432.pt
+    python benchmarks/teachers.py --set efficientat.model=mn04 --work featreg-work
     python benchmarks/teachers.py --clips clips.csv --features musicnn
 
 Features are extracted with `prep extract` to a working folder; a second call reuses them. A probe

@@ -57,18 +57,24 @@ def test_weights_in_the_folder_of_the_user_are_found() -> None:
 
 def test_the_cost_is_measured_where_weights_are_present(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("featreg.extract.cli.features.MEASURED_S", 3)
-    _, found = run("--measure")
+    _, found = run("audio", "musicnn", "openl3", "--measure")
     measured = {name for name in found if re.search(r"cost +[\d.,]+ core seconds", found[name])}
+    assert list(found) == ["audio", "musicnn", "openl3"]
     assert measured == {"audio", "musicnn"}
 
 
 @pytest.mark.parametrize(
-    ("setting", "named"),
-    [("nothing.a=1", "nothing"), ("musicnn.hope=1", "musicnn.hope"), ("musicnn", "musicnn")],
+    ("arguments", "named"),
+    [
+        (["nothing"], "nothing"),
+        (["--set", "nothing.a=1"], "nothing"),
+        (["--set", "musicnn.hope=1"], "musicnn.hope"),
+        (["--set", "musicnn"], "--set musicnn"),
+    ],
 )
 def test_unknown_settings_are_wrong_usage(
-    setting: str, named: str, capfd: pytest.CaptureFixture[str]
+    arguments: list[str], named: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    result = CliRunner().invoke(prep, ["features", "--set", setting])
+    result = CliRunner().invoke(prep, ["features", *arguments])
     assert result.exit_code == 2
     assert named in result.stderr + capfd.readouterr().err

@@ -16,6 +16,7 @@ MEASURED_S = 30
 
 
 @click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option(
     "--measure",
     is_flag=True,
@@ -28,7 +29,7 @@ MEASURED_S = 30
     metavar="FEATURE.KEY=VALUE",
     help="Setting of a feature; may be repeated.",
 )
-def features(measure: bool, assignments: tuple[str, ...]) -> None:
+def features(names: tuple[str, ...], measure: bool, assignments: tuple[str, ...]) -> None:
     """List the built-in features: dimension, hop, sample rate, training data, license, weights.
 
     They depend on the settings. The first weights are those of the settings, the others are
@@ -38,15 +39,15 @@ def features(measure: bool, assignments: tuple[str, ...]) -> None:
     \b
     Example:
         prep features
-        prep features --measure --set efficientat.model=mn04
+        prep features efficientat --measure --set efficientat.model=mn04
     """
     from ..extractors.feature_options import parse_settings
     from ..extractors.registry import FEATURES, extractor_class
 
     settings = parse_settings(assignments)
-    for name in settings:
+    for name in (*names, *settings):
         extractor_class(name)  # raise an error for an unknown feature
-    for name in FEATURES:
+    for name in names or FEATURES:
         _describe(name, settings.get(name, {}), measure)
 
 
