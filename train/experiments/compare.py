@@ -204,6 +204,8 @@ def common(groups: Sequence[Group]) -> list[str]:
 def _key(result: Result, *without: str) -> str:
     """Return the fingerprint of the data and the configuration except the keys `without`."""
     values = {**result.config.to_json(), "data": result.about["data"]["fingerprint"]}
+    if "seed" in without:  # each seed may have its own pretraining
+        values |= {"init": result.config.init_name, "init_sha256": ""}
     return json.dumps({k: v for k, v in values.items() if k not in without}, sort_keys=True)
 
 
@@ -263,7 +265,8 @@ def differences(groups: Sequence[Group]) -> list[str]:
 
 
 def _comparable(each: Group, baseline: Group) -> bool:
-    method = ("seed", "reg", "fusion", "features", "alpha", "unlabelled_batch", "recipe")
+    method = ["seed", "reg", "fusion", "features", "alpha", "unlabelled_batch", "recipe"]
+    method += ["init", "init_sha256"]
     recipes = [  # `standardize` applies to features only
         dataclasses.replace(group.config.recipe, standardize=False) for group in (each, baseline)
     ]
