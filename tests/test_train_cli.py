@@ -189,7 +189,7 @@ def test_no_regularizer_has_no_alpha_to_choose(work: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "compare", "table1", "ablate", "choose-alpha", "params"]
+    "command", ["run", "pretrain", "compare", "table1", "ablate", "choose-alpha", "params"]
 )
 def test_help_shows_defaults_and_ends_with_an_example(command: str) -> None:
     result = CliRunner().invoke(train, [command, "--help"])

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from ..regularizers.registry import STANDARDIZED
@@ -120,6 +121,8 @@ _TITLES = {
     "rkd": "RKD",
     "scores": "soft scores",
     "features": "feature-only",
+    "pretrain": "pretraining",
+    "init": "pretrained",
     "film": "FiLM",
     "concat": "Concat",
 }
@@ -157,6 +160,12 @@ class Config:
         Fraction of the labelled training clips whose labels are used, in (0, 1].
     unlabelled_batch
         Number of training clips without labels per batch and device; with 0, they are not used.
+    pretrain
+        Whether only the encoder and the regularizer are trained, on all training clips.
+    init
+        Name or folder of the run whose encoder this run starts from; empty for none.
+    init_sha256
+        SHA-256 of that run's file with the encoder.
     """
 
     dataset: str
@@ -173,17 +182,26 @@ class Config:
     recipe: Recipe
     label_fraction: float = 1.0
     unlabelled_batch: int = 0
+    pretrain: bool = False
+    init: str = ""
+    init_sha256: str = ""
 
     @property
     def method(self) -> str:
-        """Return ``baseline``, or the names of fusion and regularizer joined by +."""
-        parts = [name for name in (self.fusion, self.reg) if name != "none"]
+        """Return ``baseline``, or the names of its parts, such as fusion and regularizer."""
+        parts = ["pretrain"] if self.pretrain else ["init"] if self.init else []
+        parts += [name for name in (self.fusion, self.reg) if name != "none"]
         return "+".join(parts) or "baseline"
 
     @property
     def method_title(self) -> str:
         """Return the method's name in the paper, such as ``Con-Reg``."""
         return "+".join(_TITLES.get(name, name) for name in self.method.split("+"))
+
+    @property
+    def init_name(self) -> str:
+        """Return the name of the run that this run starts from, without this run's seed."""
+        return PurePath(self.init).name.removesuffix(f"-s{self.seed}")
 
     @property
     def label(self) -> str:
@@ -230,6 +248,8 @@ class Config:
             overrides.append(("labels", self.label_fraction))
         if self.unlabelled_batch:
             overrides.append(("unlabelled", self.unlabelled_batch))
+        if self.init:
+            overrides.append(("from", self.init_name))
         if self.devices > 1:
             overrides.append(("devices", self.devices))
         if self.preset != preset_for(self.dataset):

@@ -203,6 +203,8 @@ def common(groups: Sequence[Group]) -> list[str]:
 def key_of(result: Result, *without: str) -> str:
     """Return the fingerprint of the data and the configuration except the keys `without`."""
     values = {**result.config.to_json(), "data": result.about["data"]["fingerprint"]}
+    if "seed" in without:  # each seed may have its own pretraining
+        values |= {"init": result.config.init_name, "init_sha256": ""}
     return json.dumps({k: v for k, v in values.items() if k not in without}, sort_keys=True)
 
 

@@ -28,7 +28,8 @@ def differences(groups: Sequence[Group]) -> list[str]:
 
 
 def _comparable(each: Group, baseline: Group) -> bool:
-    method = ("seed", "reg", "fusion", "features", "alpha", "unlabelled_batch", "recipe")
+    method = ["seed", "reg", "fusion", "features", "alpha", "unlabelled_batch", "recipe"]
+    method += ["init", "init_sha256"]
     recipes = [  # `standardize` applies to features only
         dataclasses.replace(group.config.recipe, standardize=False) for group in (each, baseline)
     ]

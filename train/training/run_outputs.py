@@ -24,6 +24,7 @@ from ..evaluation.predict import Predictions
 from ..experiments.params import count
 from .checkpoint import Progress
 from .objective import Objective
+from .pretraining import Pretraining
 from .versions import machine, versions
 
 
@@ -31,11 +32,12 @@ def run_config(
     config: Config,
     aligned: AlignedSet,
     clips: Mapping[str, int],
-    objective: Objective,
+    objective: Objective | Pretraining,
     device: str,
     command: str,
 ) -> dict[str, Any]:
     """Return the values of ``config.json``: all settings of a run and their provenance."""
+    used = objective.encoder if isinstance(objective, Pretraining) else objective.tagger
     return {
         "config": config.to_json(),
         "fingerprint": config.fingerprint(aligned.fingerprint),
@@ -45,7 +47,7 @@ def run_config(
             "clips": dict(clips),
             **dataclasses.asdict(aligned.header),
         },
-        "parameters": {"training": count(objective), "inference": count(objective.tagger)},
+        "parameters": {"training": count(objective), "inference": count(used)},
         "command": command,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(),
@@ -53,15 +55,27 @@ def run_config(
     }
 
 
+def pretraining_report(progress: Progress) -> dict[str, Any]:
+    """Return the values of ``report.json`` of a pretraining, which is not tested."""
+    empty: dict[str, Any] = {"test": {}, "intervals": {}, "classes": [], "undefined": {}}
+    return {**_best_epoch(progress), **empty}
+
+
 def report(
     progress: Progress, clips: Clips, predictions: Predictions, classes: Sequence[str], task: Task
 ) -> dict[str, Any]:
     """Return the values of ``report.json``: the best epoch's validation and test results."""
+    return {
+        **_best_epoch(progress),
+        **evaluate_predictions(clips, predictions, classes, task),
+    }
+
+
+def _best_epoch(progress: Progress) -> dict[str, Any]:
     best, prefix = progress.history[progress.best_epoch - 1], "valid_"
     return {
         "best_epoch": progress.best_epoch,
         "valid": {name[len(prefix) :]: best[name] for name in best if name.startswith(prefix)},
-        **evaluate_predictions(clips, predictions, classes, task),
         "seconds": sum(row["seconds"] for row in progress.history),
     }
 
