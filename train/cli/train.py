@@ -12,6 +12,7 @@ from featreg.datasets.console import Commands, Finite, group_options, say, work_
 
 from ..config.options import alpha_option, config_options, workers_option
 from . import models as cli_models
+from . import probe as cli_probe
 from .experiments import attach
 
 
@@ -80,5 +81,6 @@ def run_command(
         say(note)
 
 
+cli_probe.attach(train)
 attach(train)
 cli_models.attach(train)

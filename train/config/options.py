@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,11 @@ from ..models.registry import ENCODERS, FUSIONS
 from ..regularizers.registry import REGULARIZERS, STANDARDIZED
 from .presets import ALPHAS, PRESETS, Config, Recipe, preset_for
 from .schedule import SCHEDULES
+
+if TYPE_CHECKING:
+    from featreg.datasets.shards.workdir import DatasetDir
+
+    from ..data.aligned_set import AlignedSet
 
 READERS = 4
 """Default number of threads that read batches in advance."""
@@ -40,6 +45,17 @@ _WHERE = (
         help="Aligned set of the dataset, such as musicnn-0.1s.  [default: the only one]",
     ),
 )
+_DATA = (
+    click.option(
+        "--features", help="Features to use, such as vggish+openl3.  [default: all aligned ones]"
+    ),
+    click.option(
+        "--fraction",
+        type=float,
+        default=1.0,
+        help="Fraction of the training clips to use, in (0, 1].",
+    ),
+)
 _METHOD = (
     click.option(
         "--reg",
@@ -53,15 +69,7 @@ _METHOD = (
         default="none",
         help="How features are used as input.",
     ),
-    click.option(
-        "--features", help="Features to use, such as vggish+openl3.  [default: all aligned ones]"
-    ),
-    click.option(
-        "--fraction",
-        type=float,
-        default=1.0,
-        help="Fraction of the training clips to use, in (0, 1].",
-    ),
+    *_DATA,
 )
 _RECIPE = (
     click.option(
@@ -172,6 +180,11 @@ def config_options(command: Any) -> Any:
     return _give(command, _WHERE + _METHOD + _RECIPE)
 
 
+def data_options(command: Any) -> Any:
+    """Add the options that select the dataset, the features and the training clips."""
+    return _give(command, _WHERE + _DATA)
+
+
 def shared_options(command: Any) -> Any:
     """Add the options that select neither data nor method to a command."""
     return _give(command, _RECIPE)
@@ -212,22 +225,9 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
     UsageError
         If a requested dataset, set or feature does not exist, or does not suit the method.
     """
-    from featreg.datasets.collections.registry import metric
-    from featreg.datasets.shards.workdir import choose, choose_dataset
-
-    from ..data.aligned_set import AlignedSet
-    from ..evaluation.metrics import METRICS
     from ..training.build import resolve_precision
 
-    folder = choose_dataset(work, options["dataset"])
-    aligned = choose(
-        "aligned set",
-        "--aligned",
-        folder.aligned_names(),
-        options["aligned"],
-        f"{folder.path}: no aligned features here; run `prep align --resolution 0.1` first",
-    )
-    shards = AlignedSet(folder.aligned(aligned))
+    folder, aligned, shards = choose_shards(work, options)
     preset = options["preset"] or preset_for(folder.name)
     names = [item.name for item in dataclasses.fields(Recipe)]
     changes = {name: options[name] for name in names if options.get(name) is not None}
@@ -238,13 +238,6 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
     if recipe.encoder != PRESETS[preset].encoder:  # encoder options belong to the preset's encoder
         recipe = dataclasses.replace(recipe, encoder_options={})
     precision = resolve_precision(recipe.precision, device)
-    selecting = options["metric"] or metric(folder.name, shards.task)
-    fitting = [name for name, each in METRICS.items() if shards.task in each.tasks]
-    if selecting not in fitting:
-        raise UsageError(
-            f"--metric {selecting}: not a metric of a {shards.task} task; choose from "
-            f"{', '.join(fitting)}"
-        )
     return Config(
         dataset=folder.name,
         aligned=aligned,
@@ -255,13 +248,58 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
         alpha=_alpha(reg, preset, options.get("alpha")),
         fraction=options["fraction"],
         seed=options["seed"],
-        metric=selecting,
+        metric=choose_metric(folder, shards, options["metric"]),
         devices=options["devices"],
         recipe=dataclasses.replace(recipe, precision=precision),
     )
 
 
-def _features(reg: str, fusion: str, wanted: str | None, shards: Any) -> tuple[str, ...]:
+def choose_shards(work: Path, options: Mapping[str, Any]) -> tuple[DatasetDir, str, AlignedSet]:
+    """Return the dataset, and the name and shards of its aligned set, that the options select."""
+    from featreg.datasets.shards.workdir import choose, choose_dataset
+
+    from ..data.aligned_set import AlignedSet
+
+    folder = choose_dataset(work, options["dataset"])
+    aligned = choose(
+        "aligned set",
+        "--aligned",
+        folder.aligned_names(),
+        options["aligned"],
+        f"{folder.path}: no aligned features here; run `prep align --resolution 0.1` first",
+    )
+    return folder, aligned, AlignedSet(folder.aligned(aligned))
+
+
+def choose_metric(folder: DatasetDir, shards: AlignedSet, wanted: str | None) -> str:
+    """Return the metric `wanted`, or the dataset's.
+
+    Raises
+    ------
+    UsageError
+        If it is not a metric of the task.
+    """
+    from featreg.datasets.collections.registry import metric
+
+    from ..evaluation.metrics import METRICS
+
+    chosen = wanted or metric(folder.name, shards.task)
+    fitting = [name for name, each in METRICS.items() if shards.task in each.tasks]
+    if chosen not in fitting:
+        raise UsageError(
+            f"--metric {chosen}: not a metric of a {shards.task} task; choose from "
+            f"{', '.join(fitting)}"
+        )
+    return chosen
+
+
+def choose_features(shards: AlignedSet, wanted: str | None) -> tuple[str, ...]:
+    """Return the names in a list such as ``vggish+openl3`` after checking them; None for all."""
+    names = [name.strip() for name in (wanted or "").replace(",", "+").split("+")]
+    return shards.features([name for name in names if name])
+
+
+def _features(reg: str, fusion: str, wanted: str | None, shards: AlignedSet) -> tuple[str, ...]:
     if reg != "none" and fusion == "features":
         raise UsageError(
             f"--reg {reg} --fusion features: there is no embedding to regularize; omit one of them"
@@ -273,9 +311,7 @@ def _features(reg: str, fusion: str, wanted: str | None, shards: Any) -> tuple[s
                 "with --reg or --fusion"
             )
         return ()
-    names = [name.strip() for name in (wanted or "").replace(",", "+").split("+")]
-    features: tuple[str, ...] = shards.features([name for name in names if name])
-    return features
+    return choose_features(shards, wanted)
 
 
 def _alpha(reg: str, preset: str, wanted: float | None) -> float:

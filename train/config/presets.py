@@ -64,6 +64,26 @@ class Recipe:
     precision: str = "auto"
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Settings of a probe: a small classifier on pooled features, without an encoder.
+
+    Attributes
+    ----------
+    kind
+        ``logistic`` (logistic regression) or ``mlp`` (a multilayer perceptron).
+    pool
+        Pooling of the frames over time, a name in ``models.probe.POOLS``.
+    """
+
+    kind: str = "logistic"
+    pool: str = "mean"
+
+
+PROBE_RECIPE = Recipe(standardize=True, precision="float32")
+"""Recipe in the configuration of a probe; all its other settings are unused and not stored."""
+
+
 PRESETS: Mapping[str, Recipe] = {
     # Won et al. 2020 and the paper, for MagnaTagATune and for DCASE 2017 Task 4.
     "mtat": Recipe(
@@ -122,6 +142,8 @@ _TITLES = {
     "features": "feature-only",
     "film": "FiLM",
     "concat": "Concat",
+    "probe": "Probe",
+    "mlp-probe": "MLP probe",
 }
 
 
@@ -153,6 +175,8 @@ class Config:
         Number of devices that train together, each with its own share of a batch.
     recipe
         All other settings. `precision` is ``float32`` or ``bf16-mixed``.
+    probe
+        Settings of a probe, whose `fusion` is ``features``; None for a network.
     """
 
     dataset: str
@@ -167,10 +191,13 @@ class Config:
     metric: str
     devices: int
     recipe: Recipe
+    probe: Probe | None = None
 
     @property
     def method(self) -> str:
-        """Return ``baseline``, or the names of fusion and regularizer joined by +."""
+        """Return ``baseline``, ``probe``, or the names of fusion and regularizer joined by +."""
+        if self.probe:
+            return "probe" if self.probe.kind == "logistic" else f"{self.probe.kind}-probe"
         parts = [name for name in (self.fusion, self.reg) if name != "none"]
         return "+".join(parts) or "baseline"
 
@@ -222,6 +249,8 @@ class Config:
             overrides.append(("fraction", self.fraction))
         if self.devices > 1:
             overrides.append(("devices", self.devices))
+        if self.probe:
+            return overrides + [("pool", self.probe.pool)] * (self.probe.pool != Probe().pool)
         if self.preset != preset_for(self.dataset):
             overrides.append(("preset", self.preset))
         preset, recipe = dataclasses.asdict(PRESETS[self.preset]), dataclasses.asdict(self.recipe)
@@ -232,13 +261,20 @@ class Config:
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as JSON values, which `from_json` reads."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        if self.probe:
+            used = ("standardize", "precision")
+            values["recipe"] = {name: values["recipe"][name] for name in used}
+        else:
+            del values["probe"]
         return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Config:
         """Return the configuration whose `to_json` gave `values`."""
-        recipe = Recipe(**values["recipe"])
-        return cls(**{**values, "features": tuple(values["features"]), "recipe": recipe})
+        read = {"features": tuple(values["features"]), "recipe": Recipe(**values["recipe"])}
+        if "probe" in values:
+            read["probe"] = Probe(**values["probe"])
+        return cls(**{**values, **read})
 
     def fingerprint(self, data: str) -> str:
         """Return a hash of this configuration and of `data`, the fingerprint of the shards."""

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import numpy as np
 from lightning.fabric import Fabric
 
-from featreg.datasets.base import FeatregError, UsageError
+from featreg.datasets.base import UsageError
 from featreg.datasets.console import say
 from featreg.datasets.shards.workdir import DatasetDir
 
@@ -29,7 +28,7 @@ from .fit import Fit
 from .memory import enough_memory
 from .metrics_log import require_tensorboard
 from .run_dir import RunDir, run_dir
-from .run_outputs import report, run_config, write_predictions, write_scaling
+from .run_outputs import report, require_metrics, run_config, write_predictions, write_scaling
 
 
 def run(
@@ -82,6 +81,10 @@ def run(
         If `name` is not the name of a folder, or the folder contains another run or, with
         `fresh`, files that are not a run.
     """
+    if config.probe:
+        from .run_probe import run_probe
+
+        return run_probe(config, work, name, fresh, command)
     if tensorboard:
         require_tensorboard()
     aligned = AlignedSet(DatasetDir(work / config.dataset).aligned(config.aligned))
@@ -142,7 +145,7 @@ class _Run:
         self._cutter(self.train, config.features)
         for name, clips in (("valid", self.valid), ("test", self.test)):
             self._require_clips(name, clips)
-            self._require_metrics(name, clips)
+            require_metrics(aligned, name, clips)
 
     def on_all_devices(self, todo: bool) -> None:
         """Start the processes of the other devices, and train on all of them.
@@ -241,15 +244,6 @@ class _Run:
                 f"{self.aligned.folder}, split {split}: clips: {len(clips)}, devices: {devices}; "
                 "each device needs at least one clip; use fewer --devices"
             )
-
-    def _require_metrics(self, split: str, clips: Clips) -> None:
-        """Check that all metrics are defined on a split, which its labels determine."""
-        classes, task = self.aligned.header.classes, self.aligned.task
-        zeros = np.zeros(clips.label.shape, np.float32)
-        try:
-            evaluate(clips.label, zeros, clips.label_mask, classes, task)
-        except FeatregError as error:
-            raise FeatregError(f"{self.aligned.folder}, split {split}: {error}") from None
 
     def _metrics(self, clips: Clips, predictions: Predictions) -> Mapping[str, float]:
         classes, task = self.aligned.header.classes, self.aligned.task

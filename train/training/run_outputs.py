@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 
-from featreg.datasets.base import Task
+from featreg.datasets.base import FeatregError, Task
 from featreg.datasets.shards.hdf5 import atomic_path
 
 from ..config.presets import Config
@@ -51,6 +51,21 @@ def run_config(
         "versions": versions(),
         "machine": machine(device),
     }
+
+
+def require_metrics(aligned: AlignedSet, split: str, clips: Clips) -> None:
+    """Check that all metrics are defined on a split, which its labels determine.
+
+    Raises
+    ------
+    FeatregError
+        If one is not.
+    """
+    zeros = np.zeros(clips.label.shape, np.float32)
+    try:
+        evaluate(clips.label, zeros, clips.label_mask, aligned.header.classes, aligned.task)
+    except FeatregError as error:
+        raise FeatregError(f"{aligned.folder}, split {split}: {error}") from None
 
 
 def report(
