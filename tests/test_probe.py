@@ -252,3 +252,16 @@ def test_the_probe_is_the_ceiling(tmp_path: Path) -> None:
     assert "Probe (musicnn) (0.700)" in sentence
     better = [each for each in differences(groups) if each.startswith("Probe (musicnn) is")]
     assert "0.200 better than baseline" in better[0]
+
+
+def test_clips_without_labels_count_in_the_statistics_alone(tmp_path: Path) -> None:
+    write_toy(tmp_path)
+    assert call(tmp_path, "probe", "--label-fraction", "0.5").exit_code == 0
+    folder = RunDir(tmp_path / "runs" / "toy-probe-tones+noise-labels0.5-s0")
+    counts = folder.read_json("config.json")["data"]["clips"]
+    assert counts == {"train": 8, "unlabelled": 8, "valid": 8, "test": 9}
+    tagger, _ = read_model(folder.path / "model.safetensors")
+    aligned = AlignedSet(tmp_path / "toy/aligned/tones+noise-0.1s")
+    reader = ClipReader(aligned.split("train"), aligned.dims(("tones", "noise")))
+    mean = pooled_features(reader, "mean").mean(0)
+    np.testing.assert_allclose(tagger.state_dict()["mean"], mean, rtol=1e-5)

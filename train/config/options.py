@@ -14,12 +14,11 @@ from featreg.datasets.console import Finite
 
 from ..models.registry import ENCODERS, FUSIONS
 from ..regularizers.registry import REGULARIZERS, STANDARDIZED
+from .choose_data import choose_features, choose_metric, choose_shards
 from .presets import ALPHAS, PRESETS, Config, Recipe, preset_for
 from .schedule import SCHEDULES
 
 if TYPE_CHECKING:
-    from featreg.datasets.shards.workdir import DatasetDir
-
     from ..data.aligned_set import AlignedSet
 
 READERS = 4
@@ -55,6 +54,13 @@ _DATA = (
         default=1.0,
         help="Fraction of the training clips to use, in (0, 1].",
     ),
+    click.option(
+        "--label-fraction",
+        type=float,
+        default=1.0,
+        help="Fraction of the labelled training clips whose labels are used, in (0, 1]; the audio "
+        "of the others can be used with --unlabelled-batch.",
+    ),
 )
 _METHOD = (
     click.option(
@@ -70,6 +76,14 @@ _METHOD = (
         help="How features are used as input.",
     ),
     *_DATA,
+    click.option(
+        "--unlabelled-batch",
+        type=click.IntRange(0),
+        default=0,
+        metavar="CLIPS",
+        help="Number of training clips without labels in each batch and device, in addition to "
+        "--batch-size; they take part in the regularizer only. With 0, they are not used.",
+    ),
 )
 _RECIPE = (
     click.option(
@@ -251,52 +265,18 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
         metric=choose_metric(folder, shards, options["metric"]),
         devices=options["devices"],
         recipe=dataclasses.replace(recipe, precision=precision),
+        label_fraction=options.get("label_fraction", 1.0),
+        unlabelled_batch=_unlabelled_batch(reg, options.get("unlabelled_batch", 0)),
     )
 
 
-def choose_shards(work: Path, options: Mapping[str, Any]) -> tuple[DatasetDir, str, AlignedSet]:
-    """Return the dataset, and the name and shards of its aligned set, that the options select."""
-    from featreg.datasets.shards.workdir import choose, choose_dataset
-
-    from ..data.aligned_set import AlignedSet
-
-    folder = choose_dataset(work, options["dataset"])
-    aligned = choose(
-        "aligned set",
-        "--aligned",
-        folder.aligned_names(),
-        options["aligned"],
-        f"{folder.path}: no aligned features here; run `prep align --resolution 0.1` first",
-    )
-    return folder, aligned, AlignedSet(folder.aligned(aligned))
-
-
-def choose_metric(folder: DatasetDir, shards: AlignedSet, wanted: str | None) -> str:
-    """Return the metric `wanted`, or the dataset's.
-
-    Raises
-    ------
-    UsageError
-        If it is not a metric of the task.
-    """
-    from featreg.datasets.collections.registry import metric
-
-    from ..evaluation.metrics import METRICS
-
-    chosen = wanted or metric(folder.name, shards.task)
-    fitting = [name for name, each in METRICS.items() if shards.task in each.tasks]
-    if chosen not in fitting:
+def _unlabelled_batch(reg: str, wanted: int) -> int:
+    if wanted and reg == "none":
         raise UsageError(
-            f"--metric {chosen}: not a metric of a {shards.task} task; choose from "
-            f"{', '.join(fitting)}"
+            f"--unlabelled-batch {wanted}: clips without labels take part in a regularizer only; "
+            "select one with --reg, such as hint"
         )
-    return chosen
-
-
-def choose_features(shards: AlignedSet, wanted: str | None) -> tuple[str, ...]:
-    """Return the names in a list such as ``vggish+openl3`` after checking them; None for all."""
-    names = [name.strip() for name in (wanted or "").replace(",", "+").split("+")]
-    return shards.features([name for name in names if name])
+    return wanted
 
 
 def _features(reg: str, fusion: str, wanted: str | None, shards: AlignedSet) -> tuple[str, ...]:

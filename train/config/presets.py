@@ -168,13 +168,17 @@ class Config:
     fraction
         Fraction of the training clips to use, in (0, 1].
     seed
-        Seed of weights, crops, order, dropout and the choice of the training clips.
+        Seed of weights, crops, order, dropout and the choice of the training clips and labels.
     metric
         Name in ``metrics.METRICS`` of the validation metric that selects the best epoch.
     devices
         Number of devices that train together, each with its own share of a batch.
     recipe
         All other settings. `precision` is ``float32`` or ``bf16-mixed``.
+    label_fraction
+        Fraction of the labelled training clips whose labels are used, in (0, 1].
+    unlabelled_batch
+        Number of training clips without labels per batch and device; with 0, they are not used.
     probe
         Settings of a probe, whose `fusion` is ``features``; None for a network.
     """
@@ -191,6 +195,8 @@ class Config:
     metric: str
     devices: int
     recipe: Recipe
+    label_fraction: float = 1.0
+    unlabelled_batch: int = 0
     probe: Probe | None = None
 
     @property
@@ -247,6 +253,10 @@ class Config:
         overrides: list[tuple[str, Any]] = []
         if self.fraction < 1:
             overrides.append(("fraction", self.fraction))
+        if self.label_fraction < 1:
+            overrides.append(("labels", self.label_fraction))
+        if self.unlabelled_batch:
+            overrides.append(("unlabelled", self.unlabelled_batch))
         if self.devices > 1:
             overrides.append(("devices", self.devices))
         if self.probe:

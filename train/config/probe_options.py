@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from .options import choose_features, choose_metric, choose_shards, data_options
+from .choose_data import choose_features, choose_metric, choose_shards
+from .options import data_options
 from .presets import PROBE_RECIPE, Config, Probe, preset_for
 
 _POOLS = ("mean", "mean+std", "max")
@@ -74,6 +75,7 @@ def configure_probe(work: Path, options: Mapping[str, Any]) -> Config:
         features=choose_features(shards, options["features"]),
         alpha=0.0,
         fraction=options["fraction"],
+        label_fraction=options["label_fraction"],
         seed=options["seed"],
         metric=choose_metric(folder, shards, options["metric"]),
         devices=1,

@@ -28,9 +28,9 @@ def differences(groups: Sequence[Group]) -> list[str]:
 
 
 def _comparable(each: Group, baseline: Group) -> bool:
-    method: tuple[str, ...] = ("seed", "reg", "fusion", "features", "alpha", "recipe", "probe")
+    method = ["seed", "reg", "fusion", "features", "alpha", "unlabelled_batch", "recipe", "probe"]
     if each.config.probe:  # it shares the clips and the metric with networks of every recipe
-        method = (*method, "preset", "devices")
+        method += ["preset", "devices"]
         return key_of(each.results[0], *method) == key_of(baseline.results[0], *method)
     recipes = [  # `standardize` applies to features only
         dataclasses.replace(group.config.recipe, standardize=False) for group in (each, baseline)

@@ -73,11 +73,16 @@ class Probe(Tagger):
             layers = (nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, classes))
             self.head = nn.Sequential(*layers)
 
-    def forward(self, audio: Tensor | None, features: Tensor | None = None) -> Output:
+    def forward(
+        self,
+        audio: Tensor | None,
+        features: Tensor | None = None,
+        labelled: int | None = None,
+    ) -> Output:
         """Return the logits and the standardized pooled features, as one frame."""
-        return self.classify(pool_frames(required(features, "features"), self.pool))
+        return self.classify(pool_frames(required(features, "features"), self.pool), labelled)
 
-    def classify(self, pooled: Tensor) -> Output:
+    def classify(self, pooled: Tensor, labelled: int | None = None) -> Output:
         """Return the output for features that are already pooled, of shape (batch, dim)."""
         standardized = (pooled - self.mean) / self.std
-        return Output(self.head(standardized), standardized[:, None])
+        return Output(self.head(standardized[:labelled]), standardized[:, None])

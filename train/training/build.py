@@ -57,7 +57,7 @@ def build_objective(config: Config, aligned: AlignedSet) -> Objective:
     tagger = build_tagger(config.fusion, encoder, dim, len(header.classes))
     # After the model, so that a baseline and a regularized run have the same initial weights.
     regularizer = build_regularizer(config.reg, dim, encoder.dim)
-    return Objective(tagger, regularizer, config.alpha, aligned.task)
+    return Objective(tagger, regularizer, config.alpha, aligned.task, config.unlabelled_batch)
 
 
 def resolve_device(device: str) -> str:

@@ -27,7 +27,7 @@ from featreg.datasets.console import progress
 
 from ..data.aligned_set import Clips
 from ..data.crops import Batch
-from ..evaluation.metrics import Metric, evaluate
+from ..evaluation.metrics import Metric
 from ..evaluation.predict import probabilities
 from ..models.base import Output, Tagger
 from ..models.probe import Probe
@@ -104,17 +104,15 @@ def fit_probe(
     else:
         fits = _mlp_fits(probe, objective, batch, seed)
     state, started, best_loss = Progress(), time.perf_counter(), math.inf
-    arrays = (valid.clips.label, valid.clips.label_mask)
+    label, mask = valid.clips.label, valid.clips.label_mask
     for row in fits:
         with torch.no_grad():
             logits, loss = probe.head(tested[:, 0]), float(objective(valid_batch).total)
-        probability = probabilities(logits, task).numpy()
-        names = [""] * probability.shape[1]
-        values = evaluate(arrays[0], probability, arrays[1], names, task).values
+        value = metric(label, probabilities(logits, task).numpy(), mask)
         now = time.perf_counter()
-        scores = {f"valid_{name}": value for name, value in values.items()}
-        state.history.append({**row, **scores, "validation_loss": loss, "seconds": now - started})
-        started, value = now, values[metric.name]
+        scores = {f"valid_{metric.name}": value, "validation_loss": loss}
+        state.history.append({**row, **scores, "seconds": now - started})
+        started = now
         better = not state.best or metric.improves(value, state.best_value)
         if better or (value == state.best_value and loss < best_loss):
             state.best_epoch, state.best_value = len(state.history), value
@@ -129,7 +127,7 @@ def _batch(inputs: Tensor, clips: Clips) -> Batch:
     label, mask = (
         torch.from_numpy(each.astype(np.float32)) for each in (clips.label, clips.label_mask)
     )
-    return Batch(inputs.new_zeros(0), inputs, label, mask, torch.arange(len(inputs)))
+    return Batch(inputs.new_zeros(len(inputs), 0), inputs, label, mask, torch.arange(len(inputs)))
 
 
 def _standardize(probe: Probe, pooled: Tensor) -> None:
@@ -205,10 +203,15 @@ class _Head(Tagger):
         super().__init__()
         self.layers = layers
 
-    def forward(self, audio: Tensor | None, features: Tensor | None = None) -> Output:
+    def forward(
+        self,
+        audio: Tensor | None,
+        features: Tensor | None = None,
+        labelled: int | None = None,
+    ) -> Output:
         """Return the logits of the first frames."""
         assert features is not None
-        return Output(self.layers(features[:, 0]), features)
+        return Output(self.layers(features[:labelled, 0]), features)
 
 
 def _mlp_fits(probe: Probe, objective: Objective, batch: Batch, seed: int) -> Iterator[Row]:
@@ -225,7 +228,7 @@ def _mlp_fits(probe: Probe, objective: Objective, batch: Batch, seed: int) -> It
             for epoch in range(1, EPOCHS + 1):
                 for part in np.array_split(order.permutation(count), -(-count // BATCH_SIZE)):
                     chosen = torch.from_numpy(part)
-                    some = Batch(batch.audio, *(each[chosen] for each in batch[1:]))
+                    some = Batch(*(each[chosen] for each in batch))
                     optimizer.zero_grad()
                     objective(some).total.backward()
                     optimizer.step()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightning.fabric import Fabric
 
-from featreg.datasets.base import UsageError
+from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.console import say
 from featreg.datasets.shards.workdir import DatasetDir
 
@@ -17,6 +17,7 @@ from ..config.presets import Config, Recipe
 from ..data.aligned_set import AlignedSet, Clips
 from ..data.clip_reader import ClipReader
 from ..data.crops import Chunks, Crops, Cutter, EpochOrder, Scaling, crop_loader
+from ..data.unlabelled import TrainingClips, UnlabelledCycle, training_clips
 from ..deploy.model_file import Card, write_model
 from ..evaluation.metrics import evaluate
 from ..evaluation.predict import Predictions, clips_per_batch, predict
@@ -137,7 +138,9 @@ class _Run:
         self.config, self.aligned, self.folder, self.fabric = config, aligned, folder, fabric
         self.workers, self.save_every, self.tensorboard = workers, save_every, tensorboard
         self.command = command
-        self.train = aligned.split("train").fraction(config.fraction, config.seed)
+        self.unused = 0
+        self.chosen = self._training_clips()
+        self.train = self.chosen.clips
         self.valid, self.test = aligned.split("valid"), aligned.split("test")
         self.scaling: Scaling | None = None
         self.objective = build_objective(config, aligned)
@@ -161,6 +164,11 @@ class _Run:
                 say(f"{self.folder.name}: already finished; use --fresh to repeat it")
                 return
             say(f"{self.folder.path}: {self.config.title}")
+            if self.unused:
+                say(
+                    f"training clips without labels, which are not used: {self.unused} of "
+                    f"{self.unused + len(self.train)}; use them with --reg and --unlabelled-batch"
+                )
             with _memory(self.config.recipe, self.folder.name):
                 self.train_and_test()
 
@@ -168,9 +176,11 @@ class _Run:
         """Train and test the model, and write all files of the run folder."""
         path, header = self.folder.path, self.aligned.header
         if self.fabric.is_global_zero and not (path / "config.json").is_file():
-            splits = {"train": self.train, "valid": self.valid, "test": self.test}
+            clips = {"train": self.chosen.labelled, "unlabelled": self.chosen.unlabelled}
+            clips = {name: count for name, count in clips.items() if count}
+            clips |= {"valid": len(self.valid), "test": len(self.test)}
             device = self.fabric.device.type
-            about = (self.config, self.aligned, splits, self.objective, device, self.command)
+            about = (self.config, self.aligned, clips, self.objective, device, self.command)
             self.folder.write_json("config.json", run_config(*about))
         self.scaling = self._scaling()
         progress = self._fit()
@@ -200,8 +210,31 @@ class _Run:
         return Cutter(self.aligned, clips, features, samples, self.scaling)
 
     def _order(self, rank: int, world: int) -> EpochOrder:
+        config, cycle = self.config, None
+        if config.unlabelled_batch:
+            cycle = UnlabelledCycle(self.chosen, config.unlabelled_batch, config.seed)
+        batch_size, labelled = config.recipe.batch_size, self.chosen.labelled
+        return EpochOrder(labelled, batch_size, config.seed, rank, world, cycle)
+
+    def _training_clips(self) -> TrainingClips:
+        """Return the training clips; those without labels only if they are used."""
         config = self.config
-        return EpochOrder(len(self.train), config.recipe.batch_size, config.seed, rank, world)
+        clips = self.aligned.split("train").fraction(config.fraction, config.seed)
+        chosen = training_clips(clips, config.label_fraction, config.seed)
+        if not chosen.labelled:
+            raise FeatregError(
+                f"{self.aligned.folder}, split train: no clip has labels, which training needs"
+            )
+        if not config.unlabelled_batch:
+            self.unused = chosen.unlabelled
+            return chosen.with_labels()
+        if not chosen.unlabelled:
+            raise UsageError(
+                f"--unlabelled-batch {config.unlabelled_batch}: all {len(clips)} training clips of "
+                f"{self.aligned.folder} have labels; use a --label-fraction below 1, or add clips "
+                "without labels to the split train"
+            )
+        return chosen
 
     def _fit(self) -> Progress:
         config, fabric = self.config, self.fabric

@@ -30,7 +30,7 @@ from .versions import machine, versions
 def run_config(
     config: Config,
     aligned: AlignedSet,
-    splits: Mapping[str, Clips],
+    clips: Mapping[str, int],
     objective: Objective,
     device: str,
     command: str,
@@ -42,7 +42,7 @@ def run_config(
         "data": {
             "fingerprint": aligned.fingerprint,
             "folder": str(aligned.folder),
-            "clips": {name: len(clips) for name, clips in splits.items()},
+            "clips": dict(clips),
             **dataclasses.asdict(aligned.header),
         },
         "parameters": {"training": count(objective), "inference": count(objective.tagger)},
@@ -54,13 +54,19 @@ def run_config(
 
 
 def require_metrics(aligned: AlignedSet, split: str, clips: Clips) -> None:
-    """Check that all metrics are defined on a split, which its labels determine.
+    """Check that all clips of a split have labels, on which all metrics are defined.
 
     Raises
     ------
     FeatregError
-        If one is not.
+        If a clip has none, or a metric is undefined.
     """
+    without = clips.clip_id[~clips.label_mask.any(axis=1)]
+    if len(without):
+        raise FeatregError(
+            f"{aligned.folder}, split {split}: {len(without)} of {len(clips)} clips have no "
+            f"labels, such as {without[0]}; only the split train may contain such clips"
+        )
     zeros = np.zeros(clips.label.shape, np.float32)
     try:
         evaluate(clips.label, zeros, clips.label_mask, aligned.header.classes, aligned.task)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from featreg.datasets.base import FeatregError
+from featreg.datasets.base import FeatregError, Task
 from featreg.datasets.console import say
 from featreg.datasets.shards.hdf5 import atomic_path
 from featreg.datasets.shards.workdir import DatasetDir
@@ -19,8 +19,9 @@ from featreg.datasets.shards.workdir import DatasetDir
 from ..config.presets import Config
 from ..data.aligned_set import AlignedSet, Clips
 from ..data.clip_reader import ClipReader
+from ..data.unlabelled import training_clips
 from ..deploy.model_file import Card, write_model
-from ..evaluation.metrics import METRICS
+from ..evaluation.metrics import METRICS, evaluate
 from ..evaluation.predict import pooled_features, predict_pooled
 from ..models.probe import Probe
 from .deterministic import deterministic
@@ -67,8 +68,9 @@ def run_probe(
     """
     aligned = AlignedSet(DatasetDir(work / config.dataset).aligned(config.aligned))
     folder = run_dir(work, config, name)
+    chosen = aligned.split("train").fraction(config.fraction, config.seed)
     splits = {
-        "train": aligned.split("train").fraction(config.fraction, config.seed),
+        "train": training_clips(chosen, config.label_fraction, config.seed).clips,
         "valid": aligned.split("valid"),
         "test": aligned.split("test"),
     }
@@ -112,7 +114,13 @@ def _fit_and_test(
         progress = fit_probe(probe, kind, train, valid, task, metric, config.seed)
     except FeatregError as error:
         raise FeatregError(f"{aligned.folder}: {error}") from None
-    about = (config, aligned, splits, Objective(probe, None, 0.0, task), "cpu", command)
+    values = _evaluated(probe, valid, header.classes, task)
+    progress.history[progress.best_epoch - 1] |= {f"valid_{k}": v for k, v in values.items()}
+    labelled = len(train.known().clips)
+    counts = {"train": labelled, "unlabelled": len(splits["train"]) - labelled}
+    counts = {split: count for split, count in counts.items() if count}
+    counts |= {split: len(splits[split]) for split in ("valid", "test")}
+    about = (config, aligned, counts, Objective(probe, None, 0.0, task), "cpu", command)
     folder.write_json("config.json", run_config(*about))
     with atomic_path(folder.path / "metrics.csv") as temporary:
         pd.DataFrame(progress.history).to_csv(temporary, index=False)
@@ -128,6 +136,14 @@ def _fit_and_test(
     write_predictions(folder.path, splits["test"], predictions, header.classes)
     results = report(progress, splits["test"], predictions, header.classes, task)
     folder.write_json("report.json", results)
+
+
+def _evaluated(
+    probe: Probe, data: Pooled, classes: Sequence[str], task: Task
+) -> Mapping[str, float]:
+    """Return all metrics of the task on some clips."""
+    probability = predict_pooled(probe, data.features, task).probability
+    return evaluate(data.clips.label, probability, data.clips.label_mask, classes, task).values
 
 
 def _typical_samples(clips: Clips) -> int:
