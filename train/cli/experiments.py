@@ -65,13 +65,13 @@ def compare(runs: tuple[str, ...], dataset: str | None, report: Path | None, wor
         train compare demo-baseline-s0 demo-conreg-musicnn-a0.3-s0
     """
     from ..experiments.compare import load, table
-    from ..experiments.differences import alphas, differences, notes
+    from ..experiments.differences import alphas, ceilings, differences, notes
     from ..experiments.select_runs import refuse_damaged
     from ..report.html import write_report
 
     groups, damaged = load(work, runs, dataset)
     print_table(table(groups))
-    for sentence in differences(groups) + alphas(groups) + notes(groups):
+    for sentence in differences(groups) + ceilings(groups) + alphas(groups) + notes(groups):
         click.echo(sentence)
     path = report or work / "reports" / f"{groups[0].config.dataset}.html"
     write_report(path, groups, None if runs else work / "reports")

@@ -17,6 +17,7 @@ from ..config.options import (
     workers_option,
 )
 from . import models as cli_models
+from . import probe as cli_probe
 from .experiments import attach
 
 if TYPE_CHECKING:
@@ -125,5 +126,6 @@ def _run(
     )
 
 
+cli_probe.attach(train)
 attach(train)
 cli_models.attach(train)

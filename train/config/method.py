@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from featreg.datasets.base import UsageError
 
+from .choose_data import choose_features
 from .presets import ALPHAS
 
+if TYPE_CHECKING:
+    from ..data.aligned_set import AlignedSet
 
-def init_of(work: Path, fusion: str, wanted: str | None) -> dict[str, str]:
+
+def init_of(work: Path, fusion: str, wanted: str | None) -> tuple[str, str]:
     """Return `Config.init` and `Config.init_sha256` for ``--init``."""
     if wanted is None:
-        return {}
+        return "", ""
     from ..training.initial_weights import find_initial
 
     if fusion == "features":
         raise UsageError(
             f"--init {wanted} --fusion features: this model has no encoder; omit one of them"
         )
-    name, sha256 = find_initial(work, wanted)
-    return {"init": name, "init_sha256": sha256}
+    return find_initial(work, wanted)
 
 
 def unlabelled_batch_of(reg: str, wanted: int) -> int:
@@ -34,7 +37,7 @@ def unlabelled_batch_of(reg: str, wanted: int) -> int:
     return wanted
 
 
-def features_of(reg: str, fusion: str, wanted: str | None, shards: Any) -> tuple[str, ...]:
+def features_of(reg: str, fusion: str, wanted: str | None, shards: AlignedSet) -> tuple[str, ...]:
     """Return `Config.features`: those wanted, else all; empty for the baseline."""
     if reg != "none" and fusion == "features":
         raise UsageError(
@@ -47,9 +50,7 @@ def features_of(reg: str, fusion: str, wanted: str | None, shards: Any) -> tuple
                 "with --reg or --fusion"
             )
         return ()
-    names = [name.strip() for name in (wanted or "").replace(",", "+").split("+")]
-    features: tuple[str, ...] = shards.features([name for name in names if name])
-    return features
+    return choose_features(shards, wanted)
 
 
 def alpha_of(reg: str, preset: str, wanted: float | None) -> float:

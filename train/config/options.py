@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from featreg.datasets.base import UsageError
 from featreg.datasets.console import Finite
 
 from ..models.registry import ENCODERS, FUSIONS, default_width
 from ..regularizers.registry import REGULARIZERS, STANDARDIZED
+from .choose_data import choose_metric, choose_shards
 from .method import alpha_of, features_of, init_of, unlabelled_batch_of
 from .presets import PRESETS, Config, Recipe, preset_for
 from .schedule import SCHEDULES
@@ -50,6 +50,17 @@ _FRACTION = click.option(
     default=1.0,
     help="Fraction of the training clips to use, in (0, 1].",
 )
+_DATA = (
+    _FEATURES,
+    _FRACTION,
+    click.option(
+        "--label-fraction",
+        type=float,
+        default=1.0,
+        help="Fraction of the labelled training clips whose labels are used, in (0, 1]; the audio "
+        "of the others can be used with --unlabelled-batch.",
+    ),
+)
 _METHOD = (
     click.option(
         "--reg",
@@ -63,15 +74,7 @@ _METHOD = (
         default="none",
         help="How features are used as input.",
     ),
-    _FEATURES,
-    _FRACTION,
-    click.option(
-        "--label-fraction",
-        type=float,
-        default=1.0,
-        help="Fraction of the labelled training clips whose labels are used, in (0, 1]; the audio "
-        "of the others can be used with --unlabelled-batch.",
-    ),
+    *_DATA,
     click.option(
         "--unlabelled-batch",
         type=click.IntRange(0),
@@ -210,6 +213,11 @@ def pretraining_options(command: Any) -> Any:
     return _give(command, _WHERE + _PRETRAINING + _RECIPE)
 
 
+def data_options(command: Any) -> Any:
+    """Add the options that select the dataset, the features and the training clips."""
+    return _give(command, _WHERE + _DATA)
+
+
 def shared_options(command: Any) -> Any:
     """Add the options that select neither data nor method to a command."""
     return _give(command, (*_RECIPE, _METRIC))
@@ -251,22 +259,9 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
     UsageError
         If a requested dataset, set, feature or run does not exist, or does not suit the method.
     """
-    from featreg.datasets.collections.registry import metric
-    from featreg.datasets.shards.workdir import choose, choose_dataset
-
-    from ..data.aligned_set import AlignedSet
-    from ..evaluation.metrics import METRICS
     from ..training.build import resolve_precision
 
-    folder = choose_dataset(work, options["dataset"])
-    aligned = choose(
-        "aligned set",
-        "--aligned",
-        folder.aligned_names(),
-        options["aligned"],
-        f"{folder.path}: no aligned features here; run `prep align --resolution 0.1` first",
-    )
-    shards = AlignedSet(folder.aligned(aligned))
+    folder, aligned, shards = choose_shards(work, options)
     preset = options["preset"] or preset_for(folder.name)
     names = [item.name for item in dataclasses.fields(Recipe)]
     changes = {name: options[name] for name in names if options.get(name) is not None}
@@ -279,13 +274,7 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
         recipe = dataclasses.replace(recipe, encoder_options={}, width=width)
     precision = resolve_precision(recipe.precision, device)
     pretrain = bool(options.get("pretrain"))
-    selecting = options.get("metric") or metric(folder.name, shards.task)
-    fitting = [name for name, each in METRICS.items() if shards.task in each.tasks]
-    if selecting not in fitting:
-        raise UsageError(
-            f"--metric {selecting}: not a metric of a {shards.task} task; choose from "
-            f"{', '.join(fitting)}"
-        )
+    init, init_sha256 = init_of(work, fusion, options.get("init"))
     return Config(
         dataset=folder.name,
         aligned=aligned,
@@ -296,11 +285,12 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
         alpha=alpha_of(reg, preset, options.get("alpha")),
         fraction=options["fraction"],
         seed=options["seed"],
-        metric="reg_loss" if pretrain else selecting,
+        metric="reg_loss" if pretrain else choose_metric(folder, shards, options["metric"]),
         devices=options["devices"],
         recipe=dataclasses.replace(recipe, precision=precision),
         label_fraction=options.get("label_fraction", 1.0),
         unlabelled_batch=unlabelled_batch_of(reg, options.get("unlabelled_batch", 0)),
         pretrain=pretrain,
-        **init_of(work, fusion, options.get("init")),
+        init=init,
+        init_sha256=init_sha256,
     )

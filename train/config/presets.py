@@ -65,6 +65,26 @@ class Recipe:
     precision: str = "auto"
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Settings of a probe: a small classifier on pooled features, without an encoder.
+
+    Attributes
+    ----------
+    kind
+        ``logistic`` (logistic regression) or ``mlp`` (a multilayer perceptron).
+    pool
+        Pooling of the frames over time, a name in ``models.probe.POOLS``.
+    """
+
+    kind: str = "logistic"
+    pool: str = "mean"
+
+
+PROBE_RECIPE = Recipe(standardize=True, precision="float32")
+"""Recipe in the configuration of a probe; all its other settings are unused and not stored."""
+
+
 PRESETS: Mapping[str, Recipe] = {
     # Won et al. 2020 and the paper, for MagnaTagATune and for DCASE 2017 Task 4.
     "mtat": Recipe(
@@ -125,6 +145,8 @@ _TITLES = {
     "init": "pretrained",
     "film": "FiLM",
     "concat": "Concat",
+    "probe": "Probe",
+    "mlp-probe": "MLP probe",
 }
 
 
@@ -166,6 +188,8 @@ class Config:
         Name or folder of the run whose encoder this run starts from; empty for none.
     init_sha256
         SHA-256 of that run's file with the encoder.
+    probe
+        Settings of a probe, whose `fusion` is ``features``; None for a network.
     """
 
     dataset: str
@@ -185,10 +209,13 @@ class Config:
     pretrain: bool = False
     init: str = ""
     init_sha256: str = ""
+    probe: Probe | None = None
 
     @property
     def method(self) -> str:
-        """Return ``baseline``, or the names of its parts, such as fusion and regularizer."""
+        """Return ``baseline``, ``probe``, or the names of its parts, such as fusion and reg."""
+        if self.probe:
+            return "probe" if self.probe.kind == "logistic" else f"{self.probe.kind}-probe"
         parts = ["pretrain"] if self.pretrain else ["init"] if self.init else []
         parts += [name for name in (self.fusion, self.reg) if name != "none"]
         return "+".join(parts) or "baseline"
@@ -252,6 +279,8 @@ class Config:
             overrides.append(("from", self.init_name))
         if self.devices > 1:
             overrides.append(("devices", self.devices))
+        if self.probe:
+            return overrides + [("pool", self.probe.pool)] * (self.probe.pool != Probe().pool)
         if self.preset != preset_for(self.dataset):
             overrides.append(("preset", self.preset))
         preset, recipe = dataclasses.asdict(PRESETS[self.preset]), dataclasses.asdict(self.recipe)
@@ -262,13 +291,20 @@ class Config:
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as JSON values, which `from_json` reads."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        if self.probe:
+            used = ("standardize", "precision")
+            values["recipe"] = {name: values["recipe"][name] for name in used}
+        else:
+            del values["probe"]
         return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Config:
         """Return the configuration whose `to_json` gave `values`."""
-        recipe = Recipe(**values["recipe"])
-        return cls(**{**values, "features": tuple(values["features"]), "recipe": recipe})
+        read = {"features": tuple(values["features"]), "recipe": Recipe(**values["recipe"])}
+        if "probe" in values:
+            read["probe"] = Probe(**values["probe"])
+        return cls(**{**values, **read})
 
     def fingerprint(self, data: str) -> str:
         """Return a hash of this configuration and of `data`, the fingerprint of the shards."""

@@ -28,8 +28,11 @@ def differences(groups: Sequence[Group]) -> list[str]:
 
 
 def _comparable(each: Group, baseline: Group) -> bool:
-    method = ["seed", "reg", "fusion", "features", "alpha", "unlabelled_batch", "recipe"]
+    method = ["seed", "reg", "fusion", "features", "alpha", "unlabelled_batch", "recipe", "probe"]
     method += ["init", "init_sha256"]
+    if each.config.probe:  # it shares the clips and the metric with networks of every recipe
+        method += ["preset", "devices"]
+        return key_of(each.results[0], *method) == key_of(baseline.results[0], *method)
     recipes = [  # `standardize` applies to features only
         dataclasses.replace(group.config.recipe, standardize=False) for group in (each, baseline)
     ]
@@ -66,6 +69,36 @@ def _difference(each: Group, baselines: Sequence[Group]) -> str:
         f"{sentence} on average, but the differences range from {gains.min():+.3f} to "
         f"{gains.max():+.3f} over {len(seeds)} seeds: no clear difference."
     )
+
+
+def ceilings(groups: Sequence[Group]) -> list[str]:
+    """Return a sentence per regularized group on its way from its baseline to the probe.
+
+    The probe is the one with the best validation metric of those with the same training clips:
+    it shows what the features alone can tell, which a regularized network can aim at.
+    """
+    baselines = [each for each in groups if each.config.method == "baseline"]
+    sentences = []
+    for each in groups:
+        first = next((first for first in baselines if _comparable(each, first)), None)
+        if each.config.reg == "none" or first is None:
+            continue
+        probes = [probe for probe in groups if probe.config.probe and _comparable(probe, first)]
+        metric = METRICS[each.config.metric]
+        sign = 1 if metric.higher_is_better else -1
+        best = max(probes, key=lambda probe: sign * _mean(probe, "valid"), default=None)
+        if best is None or not metric.improves(_mean(best), _mean(first)):
+            continue
+        low, value, high = (_mean(group) for group in (first, each, best))
+        sentences.append(
+            f"{each.label} goes {(value - low) / (high - low):.0%} of the way from {first.label} "
+            f"({low:.3f}) to {best.label} ({high:.3f}) in {metric.title}."
+        )
+    return sentences
+
+
+def _mean(each: Group, split: str = "test") -> float:
+    return float(np.mean(list(each.values(each.config.metric, split).values())))
 
 
 def notes(groups: Sequence[Group]) -> list[str]:

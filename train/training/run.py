@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning.fabric import Fabric
 from torch import Tensor
 
@@ -37,6 +36,7 @@ from .run_dir import RunDir, run_dir
 from .run_outputs import (
     pretraining_report,
     report,
+    require_metrics,
     run_config,
     write_predictions,
     write_scaling,
@@ -93,6 +93,10 @@ def run(
         If `name` is not the name of a folder, or the folder contains another run or, with
         `fresh`, files that are not a run.
     """
+    if config.probe:
+        from .run_probe import run_probe
+
+        return run_probe(config, work, name, fresh, command)
     if tensorboard:
         require_tensorboard()
     aligned = AlignedSet(DatasetDir(work / config.dataset).aligned(config.aligned))
@@ -163,8 +167,7 @@ class _Run:
         for name, clips in self.evaluated.items():
             self._require_clips(name, clips)
             if not config.pretrain:
-                self._require_labels(name, clips)
-                self._require_metrics(name, clips)
+                require_metrics(aligned, name, clips)
 
     def on_all_devices(self, todo: bool) -> None:
         """Start the processes of the other devices, and train on all of them.
@@ -318,24 +321,6 @@ class _Run:
                 f"{self.aligned.folder}, split {split}: clips: {len(clips)}, devices: {devices}; "
                 f"clips needed for each device: {needed}; use fewer --devices"
             )
-
-    def _require_labels(self, split: str, clips: Clips) -> None:
-        """Check that every clip of a split that is evaluated has a label."""
-        without = clips.clip_id[~clips.label_mask.any(axis=1)]
-        if len(without):
-            raise FeatregError(
-                f"{self.aligned.folder}, split {split}: {len(without)} of {len(clips)} clips have "
-                f"no labels, such as {without[0]}; only the split train may contain such clips"
-            )
-
-    def _require_metrics(self, split: str, clips: Clips) -> None:
-        """Check that all metrics are defined on a split, which its labels determine."""
-        classes, task = self.aligned.header.classes, self.aligned.task
-        zeros = np.zeros(clips.label.shape, np.float32)
-        try:
-            evaluate(clips.label, zeros, clips.label_mask, classes, task)
-        except FeatregError as error:
-            raise FeatregError(f"{self.aligned.folder}, split {split}: {error}") from None
 
     def _metrics(self, clips: Clips, predictions: Predictions) -> Mapping[str, float]:
         classes, task = self.aligned.header.classes, self.aligned.task

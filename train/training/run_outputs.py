@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 
-from featreg.datasets.base import Task
+from featreg.datasets.base import FeatregError, Task
 from featreg.datasets.shards.hdf5 import atomic_path
 
 from ..config.presets import Config
@@ -59,6 +59,27 @@ def pretraining_report(progress: Progress) -> dict[str, Any]:
     """Return the values of ``report.json`` of a pretraining, which is not tested."""
     empty: dict[str, Any] = {"test": {}, "intervals": {}, "classes": [], "undefined": {}}
     return {**_best_epoch(progress), **empty}
+
+
+def require_metrics(aligned: AlignedSet, split: str, clips: Clips) -> None:
+    """Check that all clips of a split have labels, on which all metrics are defined.
+
+    Raises
+    ------
+    FeatregError
+        If a clip has none, or a metric is undefined.
+    """
+    without = clips.clip_id[~clips.label_mask.any(axis=1)]
+    if len(without):
+        raise FeatregError(
+            f"{aligned.folder}, split {split}: {len(without)} of {len(clips)} clips have no "
+            f"labels, such as {without[0]}; only the split train may contain such clips"
+        )
+    zeros = np.zeros(clips.label.shape, np.float32)
+    try:
+        evaluate(clips.label, zeros, clips.label_mask, aligned.header.classes, aligned.task)
+    except FeatregError as error:
+        raise FeatregError(f"{aligned.folder}, split {split}: {error}") from None
 
 
 def report(
