@@ -8,7 +8,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import requests
 import urllib3
@@ -40,6 +40,12 @@ class Checksum:
 
     algorithm: Literal["md5", "sha256", "git-blob-sha1"]
     value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Checksum | None:
+        """The checksum written as ``ALGORITHM:VALUE``; None if `text` is empty."""
+        algorithm, _, value = text.partition(":")
+        return cls(cast(Any, algorithm), value) if text else None
 
     def of(self, path: Path) -> str:
         """Hash of the file `path` by the same algorithm, with all its digits."""

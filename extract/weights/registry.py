@@ -116,22 +116,24 @@ _EFFICIENTAT_FILES = {
     "mn30": (482, 157),
     "mn40": (484, 274),
 }
-_EFFICIENTAT_SHA256 = {"mn04": "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c"}
+_EFFICIENTAT_CHECKSUMS = {
+    "mn04": "sha256:899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c"
+}
 _MUSICNN_WHEEL = Published(
     "musicnn-0.1.0-py3-none-any.whl",
     "pip download --no-deps musicnn==0.1.0",
-    Checksum("sha256", "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"),
+    Checksum.parse("sha256:f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"),
     29,
 )
 
 
-def _published(folder: str, file: str, checksum: Checksum | None, megabytes: float) -> Published:
-    return Published(file, f"{folder}/{file}", checksum, megabytes)
+def _published(address: str, checksum: str, megabytes: float) -> Published:
+    return Published(address.rpartition("/")[2], address, Checksum.parse(checksum), megabytes)
 
 
 def _openl3(variant: str, blob: str) -> Weights:
     file = f"openl3_audio_{variant.replace('-', '_')}-v0_4_0.h5"
-    source = _published(_OPENL3, f"{file}.gz", Checksum("git-blob-sha1", blob), 17)
+    source = _published(f"{_OPENL3}/{file}.gz", f"git-blob-sha1:{blob}", 17)
     videos = "music" if variant.endswith("music") else "environmental sounds"
     trained_on = f"AudioSet videos of {videos}, by audio-visual correspondence, without labels"
     return Weights(
@@ -140,9 +142,8 @@ def _openl3(variant: str, blob: str) -> Weights:
 
 
 def _efficientat(model: str, precision: int, megabytes: float) -> Weights:
-    known = _EFFICIENTAT_SHA256.get(model)
-    checksum = Checksum("sha256", known) if known else None
-    source = _published(_EFFICIENTAT, f"{model}_as_mAP_{precision}.pt", checksum, megabytes)
+    address = f"{_EFFICIENTAT}/{model}_as_mAP_{precision}.pt"
+    source = _published(address, _EFFICIENTAT_CHECKSUMS.get(model, ""), megabytes)
     return Weights(
         f"efficientat-{model}", "efficientat", "MIT", (source,), _AUDIOSET_TAGS, _EFFICIENTAT_PAPER
     )
@@ -160,18 +161,12 @@ _ALL = (
         "Apache-2.0",
         (
             _published(  # first, because it is read without TensorFlow
-                _TORCHVGGISH,
-                "vggish-10086976.pth",
-                Checksum(
-                    "sha256", "10086976245803799d9194e9a73d9b6c1549c71d1b80106f5cade5608a561f4b"
-                ),
+                f"{_TORCHVGGISH}/vggish-10086976.pth",
+                "sha256:10086976245803799d9194e9a73d9b6c1549c71d1b80106f5cade5608a561f4b",
                 289,
             ),
             _published(
-                _AUDIOSET,
-                "vggish_model.ckpt",
-                Checksum("md5", "d1c7011e6366aa34176bb05c705e31a8"),
-                289,
+                f"{_AUDIOSET}/vggish_model.ckpt", "md5:d1c7011e6366aa34176bb05c705e31a8", 289
             ),
         ),
         _YOUTUBE,
@@ -183,17 +178,9 @@ _ALL = (
         "Apache-2.0",
         (
             _published(
-                _AUDIOSET,
-                "vggish_pca_params.npz",
-                Checksum("md5", "c80cae691033abe7c7ecd11ea39fc834"),
-                0.1,
+                f"{_AUDIOSET}/vggish_pca_params.npz", "md5:c80cae691033abe7c7ecd11ea39fc834", 0.1
             ),
-            _published(
-                _TORCHVGGISH,
-                "vggish_pca_params-970ea276.pth",
-                Checksum("sha256", "970ea276"),
-                0.1,
-            ),
+            _published(f"{_TORCHVGGISH}/vggish_pca_params-970ea276.pth", "sha256:970ea276", 0.1),
         ),
         _YOUTUBE,
         _VGGISH_PAPER,
