@@ -41,7 +41,8 @@ def features(names: tuple[str, ...], measure: bool, assignments: tuple[str, ...]
         prep features
         prep features efficientat --measure --set efficientat.model=mn04
     """
-    from ..extractors.registry import FEATURES, extractor_class, parse_settings
+    from ..extractors.feature_options import parse_settings
+    from ..extractors.registry import FEATURES, extractor_class
 
     settings = parse_settings(assignments)
     for name in (*names, *settings):
