@@ -18,7 +18,7 @@ from featreg.datasets.console import warn
 from .base import Extractor, Precision
 from .feature_options import parse_model, parse_names, parse_settings, parse_values
 
-# The modules are imported on demand, because they import torch.
+# Imported on demand, because the modules import torch.
 FEATURES: dict[str, tuple[str, str]] = {
     "audio": (".waveform", "Waveform"),
     "vggish": (".vggish", "Vggish"),
@@ -153,7 +153,7 @@ def _build(spec: FeatureSpec) -> Extractor:
 
 def _create(spec: FeatureSpec) -> Extractor:
     found, config = extractor_class(spec.name, spec.source), spec.config
-    with _named_faults(spec.source):
+    with _named_faults(spec.name, spec.source):
         if isinstance(config, tuple):
             config = found.Config(**dict(config))
         extractor = found(config, dict(spec.weights), spec.device, spec.precision)
@@ -163,13 +163,13 @@ def _create(spec: FeatureSpec) -> Extractor:
     return extractor
 
 
-def _named_faults(source: str) -> AbstractContextManager[None]:
-    """Context that converts errors of a user's class; see `custom.named_faults`."""
+def _named_faults(name: str, source: str) -> AbstractContextManager[None]:
+    """Context that converts errors of a user's class or model; see `custom.named_faults`."""
     if ":" not in source:
         return nullcontext()
     from .custom import named_faults
 
-    return named_faults(source)
+    return named_faults(f"{name}={source}" if source.partition(":")[0] in SCHEMES else source)
 
 
 def make_specs(
@@ -217,7 +217,7 @@ def make_specs(
     files = parse_overrides(overrides)
     specs = []
     for name, source in sources.items():
-        with _named_faults(source):
+        with _named_faults(name, source):
             config = make_config(name, settings.get(name, {}), dataset.content, source)
             if extractor_class(name, source).trained_on(config) == dataset.name:
                 raise UsageError(

@@ -24,9 +24,10 @@ Level = Literal["ok", "note", "broken"]
 # Extras for users, with their purposes; the other extras are for developers.
 _EXTRAS = {
     "resampy": "--resampler kaiser_best, that of the published packages",
-    "onnx": "train export --format onnx, the default",
-    "hf": "--features NAME=hf:MODEL_ID, models of Hugging Face",
+    "onnx": "train export --format onnx, the default, and features NAME=onnx:FILE",
     "tensorboard": "train run --tensorboard",
+    "tflite": "features NAME=tflite:FILE",
+    "hf": "features NAME=hf:MODEL_ID",
     "tensorflow": "prep weights convert, from TensorFlow checkpoints",
 }
 _LITTLE_ROOM = 5e9  # bytes
