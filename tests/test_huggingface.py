@@ -155,6 +155,11 @@ def test_the_encoder_of_whisper(models: dict[str, Path]) -> None:
     np.testing.assert_allclose(frames[1350:], second[150:800], **CLOSE)
 
 
+def test_nothing_is_printed(models: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> None:
+    ours(models["clap"], noise(1, 48000), 48000)  # without the text model, which is not used
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("kind", RATES)
 def test_a_very_short_clip_is_padded(models: dict[str, Path], kind: str) -> None:
     extractor = featreg.load_extractor(f"x=hf:{models[kind]}")._extractor

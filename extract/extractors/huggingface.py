@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,15 +146,15 @@ class HuggingFace(Windowed):
     def load(self) -> None:
         """Read the weights of the model."""
         transformers = package("transformers")
-        transformers.utils.logging.disable_progress_bar()
         try:
-            model, found = getattr(transformers, self.kind.loader).from_pretrained(
-                self._folder,
-                dtype=torch.float32,
-                output_loading_info=True,
-                trust_remote_code=self.config.trust_remote_code,
-                local_files_only=True,
-            )
+            with _quiet(transformers.utils.logging):
+                model, found = getattr(transformers, self.kind.loader).from_pretrained(
+                    self._folder,
+                    dtype=torch.float32,
+                    output_loading_info=True,
+                    trust_remote_code=self.config.trust_remote_code,
+                    local_files_only=True,
+                )
         except MemoryError:
             raise
         except Exception as error:  # from many packages, and from the model's own code
@@ -204,6 +205,20 @@ class HuggingFace(Windowed):
         device = torch.device(self.device)
         with torch.autocast(device.type, torch.bfloat16, self.precision == "bfloat16"):
             return outputs(self.kind, self._model, self._front_end, windows, self._layer)
+
+
+@contextmanager
+def _quiet(logging: Any) -> Iterator[None]:
+    """Context without the progress bars of transformers and its list of unused parameters."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _one_line(error: Exception) -> str:
