@@ -26,6 +26,7 @@ _EXTRAS = {
     "onnx": "train export --format onnx, the default, and features NAME=onnx:FILE",
     "tensorboard": "train run --tensorboard",
     "tflite": "features NAME=tflite:FILE",
+    "hf": "features NAME=hf:MODEL_ID",
     "tensorflow": "prep weights convert, from TensorFlow checkpoints",
 }
 _LITTLE_ROOM = 5e9  # bytes
