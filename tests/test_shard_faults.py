@@ -246,7 +246,7 @@ def test_the_hash_of_all_bytes_is_compared_last(tmp_path: Path) -> None:
 def test_what_is_no_shard_is_a_fault(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     path.write_bytes(b"")
-    assert faults(path)[0].startswith(f"{path}: cannot be read")
+    assert faults(path)[0].startswith(f"{path}: not a readable HDF5 file")
     h5py.File(path, "w").close()
     assert "expected a shard" in faults(path)[0]
 

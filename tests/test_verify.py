@@ -182,7 +182,7 @@ def test_a_shard_that_contradicts_itself_is_found(tmp_path: Path) -> None:
 
 def test_what_is_no_shard_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "x.h5").write_text("text")
-    assert "cannot be read" in faults(tmp_path / "x.h5")[0]
+    assert "not a readable HDF5 file" in faults(tmp_path / "x.h5")[0]
     h5py.File(tmp_path / "y.h5", "w").close()
     assert "expected a shard of featreg" in faults(tmp_path / "y.h5")[0]
 

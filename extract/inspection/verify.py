@@ -16,7 +16,6 @@ from featreg.datasets.shards.contiguous import checksum_name
 from featreg.datasets.shards.hdf5 import (
     Array,
     datasets_of,
-    read_text,
 )
 from featreg.datasets.shards.reader import ShardReader
 from featreg.datasets.shards.seal import is_sealed
@@ -24,6 +23,7 @@ from featreg.datasets.shards.seal import is_sealed
 from ..alignment.resample_frames import target_frames
 from ..extractors.custom import likely_frames
 from ..extractors.registry import FEATURES
+from .describe import layout_of
 
 # Bytes read at a time, which bounds the memory.
 _BLOCK_BYTES = 1 << 22
@@ -36,14 +36,9 @@ def faults(path: Path) -> list[str]:
     values that are not finite.
     """
     try:
+        check = _native_faults if layout_of(path) == native.FORMAT else _aligned_faults
         with h5py.File(path, "r", locking=False) as file:
-            layout = read_text(file, "format", "none")
-            if layout not in (native.FORMAT, aligned.FORMAT):
-                return [f"{path}: expected a shard of featreg, found another HDF5 file"]
-            found = list(_stored_faults(file))
-            if not found:
-                check = _native_faults if layout == native.FORMAT else _aligned_faults
-                found = list(check(path, file))
+            found = list(_stored_faults(file)) or list(check(path, file))
         if not found and not is_sealed(path):
             found = ["bytes have changed since it was written: their hash differs"]
     except FeatregError as error:
