@@ -14,10 +14,10 @@ import pytest
 from kit import make_clip
 from test_shards import HEADER, rows
 
-from featreg.datasets.base import SPLITS
+from featreg.datasets.base import SPLITS, FeatregError
 from featreg.datasets.shards.aligned import AlignedHeader, AlignedWriter, aligned_writer
 from featreg.datasets.shards.hdf5 import write_attributes
-from featreg.datasets.shards.native import NativeWriter, native_writer
+from featreg.datasets.shards.native import NativeWriter, native_shard, native_writer
 from featreg.datasets.shards.seal import is_sealed, seal
 from featreg.datasets.shards.timing import FrameTiming
 from featreg.extract.inspection import verify
@@ -298,3 +298,11 @@ def test_the_first_clip_that_does_not_fit_is_named(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path / "x.h5")
     assert "b has 4 frames for 90.00 s" in fault
     assert "1 more" in fault
+
+
+def test_a_seal_that_is_lost_is_named_when_the_content_is_identified(tmp_path: Path) -> None:
+    native(tmp_path)
+    path = tmp_path / "native.h5"
+    path.write_bytes(bytes(512) + path.read_bytes()[512:])
+    with native_shard(path) as shard, pytest.raises(FeatregError, match=r"native\.h5: damaged"):
+        _ = shard.content_sha256
