@@ -39,12 +39,12 @@ TARGETS: Mapping[str, Target] = {
         ("tests/test_plan.py",),
         ("ShardJob.path", "header_of", "make_plan", "_Feature", "difference"),
     ),
+    "datasets/shards/native.py": Target(("tests/test_plan.py",), ("NativeHeader.difference",)),
     "extract/alignment/align_shards.py": Target(
         ("tests/test_align_plan.py",),
         (
             "_open_store",
             "_check_files",
-            "_in_words",
             "aligned_name",
             "plan_alignment",
             "_header",

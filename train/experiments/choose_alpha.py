@@ -84,11 +84,6 @@ class Choice:
         means = [np.mean(list(each.values(metric, "valid").values())) for each in self.tried]
         return self.tried[int(np.argmax(sign * np.array(means)))]
 
-    @property
-    def alpha(self) -> float:
-        """Return the chosen alpha."""
-        return self.chosen.config.alpha
-
     def table(self) -> pd.DataFrame:
         """Return mean and standard deviation of the validation metric, one row per alpha."""
         metric, title = self.tried[0].config.metric, METRICS[self.tried[0].config.metric].title

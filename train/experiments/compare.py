@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -113,34 +113,15 @@ class Group:
         return {result.config.seed: result.report[split][metric] for result in self.results}
 
 
-class Loaded(NamedTuple):
-    """Groups of finished runs, baseline first, and the reasons for skipped runs by name."""
+def load(
+    work: Path, names: Sequence[str], dataset: str | None
+) -> tuple[list[Group], dict[str, str]]:
+    """Group the runs that `select_runs` selects, baseline first.
 
-    groups: list[Group]
-    damaged: dict[str, str]
-
-
-def load(work: Path, names: Sequence[str], dataset: str | None) -> Loaded:
-    """Read finished runs and group them; damaged runs are skipped with a warning.
-
-    Parameters
-    ----------
-    work
-        The working folder.
-    names
-        Names or paths of runs; duplicates are ignored. If empty, all runs on the dataset.
-    dataset
-        Dataset of the runs; None if all runs are on one dataset.
-
-    Raises
-    ------
-    FeatregError
-        If a named run is not finished, or no run can be used.
-    UsageError
-        If the runs are on several datasets.
+    Parameters, second result and errors are those of `select_runs`.
     """
     runs, damaged = select_runs(work, names, dataset)
-    return Loaded(group([Result(run) for run in runs]), damaged)
+    return group([Result(run) for run in runs]), damaged
 
 
 def group(results: Sequence[Result]) -> list[Group]:
