@@ -39,7 +39,7 @@ RECIPE = Recipe(
     lr=3e-3,
     clip_norm=1.0,
     chunks=2,
-    standardize=True,
+    feature_norm="standardize",
     precision="float32",
 )
 CONFIG = Config(

@@ -266,9 +266,9 @@ def differences(groups: Sequence[Group]) -> list[str]:
 
 def _comparable(each: Group, baseline: Group) -> bool:
     method = ["seed", "reg", "fusion", "features", "alpha", "unlabelled_batch", "recipe"]
-    method += ["init", "init_sha256"]
-    recipes = [  # `standardize` applies to features only
-        dataclasses.replace(group.config.recipe, standardize=False) for group in (each, baseline)
+    method += ["more_alphas", "alpha_schedule", "init", "init_sha256"]
+    recipes = [  # `feature_norm` applies to features only
+        dataclasses.replace(group.config.recipe, feature_norm="none") for group in (each, baseline)
     ]
     keys = [_key(group.results[0], *method) for group in (each, baseline)]
     return recipes[0] == recipes[1] and keys[0] == keys[1]
