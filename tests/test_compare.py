@@ -97,7 +97,7 @@ def test_a_fraction_of_the_clips_has_its_own_baseline(work: Path) -> None:
 
 def test_standardized_features_are_compared_with_the_baseline(tmp_path: Path) -> None:
     made_up_run(tmp_path, 0, 0.5)
-    recipe = dataclasses.replace(PRESETS["demo"], standardize=True)
+    recipe = dataclasses.replace(PRESETS["demo"], feature_norm="standardize")
     made_up_run(tmp_path, 0, 0.6, recipe=recipe, **CONREG)
     [sentence] = differences(load(tmp_path, [], None)[0])
     assert "0.100 better than baseline" in sentence

@@ -183,7 +183,7 @@ def test_patience_ends_training(work: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_standardization_is_stored_with_the_run(work: Path) -> None:
-    recipe = dataclasses.replace(SMALL, standardize=True, epochs=1)
+    recipe = dataclasses.replace(SMALL, feature_norm="standardize", epochs=1)
     folder = run(dataclasses.replace(CONCAT, recipe=recipe), work)
     with np.load(folder.path / "scaling.npz") as scaling:
         assert scaling["mean"].shape == scaling["std"].shape == (4,)

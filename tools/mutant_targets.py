@@ -213,15 +213,6 @@ EQUIVALENT: Mapping[tuple[str, str, str], str] = {
             "the order of the files stays",
         ),
         (
-            "train/experiments/compare.py",
-            (
-                "dataclasses.replace(group.config.recipe, standardize=False) "
-                "for group in (each, baseline)"
-            ),
-            ["True"],
-            "both recipes are compared with the same value",
-        ),
-        (
             "train/evaluation/bootstrap.py",
             "last = np.flatnonzero(np.diff(score, append=-1))  # clip of each group",
             ["2"],

@@ -10,6 +10,7 @@ import click
 
 from featreg.datasets.console import warn, work_option
 
+from ..config.option_types import Combined
 from ..config.options import alpha_option, config_options, shared_options, workers_option
 from ..models.registry import ENCODERS
 from ..regularizers.registry import REGULARIZERS
@@ -164,9 +165,9 @@ def table1_command(
 @click.option("--aligned", help="Aligned set of the dataset.  [default: the only one]")
 @click.option(
     "--reg",
-    type=click.Choice([name for name in REGULARIZERS if name != "none"]),
+    type=Combined([name for name in REGULARIZERS if name != "none"]),
     default="conreg",
-    help="Regularizer to compare with the baseline.",
+    help="Regularizer to compare with the baseline, or several, such as hint+disreg.",
 )
 @click.option(
     "--features", help="Features to use, such as vggish+openl3.  [default: all aligned ones]"
@@ -220,7 +221,7 @@ def ablate_command(
     where = resolve_device(device)
     shares, weights = ablate.read_fractions(fractions), read_alphas(alphas)
     if weights and options["alpha"] is not None:
-        raise UsageError(f"--alpha {options['alpha']:g} --alphas {alphas}: give only one of them")
+        raise UsageError(f"--alpha and --alphas {alphas}: give only one of them")
     every = {**options, "fraction": 1.0, "fusion": "none"}
     config = configure(work, where, {**every, "reg": reg, "features": features})
     plain = {"reg": "none", "features": None, "alpha": None}

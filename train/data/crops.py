@@ -56,6 +56,10 @@ class Scaling:
     mean: Array
     std: Array
 
+    def centering(self) -> Scaling:
+        """Return the scaling that only subtracts the mean."""
+        return Scaling(self.mean, np.ones_like(self.std))
+
     @classmethod
     def of(cls, reader: ClipReader) -> Scaling:
         """Compute the statistics of all frames of `reader`; std is 1 for constant dimensions."""

@@ -82,7 +82,8 @@ def evaluate_run(
             reader = ClipReader(clips, shards.dims(features))
             predictions = predict_pooled(tagger, pooled_features(reader, tagger.pool), card.task)
         else:
-            scaling = read_scaling(run.path) if config.recipe.standardize and features else None
+            normalized = config.recipe.feature_norm != "none" and features
+            scaling = read_scaling(run.path) if normalized else None
             chunks = Chunks(Cutter(shards, clips, features, card.samples, scaling), card.chunks)
             fabric = build_fabric(dataclasses.replace(config, devices=1), device)
             batch_size = clips_per_batch(config.recipe)

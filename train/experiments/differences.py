@@ -29,12 +29,12 @@ def differences(groups: Sequence[Group]) -> list[str]:
 
 def _comparable(each: Group, baseline: Group) -> bool:
     method = ["seed", "reg", "fusion", "features", "alpha", "unlabelled_batch", "recipe", "probe"]
-    method += ["init", "init_sha256"]
+    method += ["more_alphas", "alpha_schedule", "init", "init_sha256"]
     if each.config.probe:  # it shares the clips and the metric with networks of every recipe
         method += ["preset", "devices"]
         return key_of(each.results[0], *method) == key_of(baseline.results[0], *method)
-    recipes = [  # `standardize` applies to features only
-        dataclasses.replace(group.config.recipe, standardize=False) for group in (each, baseline)
+    recipes = [  # `feature_norm` applies to features only
+        dataclasses.replace(group.config.recipe, feature_norm="none") for group in (each, baseline)
     ]
     keys = [key_of(group.results[0], *method) for group in (each, baseline)]
     return recipes[0] == recipes[1] and keys[0] == keys[1]

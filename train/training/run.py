@@ -232,10 +232,12 @@ class _Run:
         return ClipReader(self.train, self.aligned.dims(self.config.features))
 
     def _scaling(self) -> Scaling | None:
-        """Return the standardization of the features, or None if it is disabled."""
-        if not self.config.recipe.standardize or not self.config.features:
+        """Return the normalization of the features, or None if it is disabled."""
+        norm = self.config.recipe.feature_norm
+        if norm == "none" or not self.config.features:
             return None
-        return Scaling.of(self._reader())
+        scaling = Scaling.of(self._reader())
+        return scaling if norm == "standardize" else scaling.centering()
 
     def _cutter(self, clips: Clips, features: tuple[str, ...]) -> Cutter:
         samples = crop_samples(self.config.recipe, self.aligned.header.audio_rate)
