@@ -18,6 +18,7 @@ from ..config.options import (
 )
 from . import models as cli_models
 from . import probe as cli_probe
+from . import study as cli_study
 from .experiments import attach
 
 if TYPE_CHECKING:
@@ -127,5 +128,6 @@ def _run(
 
 
 cli_probe.attach(train)
+cli_study.attach(train)
 attach(train)
 cli_models.attach(train)

@@ -169,6 +169,13 @@ _RECIPE = (
         "--epochs", type=click.IntRange(1), show_default=_PRESET, help="Total number of epochs."
     ),
     click.option(
+        "--epoch-steps",
+        type=click.IntRange(0),
+        show_default=_PRESET,
+        help="Minimum number of training steps of an epoch; a small training set is passed over "
+        "several times.",
+    ),
+    click.option(
         "--lr",
         type=Finite(0, 1e6, min_open=True),
         show_default=_PRESET,

@@ -35,7 +35,10 @@ class Recipe:
     schedule
         A name in ``schedule.SCHEDULES``.
     epochs
-        Total number of epochs.
+        Total number of epochs, after each of which the model is validated.
+    epoch_steps
+        Minimum number of training steps of an epoch. If one pass over the training clips has
+        fewer, an epoch consists of several.
     lr
         Base learning rate, by which the rates of the schedule's stages are multiplied.
     clip_norm
@@ -60,6 +63,7 @@ class Recipe:
     batch_size: int = 16
     schedule: str = "short"
     epochs: int = 60
+    epoch_steps: int = 0
     lr: float = 1e-3
     clip_norm: float = 0.0
     patience: int = 0

@@ -248,7 +248,8 @@ class _Run:
         if config.unlabelled_batch:
             cycle = UnlabelledCycle(self.chosen, config.unlabelled_batch, config.seed)
         batch_size, labelled = config.recipe.batch_size, self.chosen.labelled
-        return EpochOrder(labelled, batch_size, config.seed, rank, world, cycle)
+        least = config.recipe.epoch_steps
+        return EpochOrder(labelled, batch_size, config.seed, rank, world, cycle, least)
 
     def _training_clips(self) -> TrainingClips:
         """Return the training clips; those without labels only if they are used."""
