@@ -10,7 +10,9 @@ import click
 from featreg.datasets.allocator import keep_memory
 from featreg.datasets.console import Commands, Finite, group_options, say, work_option
 
+from ..config.fold_options import fold_options
 from ..config.options import alpha_option, config_options, workers_option
+from . import cross_validate as cli_cross_validate
 from . import models as cli_models
 from . import probe as cli_probe
 from .experiments import attach
@@ -32,6 +34,7 @@ def train() -> None:
 @train.command("run")
 @alpha_option
 @config_options
+@fold_options
 @workers_option
 @click.option(
     "--run-name", help="Name of the run folder in WORK/runs.  [default: derived from the options]"
@@ -82,5 +85,6 @@ def run_command(
 
 
 cli_probe.attach(train)
+cli_cross_validate.attach(train)
 attach(train)
 cli_models.attach(train)

@@ -15,6 +15,7 @@ from featreg.datasets.console import Finite
 from ..models.registry import ENCODERS, FUSIONS
 from ..regularizers.registry import REGULARIZERS, STANDARDIZED
 from .choose_data import choose_features, choose_metric, choose_shards
+from .fold_options import choose_fold
 from .presets import ALPHAS, PRESETS, Config, Recipe, preset_for
 from .schedule import SCHEDULES
 
@@ -267,6 +268,8 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
         recipe=dataclasses.replace(recipe, precision=precision),
         label_fraction=options.get("label_fraction", 1.0),
         unlabelled_batch=_unlabelled_batch(reg, options.get("unlabelled_batch", 0)),
+        fold=choose_fold(options),
+        group=options.get("group", ""),
     )
 
 

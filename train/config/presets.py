@@ -80,6 +80,25 @@ class Probe:
     pool: str = "mean"
 
 
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One fold of a cross-validation, see `data.folds`.
+
+    Attributes
+    ----------
+    tested
+        Number of the fold that is tested.
+    count
+        Number of folds that are made; None for the folds that the shards store.
+    seed
+        Seed of the folds that are made.
+    """
+
+    tested: int
+    count: int | None = None
+    seed: int = 0
+
+
 PROBE_RECIPE = Recipe(standardize=True, precision="float32")
 """Recipe in the configuration of a probe; all its other settings are unused and not stored."""
 
@@ -181,6 +200,10 @@ class Config:
         Number of training clips without labels per batch and device; with 0, they are not used.
     probe
         Settings of a probe, whose `fusion` is ``features``; None for a network.
+    fold
+        The tested fold of a cross-validation; None for the stored splits.
+    group
+        Groups of clips, see `data.groups.read_groups`; empty for none.
     """
 
     dataset: str
@@ -198,6 +221,8 @@ class Config:
     label_fraction: float = 1.0
     unlabelled_batch: int = 0
     probe: Probe | None = None
+    fold: Fold | None = None
+    group: str = ""
 
     @property
     def method(self) -> str:
@@ -259,6 +284,11 @@ class Config:
             overrides.append(("unlabelled", self.unlabelled_batch))
         if self.devices > 1:
             overrides.append(("devices", self.devices))
+        if self.fold:
+            overrides.append(("fold", self.fold.tested))
+            if self.fold.count is not None:
+                overrides.append(("of", self.fold.count))
+                overrides += [("foldseed", self.fold.seed)] * (self.fold.seed != 0)
         if self.probe:
             return overrides + [("pool", self.probe.pool)] * (self.probe.pool != Probe().pool)
         if self.preset != preset_for(self.dataset):
@@ -274,8 +304,9 @@ class Config:
         if self.probe:
             used = ("standardize", "precision")
             values["recipe"] = {name: values["recipe"][name] for name in used}
-        else:
-            del values["probe"]
+        for name in ("probe", "fold", "group"):
+            if not values[name]:
+                del values[name]
         return values
 
     @classmethod
@@ -284,6 +315,8 @@ class Config:
         read = {"features": tuple(values["features"]), "recipe": Recipe(**values["recipe"])}
         if "probe" in values:
             read["probe"] = Probe(**values["probe"])
+        if "fold" in values:
+            read["fold"] = Fold(**values["fold"])
         return cls(**{**values, **read})
 
     def fingerprint(self, data: str) -> str:

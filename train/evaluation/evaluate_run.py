@@ -16,6 +16,7 @@ from featreg.datasets.shards.workdir import DatasetDir, choose
 from ..data.aligned_set import AlignedSet
 from ..data.clip_reader import ClipReader
 from ..data.crops import Chunks, Cutter, Scaling
+from ..data.folds import open_set
 from ..deploy.model_file import Card, read_model
 from ..models.probe import Probe
 from ..training.build import build_fabric
@@ -72,7 +73,8 @@ def evaluate_run(
     name = aligned or (config.aligned if dataset is None else None)
     empty = f"{folder.path}: no aligned features here; run `prep align` first"
     name = choose("aligned set", "--aligned", folder.aligned_names(), name, empty)
-    shards = AlignedSet(folder.aligned(name))
+    own = dataset is None and name == config.aligned
+    shards = open_set(work, config) if own else AlignedSet(folder.aligned(name))
     check_shards(card, shards, run.read_json("config.json")["data"]["mode"])
     clips = shards.split(split)
     features = tuple(card.features)

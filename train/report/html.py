@@ -210,9 +210,10 @@ def _ablations(reports: Path, dataset: str) -> list[Section]:
 
 def _results(groups: Sequence[Group], shown: Sequence[Group]) -> Section:
     first = groups[0].results[0]
-    seeds = max(len(each.results) for each in groups)
+    seeds = max(len(each.samples(each.config.metric)) for each in groups)
+    noun = "folds, each the mean over its seeds" if groups[0].folds else "seeds"
     note = (
-        f"Mean ± sample standard deviation over up to {seeds} seeds."
+        f"Mean ± sample standard deviation over up to {seeds} {noun}."
         if seeds > 1
         else "One seed per method, so that the variation between seeds is unknown."
     )
@@ -282,7 +283,7 @@ def _how_many(drawn: int, total: int) -> str:
 
 def _per_class(groups: Sequence[Group]) -> Section:
     """Return the numbers of the figure as a table of classes (rows) and groups (columns)."""
-    counts = groups[0].results[0].classes["positives"]
+    counts = groups[0].positives
     cells = {
         each.label: [
             f"{value:.3f}" if value == value else UNKNOWN  # NaN
@@ -309,6 +310,11 @@ def _circumstances(result: Result) -> str:
     )
 
 
+def _numbered(result: Result) -> str:
+    fold, seed = result.config.fold, f"seed {result.config.seed}"
+    return f"fold {fold.tested}, {seed}" if fold else seed
+
+
 def _selected(result: Result) -> str:
     """Return what the validation split selected, such as ``best epoch 3 of 24``."""
     number, curves = result.report["best_epoch"], result.curves
@@ -329,7 +335,7 @@ def _origin(group: Group) -> dict[str, Any]:
         "runs": [
             {
                 "name": result.folder.name,
-                "seed": result.config.seed,
+                "seed": _numbered(result),
                 "value": f"{result.report['test'][metric]:.3f}",
                 "interval": [f"{end:.3f}" for end in result.report["intervals"][metric]],
                 "selected": _selected(result),

@@ -10,13 +10,13 @@ from lightning.fabric import Fabric
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.console import say
-from featreg.datasets.shards.workdir import DatasetDir
 
 from ..config.options import READERS
 from ..config.presets import Config, Recipe
 from ..data.aligned_set import AlignedSet, Clips
 from ..data.clip_reader import ClipReader
 from ..data.crops import Chunks, Crops, Cutter, EpochOrder, Scaling, crop_loader
+from ..data.folds import open_set
 from ..data.unlabelled import TrainingClips, UnlabelledCycle, training_clips
 from ..deploy.model_file import Card, write_model
 from ..evaluation.metrics import evaluate
@@ -88,7 +88,7 @@ def run(
         return run_probe(config, work, name, fresh, command)
     if tensorboard:
         require_tensorboard()
-    aligned = AlignedSet(DatasetDir(work / config.dataset).aligned(config.aligned))
+    aligned = open_set(work, config)
     folder = run_dir(work, config, name)
     # Lightning's loggers print the precision, which is in config.json.
     with deterministic(), warnings_only("lightning.fabric", "lightning.pytorch"):

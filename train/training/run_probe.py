@@ -14,11 +14,11 @@ import torch
 from featreg.datasets.base import FeatregError, Task
 from featreg.datasets.console import say
 from featreg.datasets.shards.hdf5 import atomic_path
-from featreg.datasets.shards.workdir import DatasetDir
 
 from ..config.presets import Config
 from ..data.aligned_set import AlignedSet, Clips
 from ..data.clip_reader import ClipReader
+from ..data.folds import open_set
 from ..data.unlabelled import training_clips
 from ..deploy.model_file import Card, write_model
 from ..evaluation.metrics import METRICS, evaluate
@@ -66,7 +66,7 @@ def run_probe(
     UsageError
         If the folder contains another run.
     """
-    aligned = AlignedSet(DatasetDir(work / config.dataset).aligned(config.aligned))
+    aligned = open_set(work, config)
     folder = run_dir(work, config, name)
     chosen = aligned.split("train").fraction(config.fraction, config.seed)
     splits = {
