@@ -23,7 +23,7 @@ from ..training.build import build_fabric
 from ..training.deterministic import deterministic
 from ..training.memory import enough_memory
 from ..training.run_dir import RunDir
-from ..training.run_outputs import evaluate_predictions
+from ..training.run_outputs import evaluate_predictions, groups_of
 from .predict import clips_per_batch, pooled_features, predict, predict_pooled
 
 
@@ -35,6 +35,7 @@ def evaluate_run(
     aligned: str | None = None,
     device: str = "cpu",
     workers: int = 0,
+    group: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate the model of a run on a split.
 
@@ -55,6 +56,9 @@ def evaluate_run(
         ``cpu`` or ``cuda``.
     workers
         Number of threads that read batches in advance; 0 disables them.
+    group
+        Groups for the intervals, see `data.groups.read_groups`; None for those of the run, and
+        empty for intervals by clip.
 
     Returns
     -------
@@ -90,7 +94,15 @@ def evaluate_run(
             batch_size = clips_per_batch(config.recipe)
             tagger = tagger.to(fabric.device)
             predictions = predict(fabric, tagger, chunks, card.task, batch_size, workers)
-    results = evaluate_predictions(clips, predictions, card.classes, card.task)
+    thresholds = run.read_json("report.json").get("thresholds")
+    results = evaluate_predictions(
+        clips,
+        predictions,
+        card.classes,
+        card.task,
+        thresholds and [thresholds[name] for name in card.classes],
+        groups_of(config.group if group is None else group, shards, clips),
+    )
     return {
         "run": run.name,
         "split": split,

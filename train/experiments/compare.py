@@ -65,7 +65,8 @@ class Result:
         file = self._open("predictions.csv")
         # A clip may be called NA, which pandas would read as a missing value.
         rows = pd.read_csv(file, dtype={"clip_id": str}, keep_default_na=False)
-        predictions: pd.DataFrame = rows.set_index("clip_id")
+        classes = len(self.about["data"]["classes"])
+        predictions: pd.DataFrame = rows.set_index("clip_id").iloc[:, :classes]
         return predictions
 
     def embeddings(self) -> dict[str, npt.NDArray[Any]]:

@@ -29,7 +29,15 @@ from .fit import Fit
 from .memory import enough_memory
 from .metrics_log import require_tensorboard
 from .run_dir import RunDir, run_dir
-from .run_outputs import report, require_metrics, run_config, write_predictions, write_scaling
+from .run_outputs import (
+    groups_of,
+    report,
+    require_metrics,
+    run_config,
+    thresholds_of,
+    write_predictions,
+    write_scaling,
+)
 
 
 def run(
@@ -185,13 +193,18 @@ class _Run:
         self.scaling = self._scaling()
         progress = self._fit()
         predictions = self._predict(self._chunks(self.test))
+        valid = self._predict(self._chunks(self.valid))
         if self.fabric.is_global_zero:
             card = Card.of(self.folder.name, self.config, header)
             write_model(path / "model.safetensors", self.objective.tagger, card)
             if self.scaling is not None:
                 write_scaling(path, self.scaling)
             write_predictions(path, self.test, predictions, header.classes)
-            results = report(progress, self.test, predictions, header.classes, self.aligned.task)
+            task, group = self.aligned.task, self.config.group
+            thresholds = thresholds_of(self.valid, valid, task)
+            groups = groups_of(group, self.aligned, self.test)
+            tested = (self.test, predictions, header.classes, task, thresholds, groups)
+            results = report(progress, *tested)
             self.folder.write_json("report.json", results)
             (path / "state.pt").unlink(missing_ok=True)
         self.fabric.barrier()

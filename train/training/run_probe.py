@@ -29,7 +29,14 @@ from .fit_probe import HIDDEN, Pooled, fit_probe
 from .memory import enough_memory
 from .objective import Objective
 from .run_dir import RunDir, run_dir
-from .run_outputs import report, require_metrics, run_config, write_predictions
+from .run_outputs import (
+    groups_of,
+    report,
+    require_metrics,
+    run_config,
+    thresholds_of,
+    write_predictions,
+)
 
 
 def run_probe(
@@ -134,7 +141,10 @@ def _fit_and_test(
     write_model(folder.path / "model.safetensors", probe, card)
     predictions = predict_pooled(probe, pooled["test"], task)
     write_predictions(folder.path, splits["test"], predictions, header.classes)
-    results = report(progress, splits["test"], predictions, header.classes, task)
+    thresholds = thresholds_of(valid.clips, predict_pooled(probe, valid.features, task), task)
+    groups = groups_of(config.group, aligned, splits["test"])
+    tested = (splits["test"], predictions, header.classes, task, thresholds, groups)
+    results = report(progress, *tested)
     folder.write_json("report.json", results)
 
 
