@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..experiments.choose_alpha import Choice
     from ..experiments.sweep import Runner
 
-_SEEDS = click.option(
+seeds_option = click.option(
     "--seeds", type=click.IntRange(1), default=1, help="Number of seeds, that is runs, per method."
 )
 _ALPHAS = click.option(
@@ -29,13 +29,13 @@ _ALPHAS = click.option(
     help="Weights of the regularizer to try, such as 0.1,0.3,1; the best on the validation split "
     "is used.  [default: only the preset's, else the paper's]",
 )
-_JOBS = click.option(
+jobs_option = click.option(
     "--jobs",
     type=click.IntRange(1),
     help="Number of parallel runs, each with its share of GPUs and cores.  "
     "[default: one per GPU, or one per 4 CPU cores]",
 )
-_FRESH = click.option("--fresh", is_flag=True, help="Train again even if runs are finished.")
+fresh_option = click.option("--fresh", is_flag=True, help="Train again even if runs are finished.")
 
 
 def attach(group: click.Group) -> None:
@@ -92,7 +92,7 @@ def compare(runs: tuple[str, ...], dataset: str | None, report: Path | None, wor
     help="Feature sets, such as vggish,openl3,vggish+openl3.  [default: each aligned feature, and "
     "all of them combined]",
 )
-@_SEEDS
+@seeds_option
 @_ALPHAS
 @click.option(
     "--printed",
@@ -100,8 +100,8 @@ def compare(runs: tuple[str, ...], dataset: str | None, report: Path | None, wor
     help="CSV file of the paper's numbers, with the columns dataset, method, features and value.  "
     "[default: the numbers that featreg contains]",
 )
-@_JOBS
-@_FRESH
+@jobs_option
+@fresh_option
 @shared_options
 @workers_option
 @work_option
@@ -177,11 +177,11 @@ def table1_command(
     default="10,30,50,70,90,100",
     help="Fractions of the training clips to use, in percent.",
 )
-@_SEEDS
+@seeds_option
 @alpha_option
 @_ALPHAS
-@_JOBS
-@_FRESH
+@jobs_option
+@fresh_option
 @shared_options
 @workers_option
 @work_option
@@ -247,9 +247,9 @@ def ablate_command(
 
 @click.command("choose-alpha")
 @click.option("--alphas", default="0.03,0.1,0.3,1,3", help="Weights of the regularizer to try.")
-@_SEEDS
-@_JOBS
-@_FRESH
+@seeds_option
+@jobs_option
+@fresh_option
 @config_options
 @workers_option
 @work_option

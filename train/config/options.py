@@ -14,6 +14,7 @@ from featreg.datasets.console import Finite
 from ..models.registry import ENCODERS, FUSIONS, default_width
 from ..regularizers.registry import REGULARIZERS, default_norm
 from .choose_data import choose_metric, choose_shards
+from .fold_options import choose_fold
 from .method import (
     alpha_schedule_of,
     alphas_of,
@@ -322,4 +323,6 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
         pretrain=pretrain,
         init=init,
         init_sha256=init_sha256,
+        fold=choose_fold(options),
+        group=options.get("group", ""),
     )

@@ -88,6 +88,25 @@ class Probe:
     pool: str = "mean"
 
 
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One fold of a cross-validation, see `data.folds`.
+
+    Attributes
+    ----------
+    tested
+        Number of the fold that is tested.
+    count
+        Number of folds that are made; None for the folds that the shards store.
+    seed
+        Seed of the folds that are made.
+    """
+
+    tested: int
+    count: int | None = None
+    seed: int = 0
+
+
 PROBE_RECIPE = Recipe(feature_norm="standardize", precision="float32")
 """Recipe in the configuration of a probe; all its other settings are unused and not stored."""
 
@@ -201,6 +220,10 @@ class Config:
         SHA-256 of that run's file with the encoder.
     probe
         Settings of a probe, whose `fusion` is ``features``; None for a network.
+    fold
+        The tested fold of a cross-validation; None for the stored splits.
+    group
+        Groups of clips, see `data.groups.read_groups`; empty for none.
     """
 
     dataset: str
@@ -223,6 +246,8 @@ class Config:
     init: str = ""
     init_sha256: str = ""
     probe: Probe | None = None
+    fold: Fold | None = None
+    group: str = ""
 
     @property
     def alphas(self) -> tuple[float, ...]:
@@ -304,6 +329,11 @@ class Config:
             overrides.append(("from", self.init_name))
         if self.devices > 1:
             overrides.append(("devices", self.devices))
+        if self.fold:
+            overrides.append(("fold", self.fold.tested))
+            if self.fold.count is not None:
+                overrides.append(("of", self.fold.count))
+                overrides += [("foldseed", self.fold.seed)] * (self.fold.seed != 0)
         if self.probe:
             return overrides + [("pool", self.probe.pool)] * (self.probe.pool != Probe().pool)
         if self.preset != preset_for(self.dataset):
@@ -320,8 +350,9 @@ class Config:
         if self.probe:
             used = ("feature_norm", "precision")
             values["recipe"] = {name: values["recipe"][name] for name in used}
-        else:
-            del values["probe"]
+        for name in ("probe", "fold", "group"):
+            if not values[name]:
+                del values[name]
         return values
 
     @classmethod
@@ -331,6 +362,8 @@ class Config:
         read |= {name: tuple(values.get(name, ())) for name in ("features", "more_alphas")}
         if "probe" in values:
             read["probe"] = Probe(**values["probe"])
+        if "fold" in values:
+            read["fold"] = Fold(**values["fold"])
         return cls(**{**values, **read})
 
     def fingerprint(self, data: str) -> str:

@@ -210,9 +210,10 @@ def _ablations(reports: Path, dataset: str) -> list[Section]:
 
 def _results(groups: Sequence[Group], shown: Sequence[Group]) -> Section:
     first = groups[0].results[0]
-    seeds = max(len(each.results) for each in groups)
+    seeds = max(len(each.samples(each.config.metric)) for each in groups)
+    noun = "folds, each the mean over its seeds" if groups[0].folds else "seeds"
     note = (
-        f"Mean ± sample standard deviation over up to {seeds} seeds."
+        f"Mean ± sample standard deviation over up to {seeds} {noun}."
         if seeds > 1
         else "One seed per method, so that the variation between seeds is unknown."
     )
@@ -282,7 +283,7 @@ def _how_many(drawn: int, total: int) -> str:
 
 def _per_class(groups: Sequence[Group]) -> Section:
     """Return the numbers of the figure as a table of classes (rows) and groups (columns)."""
-    counts = groups[0].results[0].classes["positives"]
+    counts = groups[0].positives
     cells = {
         each.label: [
             f"{value:.3f}" if value == value else UNKNOWN  # NaN
@@ -307,6 +308,11 @@ def _circumstances(result: Result) -> str:
         f"{versions['featreg']}, torch {versions['torch']}, Python {versions['python']}; shards "
         f"{about['data']['fingerprint'][:16]} of {result.config.dataset}/{result.config.aligned}"
     )
+
+
+def _numbered(result: Result) -> str:
+    fold, seed = result.config.fold, f"seed {result.config.seed}"
+    return f"fold {fold.tested}, {seed}" if fold else seed
 
 
 def _selected(result: Result) -> str:

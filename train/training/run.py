@@ -12,13 +12,13 @@ from torch import Tensor
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.console import say
-from featreg.datasets.shards.workdir import DatasetDir
 
 from ..config.options import READERS
 from ..config.presets import Config, Recipe
 from ..data.aligned_set import AlignedSet, Clips
 from ..data.clip_reader import ClipReader
 from ..data.crops import Chunks, Crops, Cutter, EpochOrder, Scaling, crop_loader
+from ..data.folds import open_set
 from ..data.unlabelled import TrainingClips, UnlabelledCycle, training_clips
 from ..deploy.model_file import Card, write_model
 from ..evaluation.metrics import evaluate
@@ -34,10 +34,12 @@ from .metrics_log import require_tensorboard
 from .pretraining import mean_regularization
 from .run_dir import RunDir, run_dir
 from .run_outputs import (
+    groups_of,
     pretraining_report,
     report,
     require_metrics,
     run_config,
+    thresholds_of,
     write_predictions,
     write_scaling,
 )
@@ -99,7 +101,7 @@ def run(
         return run_probe(config, work, name, fresh, command)
     if tensorboard:
         require_tensorboard()
-    aligned = AlignedSet(DatasetDir(work / config.dataset).aligned(config.aligned))
+    aligned = open_set(work, config)
     folder = run_dir(work, config, name)
     # Lightning's loggers print the precision, which is in config.json.
     with deterministic(), warnings_only("lightning.fabric", "lightning.pytorch"):
@@ -213,6 +215,7 @@ class _Run:
         """Test the model and write it with its predictions; return the values of the report."""
         path, header, test = self.folder.path, self.aligned.header, self.evaluated["test"]
         predictions = self._predict(self._chunks(test))
+        valid = self._predict(self._chunks(self.evaluated["valid"]))
         if not self.fabric.is_global_zero:
             return {}
         card = Card.of(self.folder.name, self.config, header)
@@ -220,7 +223,10 @@ class _Run:
         if self.scaling is not None:
             write_scaling(path, self.scaling)
         write_predictions(path, test, predictions, header.classes)
-        return report(progress, test, predictions, header.classes, self.aligned.task)
+        task = self.aligned.task
+        thresholds = thresholds_of(self.evaluated["valid"], valid, task)
+        groups = groups_of(self.config.group, self.aligned, test)
+        return report(progress, test, predictions, header.classes, task, thresholds, groups)
 
     def _pretrained(self, progress: Progress) -> dict[str, Any]:
         """Write the encoder; return the values of the report."""
