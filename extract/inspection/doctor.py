@@ -25,6 +25,7 @@ Level = Literal["ok", "note", "broken"]
 _EXTRAS = {
     "resampy": "--resampler kaiser_best, that of the published packages",
     "onnx": "train export --format onnx, the default",
+    "parquet": "prep export --format parquet",
     "tensorboard": "train run --tensorboard",
     "tensorflow": "prep weights convert, from TensorFlow checkpoints",
 }
