@@ -130,7 +130,7 @@ def read(
         f"{name}: {line}"
         for line in (
             f"{counted(len(rows), 'clip')} ({table.form}{'' if is_folder else _roles(columns)})",
-            _about(labels),
+            _about(labels) + ("" if is_folder else f" ({labels.form})"),
             f"splits: {made}; ignored columns: {', '.join(columns.ignored) or 'none'}",
         )
     )
@@ -190,11 +190,12 @@ def _roles(columns: Columns) -> str:
 
 
 def _about(labels: Labels) -> str:
+    """Task and classes."""
     if not labels.classes:
-        return "no labels"
+        return "no task, as there are no labels"
     count = len(labels.classes)
     what = f"{count:,} {'class' if count == 1 else 'classes'}: {few(labels.classes)}"
-    return f"{labels.task}, {what} ({labels.form})"
+    return f"{labels.task}, {what}"
 
 
 def _unused(columns: Columns) -> list[str]:
