@@ -6,7 +6,8 @@ LOWEST ?= .venv-lowest
 WORK ?= featreg-work
 PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo reproduce-demo test lint types test-slow test-lowest coverage mutants docs bench clean
+.PHONY: help demo reproduce-demo test lint types test-slow test-lowest coverage mutants docs dist \
+        bench clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -74,6 +75,25 @@ mutants: installed ## one change at a time in the code that decides: which ones 
 
 docs: installed ## these pages and the API reference as HTML, in site/
 	$(VENV)/bin/mkdocs build --strict
+
+# The wheel is installed as users do it, into a new environment, and tested from another folder,
+# so that no file of the repository can stand in for one that the wheel lacks.
+DIST = $(CURDIR)/dist
+dist: ## build the sdist and the wheel in dist/, and run the demo with the installed wheel
+	rm -rf $(DIST)
+	$(PYTHON) -m venv $(DIST)/tools
+	$(DIST)/tools/bin/pip --quiet install build twine
+	$(DIST)/tools/bin/python -m build --outdir $(DIST) .
+	$(DIST)/tools/bin/twine check --strict $(DIST)/*.tar.gz $(DIST)/*.whl
+	$(PYTHON) -m venv $(DIST)/venv
+	$(DIST)/venv/bin/pip --quiet install --constraint constraints.txt torch==2.13.0
+	$(DIST)/venv/bin/pip --quiet install --constraint constraints.txt $(DIST)/*.whl
+	cd $(DIST) && export PATH=$(DIST)/venv/bin:$$PATH FEATREG_WORK=$(DIST)/work && \
+	    prep extract --dataset demo --features musicnn --limit 24 && \
+	    prep align --resolution 0.1 && \
+	    train run --reg conreg --epochs 1 && \
+	    train predict $(CURDIR)/datasets/collections/demo_clips/s000-fluid-r3.ogg
+	rm -rf $(DIST)/tools $(DIST)/venv $(DIST)/work
 
 bench: installed ## every benchmark, with the machine described, into BENCHMARKS.md
 	$(VENV)/bin/python benchmarks/run_all.py --output BENCHMARKS.md

@@ -34,7 +34,7 @@ def featreg_rows(feature: str, precision: str, audio: str, **settings: str) -> A
     def prepare(folder: Path, threads: int) -> Work:
         import soundfile
 
-        from featreg.extract.extractors.base import Batcher
+        from featreg.extract.extractors.batching import Batcher
 
         extractor = _featreg(feature, precision, folder, **settings).extractor()
 

@@ -107,7 +107,8 @@ class Extraction:
                 raise outcome
             account, begin, end = outcome
             self.accounts.append(account)
-            shards.setdefault(account.worker, []).append((begin, end, account.audio_s))
+            seconds = sum(account.durations.values())
+            shards.setdefault(account.worker, []).append((begin, end, seconds))
         begin = max(sorted(each)[0][1] for each in shards.values())
         end = min(max(stop for _, stop, _ in each) for each in shards.values())
         audio_s = sum(
@@ -148,7 +149,12 @@ def end_to_end(folder: Path, rounds: int, clips: int) -> None:
         # The same from core seconds, which other programs on the machine disturb less.
         begin = core_seconds()
         extraction()
-        everything = (core_seconds() - begin) / sum(a.frames["vggish"] for a in extraction.accounts)
+        frames = sum(
+            round(seconds / vggish.timing.hop_s)
+            for each in extraction.accounts
+            for seconds in each.durations.values()
+        )
+        everything = (core_seconds() - begin) / frames
         begin = core_seconds()
         vggish.network(batch)
         vggish.network(batch)

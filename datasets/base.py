@@ -41,8 +41,18 @@ class ClipError(FeatregError):
         self.stage = stage
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type[ClipError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[ClipError], tuple[str, ...]]:
         return ClipError, (self.stage, self.reason)  # to be pickled between processes
+
+
+class DecodeError(ClipError):
+    """The audio of a clip cannot be decoded."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("decode", reason)
+
+    def __reduce__(self) -> tuple[type[ClipError], tuple[str, ...]]:
+        return type(self), (self.reason,)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,6 +19,7 @@ import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TextColumn,
@@ -180,28 +181,38 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Advance]:
-    """Show a progress bar; if not on a terminal, print a line at every tenth."""
-    quiet = not logging.getLogger("featreg").isEnabledFor(logging.INFO)
-    if quiet or not console.is_terminal:
+def progress(what: str, total: int, in_bytes: bool = False) -> Iterator[Advance]:
+    """Show a progress bar; if not on a terminal, print a line at every tenth.
+
+    Parameters
+    ----------
+    what
+        Text before the bar.
+    total
+        Number of steps; 0 if unknown.
+    in_bytes
+        Whether a step is a byte, so that MB are shown.
+    """
+    if not logging.getLogger("featreg").isEnabledFor(logging.INFO) or not console.is_terminal:
         done = 0
 
         def plain(steps: int = 1, note: str = "") -> None:
             nonlocal done
             before, done = done, done + steps
             if total and before * 10 // total != done * 10 // total:
-                say(f"{what}: {done} of {total} {note}".rstrip())
+                mega = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB"
+                say(f"{what}: {mega if in_bytes else f'{done} of {total}'} {note}".rstrip())
 
         yield plain
         return
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
+        DownloadColumn() if in_bytes else MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console) as bars:
-        task = bars.add_task(what, total=total, note="")
+        task = bars.add_task(what, total=total or None, note="")
         yield lambda steps=1, note="": bars.update(task, advance=steps, note=note)

@@ -1,4 +1,4 @@
-"""Errors that say that a machine has no more memory, threads, open files or room."""
+"""Detection of errors caused by a lack of memory, threads, open files or disk space."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TEXTS = (
 
 
 def scarcity(error: BaseException) -> str:
-    """What an error says is lacking and what to do, in one line; empty if it says no such thing."""
+    """One line with the error and a remedy, if a resource is exhausted; else empty."""
     scarce = (
         isinstance(error, MemoryError)
         or (isinstance(error, OSError) and error.errno in _NUMBERS)
@@ -24,7 +24,7 @@ def scarcity(error: BaseException) -> str:
         return ""
     what = f"{type(error).__name__}: {error}".splitlines()[0]
     return (
-        f"{what}; the machine lacks memory, processes, open files or room for temporary files "
-        "(ulimit -a shows the limits): raise the limit or give fewer --workers, then run the same "
+        f"{what}; the machine lacks memory, processes, open files or space for temporary files "
+        "(ulimit -a shows the limits): raise the limit or use fewer --workers, then run the same "
         "command again; finished work is kept"
     )

@@ -26,9 +26,16 @@ from featreg.datasets.audio.decode import RESAMPLERS, Resampler, resample
 from featreg.datasets.audio.file_or_array import FileOrArray, mono_signal
 from featreg.datasets.base import ClipError, UsageError
 
-from .extractors.base import Array, Batcher, Extractor, Precision
+from .extractors.base import Array, Extractor, Precision
+from .extractors.batching import Batcher
 from .extractors.custom import check_complete
-from .extractors.registry import FEATURES, extractor_class, find_sources, make_config, make_spec
+from .extractors.registry import (
+    extractor_class,
+    find_sources,
+    known_features,
+    make_config,
+    make_spec,
+)
 from .weights.cache import parse_overrides
 from .weights.registry import WEIGHTS
 
@@ -53,7 +60,8 @@ def load_extractor(
     ----------
     name
         ``"vggish"``, ``"openl3"``, ``"musicnn"`` or another built-in feature; ``"MODULE:CLASS"``
-        for an extractor class of your own.
+        for an extractor class of your own, ``"NAME=SCHEME:SOURCE"`` for a model, such as
+        ``"birds=onnx:model.onnx"``.
     weights
         Weights file to use instead of the published one; a mapping ``{name: file}`` for an
         extractor that needs several.
@@ -113,12 +121,12 @@ def _check_device(device: str) -> None:
 
 def _find(name: str) -> tuple[str, str]:
     """Name and source of a feature; see `extractor_class`."""
-    if ":" not in name and name not in FEATURES:
-        close = difflib.get_close_matches(name.lower(), FEATURES, 1)
+    if ":" not in name and "=" not in name and name not in (known := known_features()):
+        close = difflib.get_close_matches(name.lower(), known, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UsageError(
-            f"{name!r}: no such feature; expected one of {', '.join(FEATURES)}, or MODULE:CLASS "
-            f"for a class of your own{hint}"
+            f"{name!r}: no such feature; expected one of {', '.join(known)}, MODULE:CLASS for a "
+            f"class of your own, or NAME=SCHEME:SOURCE for a model{hint}"
         )
     ((feature, source),) = find_sources([name], {}).items()
     return feature, source

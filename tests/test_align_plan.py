@@ -177,7 +177,7 @@ def test_features_of_another_file_than_the_audio_are_refused(work: Work) -> None
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"settings": {"k": 2}}, "k is 2, not 1"),
+        ({"settings": {"k": 2}}, "k was 1, now 2"),
         ({"weights_sha256": "other"}, "weights"),
         ({"dim": 3, "timing": FrameTiming(0.1, 0.3, 0.0)}, "timing"),
     ],

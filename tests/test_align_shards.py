@@ -92,7 +92,7 @@ def test_half_changed_features_are_not_mixed(dataset: Dataset, tmp_path: Path) -
     extract(dataset, tmp_path)
     louder = replace(REQUEST, features=(AUDIO, replace(LOUDNESS, config=LoudnessConfig(2.0))))
     extract(dataset, tmp_path, louder, limit=2)
-    with pytest.raises(FeatregError, match=r"gain is 2\.0, not 1\.0"):
+    with pytest.raises(FeatregError, match=r"gain was 1\.0, now 2\.0"):
         plan_alignment(DatasetDir(tmp_path / "tones"), (), 0.1, "repeat")
 
 

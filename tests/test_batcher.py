@@ -10,7 +10,8 @@ from kit import tone
 from loudness import Loudness, LoudnessConfig
 
 from featreg.datasets.base import ClipError
-from featreg.extract.extractors.base import Array, Batcher, Signal
+from featreg.extract.extractors.base import Array, Signal
+from featreg.extract.extractors.batching import Batcher
 
 
 def test_clips_share_batches_and_keep_their_rows() -> None:

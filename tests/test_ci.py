@@ -13,16 +13,19 @@ import pytest
 import yaml
 from command_lines import find, parse
 
+import featreg
+
 ROOT = Path(__file__).parents[1]
-WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
-JOBS = yaml.safe_load(WORKFLOW.read_text())["jobs"]
+WORKFLOWS = ROOT / ".github" / "workflows"
+JOBS = yaml.safe_load((WORKFLOWS / "ci.yml").read_text())["jobs"]
 
 
-def test_it_is_of_its_schema() -> None:
+@pytest.mark.parametrize("name", ["ci.yml", "release.yml"])
+def test_it_is_of_its_schema(name: str) -> None:
     places = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     if (tool := shutil.which("check-jsonschema", path=places)) is None:
         pytest.skip("check-jsonschema is not installed; it comes with '.[test]'")
-    command = [tool, "--builtin-schema", "vendor.github-workflows", str(WORKFLOW)]
+    command = [tool, "--builtin-schema", "vendor.github-workflows", str(WORKFLOWS / name)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
@@ -53,3 +56,23 @@ def test_the_image_is_built_and_used() -> None:
     lines = [step["run"] for step in JOBS["image"]["steps"] if "run" in step]
     (words,) = [words for line in lines if (words := find(line))]
     assert parse(words)["dataset"] == "demo"
+
+
+def test_a_release_publishes_what_was_built_and_tested_without_secrets() -> None:
+    text = (WORKFLOWS / "release.yml").read_text()
+    jobs = yaml.safe_load(text)["jobs"]
+    assert "secrets." not in text
+    assert any(
+        step.get("run", "").endswith("make PYTHON=python dist") for step in jobs["build"]["steps"]
+    )
+    assert jobs["publish"]["needs"] == jobs["image"]["needs"] == "build"
+    assert jobs["publish"]["permissions"] == {"id-token": "write"}
+
+
+def test_a_release_needs_the_tag_of_its_version() -> None:
+    steps = yaml.safe_load((WORKFLOWS / "release.yml").read_text())["jobs"]["build"]["steps"]
+    (check,) = [step["run"] for step in steps if "GITHUB_REF_NAME" in step.get("run", "")]
+    version = f"v{featreg.__version__}"
+    for tag, status in ((version, 0), ("v0.0.1", 1)):
+        environment = {**os.environ, "GITHUB_REF_NAME": tag}
+        assert subprocess.run(["bash", "-c", check], cwd=ROOT, env=environment).returncode == status

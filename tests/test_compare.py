@@ -15,13 +15,12 @@ from featreg.datasets.base import FeatregError, UsageError
 from featreg.train.config.presets import ALPHAS, PRESETS
 from featreg.train.experiments.compare import (
     Result,
-    alphas,
     common,
-    differences,
     load,
     spread,
     table,
 )
+from featreg.train.experiments.differences import alphas, differences
 from featreg.train.training.run_dir import RunDir
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 from kit import make_dataset
-from loudness import LoudnessConfig
 from threadpoolctl import threadpool_info
 
 from featreg.datasets.base import Clip, Dataset, FeatregError, UsageError
@@ -144,28 +142,6 @@ def test_the_network_is_built_once_in_each_worker(tmp_path: Path) -> None:
     assert len({pid for pid, _, _, _ in outcomes}) == 1
     assert len({extractor for _, _, extractor, _ in outcomes}) == 1
     assert {len(networks) for _, _, _, networks in outcomes} == {1}
-
-
-def fail_unless_isolated(job: ShardJob) -> bool:
-    if not job.isolate:
-        raise ValueError("not this way")
-    return job.isolate
-
-
-def test_a_job_that_fails_is_done_once_more_in_another_way(tmp_path: Path) -> None:
-    request = Request((FeatureSpec("loudness", LoudnessConfig(), source="loudness:Loudness"),))
-    jobs = [ShardJob(DatasetDir(tmp_path), (), request, {"loudness": k}) for k in range(3)]
-
-    def again(job: ShardJob, error: Exception) -> ShardJob | None:
-        assert str(error) == "not this way"
-        return replace(job, isolate=True) if job.numbers["loudness"] else None
-
-    outcomes = {
-        job.numbers["loudness"]: outcome
-        for job, outcome in run_jobs(fail_unless_isolated, jobs, Workers(0, 1), again)
-    }
-    assert isinstance(outcomes[0], ValueError)
-    assert (outcomes[1], outcomes[2]) == (True, True)
 
 
 def wait_and_ask(begun: Path, go: Path, answer: Path) -> None:

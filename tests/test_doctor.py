@@ -13,11 +13,9 @@ import soundfile
 import torch
 from click.testing import CliRunner, Result
 
-from featreg.datasets.collections import registry
 from featreg.extract.cli.prep import prep
 from featreg.extract.inspection import doctor
 from featreg.extract.inspection.doctor import Finding
-from featreg.extract.weights.registry import WEIGHTS
 
 ONNX = ("onnx", "onnxruntime", "onnxscript")
 
@@ -42,19 +40,11 @@ def test_a_machine_that_runs_these_tests_is_well(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     titles = [line for line in done.output.splitlines() if not line.startswith(" ")]
     assert titles == [
-        *("packages", "processor", "GPU", "audio", "weights", "folders", "datasets"),
+        *("packages", "processor", "GPU", "audio", "folders"),
         titles[-1],
     ]
     assert f"torch {metadata.version('torch')}" in done.output
-    assert "MP3 files can be read" in done.output
-    assert "musicnn-msd: shipped" in done.output
-    assert "demo: 276 clips" in done.output
-    # What is missing comes with the line that brings it; and nothing was left behind.
-    for known in WEIGHTS.values():
-        if known.published[0].url and not known.shipped.is_file():
-            assert f"prep weights fetch {known.name}" in done.output
-    for name in set(registry.names()) - {"demo"}:
-        assert f"prep download {name}" in done.output
+    assert "reads MP3 files" in done.output
     assert list(tmp_path.iterdir()) == []
 
 
@@ -115,17 +105,10 @@ def test_only_the_declared_pythons_will_do(
 
 
 def test_a_codec_that_is_missing_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = soundfile.write
-
-    def write(file: Any, *arguments: Any, format: str, **options: Any) -> None:
-        if format == "MP3":
-            raise ValueError("Unknown format: 'MP3'")
-        whole(file, *arguments, format=format, **options)
-
-    monkeypatch.setattr(soundfile, "write", write)
+    monkeypatch.setattr(soundfile, "available_formats", lambda: ["WAV", "FLAC", "OGG"])
     (fault,) = faults(doctor.check_audio())
     assert fault.level == "broken"
-    assert fault.text == "MP3 files cannot be read: Unknown format: 'MP3'"
+    assert "MP3" in fault.text
     assert fault.remedy.startswith("pip install --force-reinstall soundfile")
 
 
@@ -135,8 +118,7 @@ def test_a_folder_that_cannot_be_written_is_broken(
     (tmp_path / "file").touch()
     done = examine(tmp_path / "file" / "work")
     assert done.exit_code == 1
-    assert re.search(r"!! working folder .*/file is not writable\n .*--work DIR", done.output)
-    assert "error: 2 checks" in done.output  # the folder, and a shard in it
+    assert re.search(r"!! working folder .*/file is not writable.*\n .*--work DIR", done.output)
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -181,13 +163,6 @@ def test_threads_that_lie_idle_are_said(monkeypatch: pytest.MonkeyPatch) -> None
     assert fault.text.startswith("torch uses 1 threads (OMP_NUM_THREADS=1)")
 
 
-def test_a_dataset_that_is_incomplete_is_said(tmp_path: Path) -> None:
-    (tmp_path / "mtat" / "source").mkdir(parents=True)
-    found = {finding.text.partition(":")[0]: finding for finding in doctor.check_datasets(tmp_path)}
-    assert found["mtat"].level == "note"
-    assert "expected annotations_final.csv" in found["mtat"].text
-
-
 def test_what_breaks_one_part_does_not_keep_the_others_from_being_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,4 +172,4 @@ def test_what_breaks_one_part_does_not_keep_the_others_from_being_looked_at(
     monkeypatch.setattr(doctor, "check_processor", stop)
     parts = dict(doctor.examine(tmp_path))
     assert parts["processor"] == [Finding("broken", "OSError: no such library")]
-    assert len(parts) == 7
+    assert len(parts) == 5

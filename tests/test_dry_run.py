@@ -114,7 +114,7 @@ def test_a_disk_that_may_become_full_is_warned_of(
     monkeypatch.setattr("featreg.extract.pipeline.dry_run.free_bytes", lambda path: 1000)
     command = f"prep extract --dataset {manifest} --features loudness:Loudness --workers 1"
     planned = run(tmp_path / "work", command, "--dry-run")
-    assert "0.0 MB free: may not be enough" in planned.output
+    assert "1.0 kB free: may not be enough" in planned.output
     done = run(tmp_path / "work", command)
     assert done.exit_code == 0, done.output
     assert "may not be enough" in done.output

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from featreg.extract.extractors.base import Batcher
+from featreg.extract.extractors.batching import Batcher
 from featreg.extract.extractors.efficientat import (
     COLUMN,
     RECEPTIVE_FIELD,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fault_fixtures import CLIPS, FEATURES, extract
+from fault_runs import CLIPS, FEATURES, extract
 from runs import Run, contents, prep
 
 pytest_plugins = ["fault_fixtures"]

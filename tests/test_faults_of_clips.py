@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from extractions import clips_of
-from fault_fixtures import FEATURES, extract, make_manifest
+from fault_runs import FEATURES, extract, make_manifest
 from kit import tone, write
 from runs import prep
 

@@ -18,7 +18,8 @@ from weight_files import OPENL3
 from featreg.datasets.base import ClipError, FeatregError
 from featreg.datasets.shards.native import native_shard
 from featreg.extract.cli.prep import prep
-from featreg.extract.extractors.base import Array, Batcher, Extractor, Quantization, Signal
+from featreg.extract.extractors.base import Array, Extractor, Quantization, Signal
+from featreg.extract.extractors.batching import Batcher
 from featreg.extract.extractors.musicnn import Musicnn, MusicnnConfig
 from featreg.extract.extractors.openl3 import OpenL3, OpenL3Config
 from featreg.extract.extractors.vggish import Vggish, VggishConfig

@@ -17,15 +17,13 @@ from featreg.train.evaluation.metrics import METRICS
 from featreg.train.experiments.compare import (
     Group,
     Result,
-    alphas,
     common,
     deviation,
-    differences,
     group,
-    notes,
     spread,
     table,
 )
+from featreg.train.experiments.differences import alphas, differences, notes
 from featreg.train.training.run_dir import RunDir
 
 CONREG: dict[str, Any] = {"reg": "conreg", "features": ("musicnn",), "alpha": 0.3}
@@ -300,7 +298,7 @@ def test_of_a_metric_that_falls_less_is_better(
     said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     falling = {**METRICS, "pr_auc": replace(METRICS["pr_auc"], higher_is_better=False)}
-    monkeypatch.setattr("featreg.train.experiments.compare.METRICS", falling)
+    monkeypatch.setattr("featreg.train.experiments.differences.METRICS", falling)
     (sentence,) = facts(made(0.6), made(0.5, **CONREG))
     assert "0.100 better" in sentence
 

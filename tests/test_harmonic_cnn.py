@@ -15,11 +15,11 @@ from torch import nn
 
 from featreg.datasets.base import UsageError
 from featreg.train.config.presets import PRESETS
-from featreg.train.models import harmonic_cnn, mel_cnn
+from featreg.train.models import harmonic_cnn, log_mel
 from featreg.train.models.base import Encoder
 from featreg.train.models.harmonic_cnn import HarmonicCNN, HarmonicSTFT
 from featreg.train.models.plain import Plain
-from featreg.train.models.registry import ENCODERS, build_encoder
+from featreg.train.models.registry import ENCODERS, build_encoder, default_width
 
 TASKS: Mapping[str, tuple[tuple[int, int], int]] = {"mtat": ((3, 3), 50), "dcase": ((2, 2), 17)}
 
@@ -172,7 +172,8 @@ def test_encoder_keeps_its_contract(encoder: Encoder) -> None:
     assert encoder.sample_rate == 16000
     assert embedding.shape == (2, encoder.frames, encoder.dim)
     assert embedding.isfinite().all()
-    assert encoder(0.1 * torch.randn(2, 2 * encoder.samples)).shape[1] >= 2 * encoder.frames
+    longer = encoder(0.1 * torch.randn(2, 2 * encoder.samples))
+    assert longer.shape[1] >= 2 * encoder.frames - 1  # the last frame may reach beyond the end
 
     embedding.sum().backward()
     for name, parameter in encoder.named_parameters():
@@ -217,6 +218,7 @@ def test_front_end_stays_float32_under_autocast() -> None:
         ("harmonic_cnn", {"time_pools": (3, 3)}, 287 * 256),
         ("harmonic_cnn", {"time_pools": (2, 1)}, 63 * 256),
         ("mel_cnn", {}, 31 * 256),
+        ("mobile_cnn", {}, 257),
     ],
 )
 def test_shortest_input_is_named(name: str, options: dict[str, Any], shortest: int) -> None:
@@ -237,7 +239,7 @@ def test_a_second_of_speech_is_padded_as_published() -> None:
 
 
 def test_unknown_encoder_is_named() -> None:
-    with pytest.raises(UsageError, match=r"'cnn' .*harmonic_cnn, mel_cnn"):
+    with pytest.raises(UsageError, match=r"'cnn' .*harmonic_cnn, mel_cnn, mobile_cnn"):
         build_encoder("cnn")
 
 
@@ -245,4 +247,12 @@ def test_mel_filters_equal_librosa() -> None:
     librosa = pytest.importorskip("librosa")
     expected = librosa.filters.mel(sr=16000, n_fft=512, n_mels=64, htk=True, norm=None)
     # both are float64 rounded to float32
-    np.testing.assert_allclose(mel_cnn.mel_filters().numpy(), expected, atol=1e-7)
+    np.testing.assert_allclose(log_mel.mel_filters().numpy(), expected, atol=1e-7)
+
+
+def test_the_mobile_encoder_has_a_million_parameters_and_its_own_default_width() -> None:
+    encoder = build_encoder("mobile_cnn", width=default_width("mobile_cnn"))
+    assert 0.7e6 < sum(p.numel() for p in encoder.parameters()) < 1.1e6
+    assert encoder.dim == 480
+    # one embedding frame per 32 spectrogram frames of 10 ms
+    assert encoder.frames == math.ceil((80000 // 160 + 1) / 32)

@@ -13,7 +13,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from fault_fixtures import extract, make_manifest
+from fault_runs import extract, make_manifest
 from runs import prep
 
 from featreg.datasets.base import FeatregError

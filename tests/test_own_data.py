@@ -90,13 +90,15 @@ def test_a_manifest_goes_all_the_way(tmp_path: Path, kind: str, method: str) -> 
     tested = [k for k, split in enumerate(index.split) if split == "test"]
     assert about["data"]["task"] == index.header.task == task
     assert about["config"]["metric"] == ("accuracy" if task == "single-label" else "pr_auc")
-    assert about["data"]["clips"] == CLIPS
+    assert about["data"]["clips"] == {**CLIPS, "train": 4 if kind == "single-label" else 6}
     assert list(predictions.columns) == list(index.header.classes)
     assert sorted(predictions.index) == sorted(index.clip_id[k] for k in tested)
     assert all(0 <= value <= 1 for value in report["test"].values())
     if kind == "single-label":
         assert index.label[tested].tolist() == [[0, 1], [1, 0], [0, 1], [0, 1]]
-        assert index.label_mask.sum(axis=1).tolist().count(0) == 2
+        assert index.label_mask[tested].all()
+        trained = [k for k, split in enumerate(index.split) if split == "train"]
+        assert index.label_mask[trained, 0].tolist() == [1, 1, 0, 1, 1, 0]
         assert [each["annotated"] for each in report["classes"]] == [4, 4]
         # 1e-5: six decimals are written, of two classes
         assert np.abs(predictions.sum(axis=1) - 1).max() < 1e-5

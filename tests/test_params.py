@@ -71,7 +71,7 @@ def test_a_regularized_model_has_the_baselines_size_with_any_encoder() -> None:
 def test_frozen_parameters_are_not_counted() -> None:
     encoder = build_encoder("mel_cnn", width=2)
     every = count(encoder)
-    encoder.bn.requires_grad_(False)
+    encoder.front.bn.requires_grad_(False)
     assert count(encoder) == every - 2
 
 

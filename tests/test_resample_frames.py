@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featreg.datasets.shards.timing import FrameTiming
-from featreg.extract.alignment.resample_frames import MODES, Mode, align, align_span, target_frames
+from featreg.extract.alignment.resample_frames import MODES, Mode, align_span, target_frames
 
 VGGISH = FrameTiming(hop_s=0.96, window_s=0.975, first_center_s=0.4875)
 OPENL3 = FrameTiming(hop_s=0.1, window_s=1.0, first_center_s=0.0)
@@ -25,6 +25,19 @@ clocks = st.builds(
 )
 durations = st.floats(0.03, 40.0)
 resolutions = st.sampled_from([0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0])
+
+
+def align(
+    frames: npt.NDArray[np.float32],
+    timing: FrameTiming,
+    resolution_s: float,
+    duration_s: float,
+    mode: Mode,
+) -> npt.NDArray[np.float32]:
+    """All target frames of a clip at once."""
+    read = lambda first, last: frames[first:last]  # noqa: E731
+    span = range(target_frames(duration_s, resolution_s) if resolution_s else 0)
+    return align_span(read, len(frames), timing, resolution_s, duration_s, mode, span)
 
 
 def ramp(rows: int, dim: int = 2) -> npt.NDArray[np.float32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -158,11 +159,11 @@ def test_a_run_on_several_devices_has_a_process_of_its_own(
     """Lightning starts the process again for each device, which must not train several runs."""
     apart: list[str] = []
 
-    def process(config: Config, *_: object) -> str | None:
+    def process(runner: Runner, config: Config, *_: object) -> str | None:
         apart.append(config.run_name)
         return "it failed" if config.seed == 0 else None
 
-    monkeypatch.setattr(many, "_process", process)
+    monkeypatch.setattr(Runner, "_process", process)
     first, second = (dataclasses.replace(toy_config(work, seed=seed), devices=2) for seed in (0, 1))
     with pytest.raises(FeatregError, match="1 of 2 runs failed"):
         Runner(work, jobs=1).run([first, second])
@@ -179,9 +180,8 @@ def test_no_process_outlives_an_interruption(work: Path, monkeypatch: pytest.Mon
             time.sleep(0.02)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(
-        many, "_command", lambda *_: [sys.executable, "-c", sleeper + "time.sleep(600)"]
-    )
+    command, popen = [sys.executable, "-c", sleeper + "time.sleep(600)"], subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda _, **options: popen(command, **options))
     monkeypatch.setattr(many, "as_completed", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Runner(work, jobs=2).run([toy_config(work, seed) for seed in range(4)])

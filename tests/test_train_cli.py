@@ -87,6 +87,13 @@ def test_a_preset_is_found_by_the_name_of_the_dataset(tmp_path: Path) -> None:
         ("--features tones", 2, "--features tones"),
         ("--alpha 2", 2, "--reg"),
         ("--fraction 0", 2, "--fraction 0"),
+        ("--label-fraction 0", 2, "--label-fraction 0"),
+        ("--label-fraction nan", 2, "--label-fraction nan"),
+        ("--label-fraction 1.5", 2, "--label-fraction 1.5"),
+        ("--label-fraction 0.01", 2, "training clips: 1, devices: 1;"),
+        ("--unlabelled-batch 4", 2, "select one with --reg"),
+        ("--unlabelled-batch -1", 2, "-1 is not in the range"),
+        ("--reg hint --unlabelled-batch 4", 2, "all 16 training clips"),
         ("--fraction 0.01", 2, "training clips: 1, devices: 1;"),
         ("--devices 9 --device cpu", 2, "training clips: 16, devices: 9;"),
         ("--crop 2.15", 2, "2.15 s (--crop)"),
@@ -182,7 +189,7 @@ def test_no_regularizer_has_no_alpha_to_choose(work: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "compare", "table1", "ablate", "choose-alpha", "params"]
+    "command", ["run", "pretrain", "compare", "table1", "ablate", "choose-alpha", "params"]
 )
 def test_help_shows_defaults_and_ends_with_an_example(command: str) -> None:
     result = CliRunner().invoke(train, [command, "--help"])

@@ -105,7 +105,7 @@ class _Linear(torch.nn.Module):
         torch.nn.init.constant_(self.layer.weight, 0.1)
         torch.nn.init.zeros_(self.layer.bias)
 
-    def forward(self, audio: torch.Tensor, features: object) -> Output:
+    def forward(self, audio: torch.Tensor, features: object, labelled: int) -> Output:
         return Output(self.layer(audio), audio[:, None])
 
 

@@ -1,16 +1,16 @@
-"""An audio file of another format behind the end of one, which decoders pass over in silence.
+"""Detection of an audio file of another format after the end of a file, which decoders ignore.
 
-Nothing tells an mp3 from noise that has no frame with ``Info`` or ``Xing`` before its sound, so
-such an mp3 behind a file of another format is not found.
+An mp3 without a frame with ``Info`` or ``Xing`` cannot be distinguished from noise, so that it is
+not detected after a file of another format.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ..base import ClipError
+from ..base import DecodeError
 
-# What stands in the beginning of a file, long enough that chance does not write it into samples.
+# Bytes at the start of a file that are too long to occur in samples by chance.
 _SIGNS = {
     b"WAVEfmt ": "WAV",
     b"AIFFCOMM": "AIFF",
@@ -22,26 +22,25 @@ _SIGNS = {
 
 
 def check_appended(path: Path, data: bytes, own: str = "") -> None:
-    """Refuse a file in which audio of another format begins.
+    """Check that no audio of another format begins in a file.
 
     Parameters
     ----------
     path
-        Named in the error.
+        Path for the error message.
     data
-        The file, or what follows its end.
+        The content of the file, or of its end.
     own
-        The format that is not looked for: WAV, AIFF, Ogg, FLAC or mp3.
+        The format of the file, which is allowed: WAV, AIFF, Ogg, FLAC or mp3.
 
     Raises
     ------
     ClipError
-        If there is any.
+        If audio of another format begins in `data`.
     """
     for sign, name in _SIGNS.items():
         if name != own and sign in data:
-            raise ClipError(
-                "decode",
+            raise DecodeError(
                 f"{path} is followed by another file, of the format {name}, in the same file; "
-                "split them, or convert both and join them again",
+                "split them, or convert both and join them again"
             )

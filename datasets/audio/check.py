@@ -1,4 +1,4 @@
-"""Whether every audio file of a dataset can be decoded, without decoding all of it."""
+"""Check of whether the first block of every audio file can be decoded."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..base import Clip, ClipError
 from .decode import bounds, check_format, nothing_left
 from .files import open_audio
 
-# Enough for an mp3 decoder to find its frames; half a second at most rates.
+# Number of samples, enough for an mp3 decoder to find its frames.
 BLOCK = 1 << 15
 
 
 def fault(clip: Clip) -> str:
-    """Why the first block of a clip cannot be decoded; empty if it can."""
+    """Reason why the first block of a clip cannot be decoded; empty if it can."""
     try:
         with open_audio(clip.path) as stream:
             check_format(clip.path, stream)
@@ -29,6 +29,6 @@ def fault(clip: Clip) -> str:
 
 
 def faults(clips: Sequence[Clip]) -> Iterator[tuple[Clip, str]]:
-    """Each clip with its fault, in order; libsndfile works on several at once."""
+    """Yield each clip with its fault, in order; several files are read in parallel."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from zip(clips, pool.map(fault, clips), strict=True)

@@ -1,4 +1,4 @@
-"""Audio as a caller passes it, a file or an array of samples, as one mono signal."""
+"""Conversion of a file or an array of samples to a mono signal."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .levels import PEAK, cancellation, too_loud
 
 FileOrArray = str | PathLike[str] | npt.ArrayLike
 
-# Integer samples become floats as libsndfile makes them.
+# Divisors of integer samples, as in libsndfile.
 _FULL_SCALE = {"int16": 1 << 15, "int32": 1 << 31}
 
 
 def mono_signal(
     audio: FileOrArray, sample_rate: int | None = None
 ) -> tuple[npt.NDArray[np.float32], int]:
-    """The audio averaged over its channels, at its own rate.
+    """Decode a file, or convert an array; average over the channels.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def mono_signal(
         The path of a file, or an array of shape (samples,) or (samples, channels): floats,
         nominally in [-1, 1] and at most 8, or int16 or int32, which are divided by 2^15 or 2^31.
     sample_rate
-        Rate of an array in Hz; not used for a file, which states its own.
+        Sample rate of an array in Hz; not used for a file.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def mono_signal(
     ClipError
         If the file cannot be decoded; see `decode`.
     UsageError
-        If no rate is given with an array, the array holds no audio, or its channels cancel.
+        If an array has no sample rate, is not audio, or its channels cancel.
     """
     if isinstance(audio, (str, PathLike)):
         nothing = np.empty(0, np.uint8)
@@ -49,7 +49,7 @@ def mono_signal(
     rate = _checked_rate(sample_rate)
     array = _checked_array(audio)
     scale = _FULL_SCALE.get(array.dtype.name, 1)
-    with np.errstate(over="ignore"):  # what overflows float32 is infinite and refused below
+    with np.errstate(over="ignore"):  # overflow gives infinity, which is rejected below
         channels = array.astype(np.float32).reshape(len(array), -1) / np.float32(scale)
     signal = downmix(channels)
     if len(signal) < SHORTEST_S * rate:

@@ -1,8 +1,8 @@
-"""Audio files opened by their container, and refused where their end is missing.
+"""Opening of audio files by their container, with an error if the end of the file is missing.
 
-Of most containers libsndfile notes in its log whether the file is as long as its header says.
-PAF, PVF, IRCAM and XI headers say nothing of a length that could be checked, and neither does an
-mp3 without a Xing or VBRI frame: of these, a file that was cut off is decoded as far as it goes.
+For most containers, libsndfile's log states whether the file is as long as its header declares.
+PAF, PVF, IRCAM and XI headers declare no length that could be checked, nor does an mp3 without a
+Xing or VBRI frame: such a truncated file is decoded up to its end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import soundfile
 
-from ..base import ClipError
+from ..base import DecodeError
 from . import pyav
 from .flac import open_flac
 from .mp3 import open_mp3
@@ -24,8 +24,8 @@ from .ogg import MultiplexedError, open_ogg
 from .stream import SndfileStream, Stream
 from .wav_header import repaired
 
-# What libsndfile says of a size in a header, and from where on that size says nothing:
-# programs that write to a pipe cannot know it, and declare the largest there is.
+# Names of sizes in libsndfile's log, and the value from which on a size is unknown: programs that
+# write to a pipe declare the largest possible size.
 _UNKNOWN_32 = (1 << 31) - (1 << 16)
 _UNKNOWN_64 = 1 << 62
 _SIZES = {
@@ -41,7 +41,7 @@ _SIZES = {
 _SIZE = re.compile(rf"^ *({'|'.join(_SIZES)}) *:? (\d+) \(?should be (\d+)", re.MULTILINE)
 _CUT = re.compile("eems to be a truncated file|File seems to be truncated")
 
-# Samples of each channel, or bytes of all, that a header declares. (Of SDS, what the file holds.)
+# Samples per channel, or bytes, that a header declares (for SDS: that the file contains).
 _FRAMES = re.compile(r"^ *Frames *: (\d+)", re.MULTILINE)
 _SDS_BLOCK = re.compile(r"^Samples/Block *: (\d+)", re.MULTILINE)
 _SDS_CHECKSUM = re.compile(r"^(Block \d+) : checksum is", re.MULTILINE)
@@ -71,28 +71,28 @@ def other_normalization(path: Path) -> str:
 
 @contextmanager
 def open_audio(path: Path) -> Iterator[Stream]:
-    """The samples of an audio file.
+    """Open an audio file for reading in the block.
 
-    What goes wrong in reading them, as long as the block lasts, is named as well.
+    Errors of libsndfile in the block become a `ClipError` that names the file.
 
     Raises
     ------
     ClipError
-        If the file is missing, empty, unreadable, damaged, or lacks its end; or if its container
-        or encoding is one that is not supported.
+        If the file is missing, empty, unreadable, damaged or truncated, or its container or
+        encoding is not supported.
     """
     try:
         if not path.is_file():
-            raise ClipError("decode", f"no file {path}{other_normalization(path)}")
+            raise DecodeError(f"no file {path}{other_normalization(path)}")
         if path.stat().st_size == 0:
-            raise ClipError("decode", f"{path} is empty (0 bytes)")
+            raise DecodeError(f"{path} is empty (0 bytes)")
         yield _open(path)
     except OSError as error:
-        raise ClipError("decode", f"{path} cannot be read: {error.strerror}") from None
+        raise DecodeError(f"{path} cannot be read: {error.strerror}") from None
     except soundfile.LibsndfileError as error:
-        raise ClipError("decode", f"{path} cannot be decoded: {error.error_string}") from None
+        raise DecodeError(f"{path} cannot be decoded: {error.error_string}") from None
     except soundfile.SoundFileRuntimeError as error:
-        raise ClipError("decode", f"{path} cannot be decoded: {error}") from None
+        raise DecodeError(f"{path} cannot be decoded: {error}") from None
 
 
 def _open(path: Path) -> Stream:
@@ -105,11 +105,10 @@ def _open(path: Path) -> Stream:
             return pyav.open_container(path, head, error.reason)
     try:
         file = soundfile.SoundFile(os.fsencode(path))  # a name need not be UTF-8
-    except TypeError:  # soundfile asks for what no header says
-        raise ClipError(
-            "decode",
+    except TypeError:  # soundfile requires the rate of files without a header
+        raise DecodeError(
             f"{path} has no header that gives rate, channels and format (.raw); convert it to "
-            "WAV with sox or ffmpeg",
+            "WAV with sox or ffmpeg"
         ) from None
     except soundfile.LibsndfileError as error:
         return pyav.open_container(path, head, error.error_string)
@@ -121,14 +120,13 @@ def _open(path: Path) -> Stream:
         if contents := repaired(path):
             return SndfileStream(path, contents)
         if file.subtype.startswith("ALAC"):
-            raise ClipError(
-                "decode",
+            raise DecodeError(
                 f"{path} holds ALAC in a CAF container, of which libsndfile decodes some packets "
-                "to other samples; convert it to FLAC with ffmpeg",
+                "to other samples; convert it to FLAC with ffmpeg"
             )
         _check_end(path, file)
         if file.subtype == "GSM610" and (size := _WAV_BYTES.search(file.extra_info)):
-            # libsndfile takes the byte that makes an odd size even for another block.
+            # libsndfile decodes the padding byte after an odd size as another block.
             samples = int(size[1]) // 65 * 320
             if 0 < samples < file.frames:
                 return SndfileStream(path, path, samples, limited=True)
@@ -136,7 +134,7 @@ def _open(path: Path) -> Stream:
 
 
 def _check_end(path: Path, file: soundfile.SoundFile) -> None:
-    """Refuse a file that is shorter than its header says."""
+    """Raise an error if the file is shorter than its header declares."""
     log = file.extra_info
     _check_contradictions(path, file, log)
     short = any(int(there) < int(size) < _SIZES[name] for name, size, there in _SIZE.findall(log))
@@ -145,33 +143,31 @@ def _check_end(path: Path, file: soundfile.SoundFile) -> None:
         short, frames = int(there[1]) < frames, int(there[1])
     if short or _CUT.search(log) or frames < _declared(path, file, log):
         lasts = frames / file.samplerate
-        raise ClipError("decode", f"{path} breaks off after {lasts:.2f} s: its end is missing")
+        raise DecodeError(f"{path} breaks off after {lasts:.2f} s: its end is missing")
 
 
 def _check_contradictions(path: Path, file: soundfile.SoundFile, log: str) -> None:
-    """Refuse a file with more in it than its header says, or with a wrong checksum."""
+    """Raise an error if the file contains more than its header declares, or a wrong checksum."""
     if file.format == "AU" and (sizes := _AU.search(log)):
         rest = path.stat().st_size - int(sizes[1]) - int(sizes[2])
         if rest > 0:
-            raise ClipError(
-                "decode",
+            raise DecodeError(
                 f"{path} has {rest} bytes after the {sizes[2]} bytes of samples that its header "
-                "declares: its header is damaged",
+                "declares: its header is damaged"
             )
     if file.format == "SDS":
         if wrong := _SDS_CHECKSUM.search(log):
-            raise ClipError("decode", f"{path}: {wrong[1]} has a wrong checksum")
+            raise DecodeError(f"{path}: {wrong[1]} has a wrong checksum")
         there, block = _FRAMES.search(log), _SDS_BLOCK.search(log)
         if there and block and int(file.frames) <= int(there[1]) - int(block[1]):
-            raise ClipError(
-                "decode",
+            raise DecodeError(
                 f"{path} has {there[1]} samples in its blocks, its header declares {file.frames}: "
-                "its header is damaged",
+                "its header is damaged"
             )
 
 
 def _declared(path: Path, file: soundfile.SoundFile, log: str) -> int:
-    """Samples that a header declares and libsndfile does not compare with the file's size."""
+    """Declared number of samples, if libsndfile does not compare it with the file's size; or 0."""
     if file.format in ("AVR", "MPC2K") and (frames := _FRAMES.search(log)):
         return int(frames[1])
     if file.format == "MAT5" and (size := _MAT5_BYTES.search(log)):

@@ -1,8 +1,8 @@
-"""FLAC files: read to their end, whatever their header declares.
+"""FLAC files, read to their end even if the header declares fewer samples.
 
-A file is ``fLaC``, the STREAMINFO block (4 + 34 bytes, with the number of samples in 36 bits, 0
-where the encoder did not know it), other blocks, and frames, each with a checksum. libsndfile
-reads no more samples than are declared, and knows nothing of a second file behind the first.
+A file consists of ``fLaC``, the STREAMINFO block (4 + 34 bytes, with the number of samples in 36
+bits, 0 if the encoder did not know it), other blocks, and frames with checksums. libsndfile reads
+no more samples than are declared, and ignores a second file after the first one.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from ..base import ClipError
+from ..base import DecodeError
 from .appended import check_appended
 from .stream import Block, SndfileStream, Stream, chain
 
-# The marker, and the header of a STREAMINFO block: 63 bits that chance does not write.
+# The marker and the header of a STREAMINFO block: 63 bits that do not occur by chance.
 _BEGIN = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 
 
-# Rates in Hz that a frame's header names by a number of four bits, from 1 on.
+# Sample rates in Hz by the 4-bit code in a frame's header, from 1 on.
 _RATES = (88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100, 48000, 96000)
 
 
@@ -32,25 +32,25 @@ class _Link(NamedTuple):
 
 
 def open_flac(path: Path) -> Stream:
-    """The audio of a FLAC file, and of those that are appended to it.
+    """Open a FLAC file, including other FLAC files appended to it.
 
     Raises
     ------
     ClipError
-        If they differ in their rate, a header and its frames do, or a file of another format
-        follows. (A damaged or missing frame is found in reading.)
+        If their sample rates differ, or those of a header and its frames, or a file of another
+        format is appended. (Damaged or missing frames are found when they are read.)
     """
     about = path.stat()
     found = _links(path, about.st_size, about.st_mtime_ns)
     if not found:
-        return SndfileStream(path, path)  # which says what is wrong
+        return SndfileStream(path, path)  # raises an error
     if len(found) == 1:
         return _FlacStream(path, found[0])
     data = path.read_bytes()
     return chain(path, [_to_end(path, data, link) for link in found])
 
 
-@lru_cache(maxsize=64)  # clips that are cut from one file come one after the other
+@lru_cache(maxsize=64)  # consecutive clips are often excerpts of one file
 def _links(path: Path, size: int, changed_ns: int) -> list[_Link]:
     data = path.read_bytes()
     check_appended(path, data, "FLAC")
@@ -64,7 +64,7 @@ def _links(path: Path, size: int, changed_ns: int) -> list[_Link]:
 
 
 def _check_rate(path: Path, data: bytes, begin: int) -> None:
-    """Refuse a file whose header, which has no checksum, names another rate than its frames."""
+    """Raise an error if the header, which has no checksum, has another rate than the frames."""
     declared = int.from_bytes(data[begin + 18 : begin + 21], "big") >> 4
     position, last = begin + 4, False
     while not last and position + 4 <= len(data):
@@ -75,15 +75,14 @@ def _check_rate(path: Path, data: bytes, begin: int) -> None:
         return
     code = frame[2] & 0x0F
     if 1 <= code <= len(_RATES) and _RATES[code - 1] != declared:
-        raise ClipError(
-            "decode",
+        raise DecodeError(
             f"{path} declares a rate of {declared} Hz, its frames have {_RATES[code - 1]} Hz: "
-            "its header is damaged",
+            "its header is damaged"
         )
 
 
 def _to_end(path: Path, data: bytes, link: _Link) -> SndfileStream:
-    """A stream that says nothing of its length, so that libsndfile reads all of it."""
+    """A stream without a declared length, so that libsndfile reads all of it."""
     unknown = bytearray(data[link.begin : link.end])
     unknown[21] &= 0xF0
     unknown[22:26] = bytes(4)
@@ -91,7 +90,7 @@ def _to_end(path: Path, data: bytes, link: _Link) -> SndfileStream:
 
 
 class _FlacStream:
-    """A FLAC file: excerpts within the declared length are sought, what goes beyond is read."""
+    """A FLAC file; seeks to excerpts within the declared length, and reads it all for others."""
 
     def __init__(self, path: Path, link: _Link) -> None:
         self._path, self._link = path, link

@@ -1,19 +1,19 @@
-"""MP3 files: frames counted, because what headers declare of their number may be wrong.
+"""MP3 files, whose frames are counted, because the declared number may be wrong.
 
 An mp3 is a sequence of frames, each with a header of four bytes (ISO/IEC 11172-3, 13818-3)::
 
     11111111 111VVLLP BBBBRRGx MMxxxxxx
     V  version: 11 MPEG-1, 10 MPEG-2, 00 MPEG-2.5      B  bit rate, an index
-    L  layer: 01 is III, which is what mp3 means       R  sampling rate, an index
-    P  0 where a checksum follows                      G  1 where one byte of padding does
-    x  of no matter here                               M  channels: 11 is mono
+    L  layer: 01 is layer III, that is mp3             R  sample rate, an index
+    P  0 if a checksum follows                         G  1 if a byte of padding follows
+    x  not used here                                   M  channels: 11 is mono
 
-The bit rate is that of this frame alone, and only a frame without sound that most encoders write
-first gives the number of frames and of bytes: it holds ``Xing`` or ``Info`` (and, of LAME and
-FFmpeg, the samples that the encoder added at the start and the end; of LAME a CRC-16 of itself), or
-``VBRI``. Without it a decoder
-estimates the length from the first frame's bit rate and the file's size, and libsndfile reads no
-further than that. Files that are appended to each other have several such frames.
+The bit rate is that of this frame alone. The number of frames and bytes is only in a frame without
+sound (the "tag") that most encoders write first. It contains ``Xing`` or ``Info`` (LAME and FFmpeg
+add the number of samples that the encoder added at the start and at the end; LAME also adds a
+CRC-16 of the tag), or ``VBRI``. Without a tag, a decoder estimates the length from the bit rate of
+the first frame and the size of the file, and libsndfile reads no further than that. If files are
+appended to each other, there are several tags.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from pathlib import Path
 
 import soundfile
 
-from ..base import ClipError
+from ..base import DecodeError
 from .appended import check_appended
 from .stream import SndfileStream, Stream, chain
 
-# kbit/s by index; index 0 leaves the rate open, and 15 is none.
+# kbit/s by index, from 1 to 14; index 0 means an unspecified rate, and 15 is invalid.
 _KBPS_1 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _KBPS_2 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
-# Version bits: kbit/s, sampling rates in Hz, and samples in a frame.
+# Version bits: kbit/s, sample rates in Hz, and samples per frame.
 _VERSIONS = {
     0b11: (_KBPS_1, (44100, 48000, 32000), 1152),
     0b10: (_KBPS_2, (22050, 24000, 16000), 576),
     0b00: (_KBPS_2, (11025, 12000, 8000), 576),
 }
-# The first three bytes of every possible header: bytes, samples and rate of its frame.
+# First three bytes of every possible header: bytes, samples and sample rate of the frame.
 _FRAMES = {
     bytes((0xFF, 0xE2 | version << 3 | bare, b << 4 | r << 2 | low)): (
         samples // 8 * 1000 * kbps // rate + (low >> 1),
@@ -56,48 +56,50 @@ _FRAMES = {
 }
 _SYNC = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")
 
-# Where in the first frame the tag is: after the header and the side information of either version
-# and number of channels.
+# Positions of a tag in its frame: after the header and the side information, whose length depends
+# on the version and the number of channels.
 _TAG_AT = (36, 21, 13)
 
-# Samples by which every decoder is late.
+# Delay of every decoder, in samples.
 _DECODER_DELAY = 529
 
-# Frames that a tag may declare and the file lack: some encoders count the tag's own.
+# Number of frames that may be missing: some encoders count the frame of the tag.
 _SLACK = 2
 
-# Frames decoded before an excerpt: a frame may use up to 511 bytes of those before it, and the
-# smallest of 1152 samples has 87. From a multiple of 8 on, the decoder rounds as from the start.
+# Number of frames decoded before an excerpt: a frame may use up to 511 bytes of the previous ones,
+# and the smallest frame of 1152 samples has 87. After seeking to a multiple of 8 frames, the
+# decoder rounds as from the start.
 _LEAD = 16
 
-# Samples of a frame at 32 kHz and above.
+# Samples per frame at 32 kHz and above.
 _LONG = 1152
 
 
 @dataclass(slots=True)
 class Part:
-    """Frames that belong to one tag, or to none.
+    """Frames after a tag, or without one.
 
     Attributes
     ----------
     begin, end
-        Bytes from the first frame with sound to the last.
+        Positions in bytes of the first frame with sound, and of the end of the last one.
     rate
-        In Hz.
+        Sample rate in Hz.
     frames, samples
-        Whole frames with sound, and the samples of these in each channel.
+        Number of whole frames with sound, and of their samples per channel.
     first_bytes, bytes
-        Size of the first, and of all of them.
+        Size of the first frame, and of all frames.
     declared
-        Frames that the tag declares; None if it does not say, or there is none.
+        Number of frames that the tag declares; None if it declares none, or there is no tag.
     declared_bytes
-        Size of all frames with sound that the tag declares; 0 or less if it does not say.
+        Size of all frames with sound that the tag declares; 0 or less if it declares none.
     damaged
-        Whether the tag has another checksum than it states, or the frames are mono and stereo.
+        Whether the checksum of the tag is wrong, or some frames are mono and others stereo.
     mono
-        Whether the first frame with sound is.
+        Whether the first frame with sound is mono.
     delay, padding
-        Samples that the encoder added at the start and at the end; None if the tag does not say.
+        Numbers of samples that the encoder added at the start and at the end; `delay` is None
+        if the tag does not declare them.
     """
 
     begin: int
@@ -116,49 +118,47 @@ class Part:
 
     @property
     def lacks_frames(self) -> bool:
-        """Whether frames are missing: more than a count may be wrong, or the bytes of them too."""
+        """Whether frames are missing, allowing for encoders that count the frame of the tag."""
         missing = (self.declared or 0) - self.frames
         return missing > _SLACK or (missing > 0 and self.bytes < self.declared_bytes)
 
     @property
     def bounds(self) -> tuple[int, int]:
-        """First sample of the encoded sound, and the one after its last."""
+        """First sample of the encoded sound, and its end (exclusive)."""
         if self.delay is None:
             return 0, self.samples
         start = min(self.samples, self.delay + _DECODER_DELAY)
-        if (self.declared or self.frames) < self.frames:  # more follow than the padding is behind
+        if (self.declared or self.frames) < self.frames:  # the padding is not at the end
             return start, self.samples
         end = self.samples - max(0, self.padding - _DECODER_DELAY)
         return start, max(start, min(self.samples, end))
 
 
 def open_mp3(path: Path) -> Stream:
-    """The audio of an mp3, and of those that are appended to it.
+    """Open an mp3 file, including other mp3 files appended to it.
 
     Raises
     ------
     ClipError
-        If frames are missing that a tag declares, a tag is damaged, a file of another format
-        follows, or the rate changes.
+        If frames that a tag declares are missing, a tag is damaged, a file of another format is
+        appended, or the sample rate changes.
     """
     about = path.stat()
     found = _parts_of(path, about.st_size, about.st_mtime_ns)
-    if not found:  # free format: the length of frames is nowhere
+    if not found:  # free format: frames do not declare their length
         return SndfileStream(path, path)
     before = 0
     for part in found:
         if part.damaged:
-            raise ClipError(
-                "decode",
+            raise DecodeError(
                 f"{path}: from {before / part.rate:.2f} s on, the frame that declares the length "
                 "has a wrong checksum, or frames change between mono and stereo: it is damaged; "
-                "ffmpeg -i IN.mp3 OUT.wav decodes what it can",
+                "ffmpeg -i IN.mp3 OUT.wav decodes what it can"
             )
         if part.lacks_frames:
-            raise ClipError(
-                "decode",
+            raise DecodeError(
                 f"{path} breaks off after {(before + part.samples) / part.rate:.2f} s: its header "
-                f"declares {part.declared} frames, {part.frames} are there",
+                f"declares {part.declared} frames, {part.frames} are there"
             )
         before += part.samples
     if len(found) == 1 and (stream := _as_declared(path, found[0])):
@@ -168,7 +168,7 @@ def open_mp3(path: Path) -> Stream:
 
 
 def _as_declared(path: Path, part: Part) -> Stream | None:
-    """The file itself, if libsndfile finds the same length in it; None if it does not."""
+    """A stream of the whole file, if libsndfile finds the same length; else None."""
     start, end = part.bounds
     with soundfile.SoundFile(os.fsencode(path)) as file:
         if file.frames != end - start:
@@ -178,7 +178,7 @@ def _as_declared(path: Path, part: Part) -> Stream | None:
 
 
 def _stream(path: Path, data: bytes, part: Part) -> Stream:
-    """The frames of a part alone, and zeros after them: so many that no estimate is too short."""
+    """A stream of one part, padded with zeros, so that libsndfile estimates a sufficient length."""
     start, end = part.bounds
     frames = data[part.begin : part.end].ljust(part.frames * (part.first_bytes + 1), b"\0")
     lead = _lead(part.samples // part.frames, 0)
@@ -186,10 +186,10 @@ def _stream(path: Path, data: bytes, part: Part) -> Stream:
 
 
 def _lead(each: int, skipped: int) -> Callable[[int], int]:
-    """Where to seek to, with frames of `each` samples, of which a decoder skips the first ones.
+    """Positions to seek to in frames of `each` samples; a decoder skips the first `skipped` ones.
 
-    With frames of 576 samples libsndfile's decoder rounds in another way after it has sought;
-    such files are decoded from the start.
+    With frames of 576 samples, libsndfile rounds differently after seeking, so that such files
+    are decoded from the start.
     """
 
     def position(sample: int) -> int:
@@ -199,7 +199,7 @@ def _lead(each: int, skipped: int) -> Callable[[int], int]:
     return position
 
 
-@lru_cache(maxsize=64)  # clips that are cut from one file come one after the other
+@lru_cache(maxsize=64)  # consecutive clips are often excerpts of one file
 def _parts_of(path: Path, size: int, changed_ns: int) -> list[Part]:
     data = path.read_bytes()
     check_appended(path, data, "mp3")
@@ -207,9 +207,9 @@ def _parts_of(path: Path, size: int, changed_ns: int) -> list[Part]:
 
 
 def parts(data: bytes) -> list[Part]:
-    """The frames of an mp3 by the tags before them; none if it has no frames that can be counted.
+    """Divide the frames of an mp3 by the tags; empty if there are no frames to count.
 
-    Frames without sound that carry a tag are left out, and so is a last frame that is cut.
+    Frames that contain a tag, and an incomplete last frame, are omitted.
     """
     found: list[Part] = []
     for position, length, samples, rate in _frames(data):
@@ -236,7 +236,7 @@ def _is_mono(data: bytes, position: int) -> bool:
 
 
 def _tagged(data: bytes, position: int, length: int) -> Part | None:
-    """A part without frames yet, if this frame carries a tag."""
+    """A part without frames, if this frame contains a tag; else None."""
     frame = data[position : position + length]
     for offset in _TAG_AT:
         name = frame[offset : offset + 4]
@@ -251,7 +251,7 @@ def _tagged(data: bytes, position: int, length: int) -> Part | None:
 
 
 def _xing(frame: bytes, offset: int, position: int) -> Part:
-    """What a tag says: flags, and the fields that these announce, and what LAME adds."""
+    """Parse a ``Xing`` or ``Info`` tag: flags, the fields they announce, and LAME's fields."""
     part, tag = Part(position, position, 0), frame[offset:]
     flags, at = tag[7] if len(tag) > 7 else 0, 8
     if flags & 1:
@@ -263,7 +263,7 @@ def _xing(frame: bytes, offset: int, position: int) -> Part:
     if len(tag) >= at + 24 and tag[at]:
         added = int.from_bytes(tag[at + 21 : at + 24], "big")
         part.delay, part.padding = added >> 12, added & 0xFFF
-    name = frame.find(b"LAME", offset, offset + 128)  # wherever damaged flags put it
+    name = frame.find(b"LAME", offset, offset + 128)  # the flags may be damaged
     if name >= 0 and len(frame) >= name + 36:
         checksum = int.from_bytes(frame[name + 34 : name + 36], "big")
         part.damaged = checksum not in (0, _crc16(frame[: name + 34]))
@@ -271,7 +271,7 @@ def _xing(frame: bytes, offset: int, position: int) -> Part:
 
 
 def _crc16(data: bytes) -> int:
-    """CRC-16 of IBM, the lowest bit first."""
+    """CRC-16 (IBM), lowest bit first."""
     crc = 0
     for byte in data:
         crc ^= byte
@@ -281,7 +281,7 @@ def _crc16(data: bytes) -> int:
 
 
 def _frames(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Position, bytes, samples and rate of each whole frame."""
+    """Yield position, bytes, samples and sample rate of each whole frame."""
     position: int | None = 0
     while position is not None:
         head = data[position : position + 3]
@@ -289,7 +289,7 @@ def _frames(data: bytes) -> Iterator[tuple[int, int, int, int]]:
         if length and position + length <= len(data):
             yield position, length, samples, rate
             position += length
-        elif head == b"ID3":  # ten bytes, and as many as the last four of them say
+        elif head == b"ID3":  # a header of ten bytes, the last four of which are the size
             a, b, c, d = data[position + 6 : position + 10].ljust(4, b"\0")
             position += 10 + (a << 21 | b << 14 | c << 7 | d)
         else:
@@ -297,7 +297,7 @@ def _frames(data: bytes) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _resume(data: bytes, position: int) -> int | None:
-    """Where frames go on after something else: two in a row, which chance does not make."""
+    """Position of the next two consecutive frames, which do not occur by chance; or None."""
     for match in _SYNC.finditer(data, position):
         here = match.start()
         head = data[here : here + 3]

@@ -1,12 +1,12 @@
-"""Ogg files: every page checked, and every stream of a chain found.
+"""Ogg files, with a check of every page, and all streams of a chain.
 
 A file is a sequence of pages (RFC 3533), each with a header of 27 bytes::
 
     "OggS", version, flags (2: first page of a stream, 4: last), granule position (8 bytes),
     serial number (4), sequence number (4), CRC-32 (4), number of segments (1)
 
-and the sizes of its segments, a byte each. libsndfile checks little of this: it skips pages that
-are damaged or missing, and ends at the end of the first stream.
+and the sizes of its segments, one byte each. libsndfile skips damaged or missing pages, and stops
+at the end of the first stream.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from ..base import ClipError
+from ..base import ClipError, DecodeError
 from .appended import check_appended
 from .stream import SndfileStream, Stream, chain
 
 _FIRST, _LAST = 2, 4
 _ONES = 0xFFFFFFFF
 
-# Ogg's CRC has zlib's polynomial, but takes each byte from its highest bit on, and starts from 0.
+# Ogg's CRC has the polynomial of zlib's, but processes the highest bit first, and starts from 0.
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-class MultiplexedError(ClipError):
-    """Several streams at the same time, as in a video."""
+class MultiplexedError(DecodeError):
+    """The file contains several simultaneous streams, as a video does."""
 
 
 @dataclass(slots=True)
 class _Link:
-    """A stream of a chain: where it begins, and how far it has been read."""
+    """A stream of a chain: its start, its sample rate, and the position reached so far."""
 
     begin: int
     serial: bytes
@@ -42,16 +42,16 @@ class _Link:
 
 
 def open_ogg(path: Path) -> Stream:
-    """The audio of an Ogg file, all streams of a chain.
+    """Open an Ogg file, including all streams of a chain.
 
-    Samples are found by decoding from the start of a stream, so that an excerpt equals the same
-    samples of the whole.
+    Each stream is decoded from its start, so that an excerpt equals the same samples of the
+    whole file.
 
     Raises
     ------
     ClipError
-        If a page is damaged or missing, the end is missing, a file of another format follows, or
-        (`MultiplexedError`) the file holds several streams at the same time.
+        If a page is damaged or missing, the end is missing, a file of another format is appended,
+        or (`MultiplexedError`) the file contains several simultaneous streams.
     """
     data = path.read_bytes()
     return chain(path, [SndfileStream(path, link) for link in links(path, data)])
@@ -104,9 +104,7 @@ def links(path: Path, data: bytes) -> list[bytes]:
         raise _breaks_off(path, found)
     check_appended(path, data[position:])
     if multiplexed:
-        raise MultiplexedError(
-            "decode", f"{path} holds several streams at the same time (a video?)"
-        )
+        raise MultiplexedError(f"{path} holds several streams at the same time (a video?)")
     return [data[a:b] for a, b in pairwise([*(link.begin for link in found), position])]
 
 
@@ -116,14 +114,14 @@ def _page_end(data: bytes, position: int) -> int:
 
 
 def _intact(mirrored: bytes, begin: int, end: int) -> bool:
-    """Whether a page has the checksum that it states (taken with zeros in the place of it)."""
+    """Whether the checksum of a page is right; the field of the checksum counts as zeros."""
     crc = zlib.crc32(mirrored[begin : begin + 22], _ONES)
     crc = zlib.crc32(mirrored[begin + 26 : end], zlib.crc32(bytes(4), crc)) ^ _ONES
     return crc == int.from_bytes(mirrored[begin + 22 : begin + 26], "big")
 
 
 def _rate(page: bytes) -> int:
-    """Granule positions in a second, as a stream's first page says."""
+    """Granule positions per second, from the first page of a stream."""
     packet = page[27 + page[26] :]
     if packet.startswith(b"\x01vorbis"):
         return int.from_bytes(packet[12:16], "little") or 1
@@ -131,7 +129,7 @@ def _rate(page: bytes) -> int:
         return int.from_bytes(packet[27:30], "big") >> 4 or 1
     if packet.startswith(b"Speex   "):
         return int.from_bytes(packet[36:40], "little") or 1
-    return 48000  # of Opus always
+    return 48000  # Opus
 
 
 def _second(found: list[_Link]) -> float:
@@ -139,10 +137,8 @@ def _second(found: list[_Link]) -> float:
 
 
 def _fault(path: Path, found: list[_Link], what: str) -> ClipError:
-    return ClipError("decode", f"{path} is damaged after {_second(found):.2f} s: {what}")
+    return DecodeError(f"{path} is damaged after {_second(found):.2f} s: {what}")
 
 
 def _breaks_off(path: Path, found: list[_Link]) -> ClipError:
-    return ClipError(
-        "decode", f"{path} breaks off after {_second(found):.2f} s: its end is missing"
-    )
+    return DecodeError(f"{path} breaks off after {_second(found):.2f} s: its end is missing")

@@ -1,4 +1,4 @@
-"""The 16-bit audio that a classifier is trained on, and that it receives in use."""
+"""The 16-bit audio that a classifier receives in training and at inference."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ SCALE = 32767
 
 
 def to_pcm16(signal: npt.NDArray[np.floating]) -> npt.NDArray[np.int16]:
-    """Values as 16-bit integers, rounded to the nearest; those outside [-1, 1] are clipped.
+    """Convert values to 16-bit integers, rounded to the nearest; clip those outside [-1, 1].
 
     Parameters
     ----------
     signal
-        Any shape, finite. What was decoded lies in [-1, 1]: resampling alone exceeds it.
+        Any shape, finite.
 
     Returns
     -------
@@ -28,6 +28,6 @@ def to_pcm16(signal: npt.NDArray[np.floating]) -> npt.NDArray[np.int16]:
 
 
 def from_pcm16(stored: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-    """Values in [-1, 1] from what `to_pcm16` returned; the same shape."""
+    """Convert the result of `to_pcm16` to values in [-1, 1]; the same shape."""
     signal: npt.NDArray[np.float32] = stored.astype(np.float32) / np.float32(SCALE)
     return signal

@@ -1,7 +1,7 @@
-"""Containers that libsndfile does not open, decoded by FFmpeg: AAC, WMA, the sound of videos.
+"""Decoding by FFmpeg of containers that libsndfile does not open: AAC, WMA, and videos.
 
-Needs PyAV, the extra ``av``. Files that libsndfile opens never come here, so their samples do not
-depend on what is installed.
+This requires PyAV, the extra ``av``. Files that libsndfile opens are always decoded by libsndfile,
+so that their samples do not depend on the installed packages.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..base import ClipError
-from .stream import Block
+from ..base import DecodeError
+from .stream import Block, cut
 
-# First bytes of a file, and what it is. (Of AAC, AC-3, AMR, FLV and MPEG video no header says how
-# long they are: a file that was cut off between frames is decoded as far as it goes.)
+# First bytes of a file, and its format. (AAC, AC-3, AMR, FLV and MPEG video declare no length: a
+# file that is truncated between frames is decoded up to its end.)
 _CONTAINERS = (
     (rb".{4}(ftyp|moov|mdat|wide)", "MPEG-4 or QuickTime (m4a, mp4, mov)"),
     (rb"\x1aE\xdf\xa3", "Matroska or WebM (mka, mkv, webm)"),
@@ -35,53 +35,49 @@ _CONTAINERS = (
 )
 _WEB_PAGE = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
 
-# Seconds that may be missing of what the container declares: a few frames of the encoder.
+# Seconds that may be missing from the declared length: a few frames of the encoder.
 _SLACK_S = 0.25
 
 
 def open_container(path: Path, head: bytes, reason: str) -> AvStream:
-    """The first audio stream of a file that libsndfile does not open.
+    """Open the first audio stream of a file that libsndfile does not open.
 
     Parameters
     ----------
     path
         The file.
     head
-        Its first 64 bytes.
+        First 64 bytes of the file.
     reason
-        Why libsndfile does not open it.
+        The error of libsndfile.
 
     Raises
     ------
     ClipError
-        If FFmpeg cannot open it either, or is not installed.
+        If FFmpeg cannot open it either, or PyAV is not installed.
     """
     if _WEB_PAGE.match(head):
-        raise ClipError(
-            "decode", f"{path} is a web page (HTML or XML), not audio; download the file again"
-        )
+        raise DecodeError(f"{path} is a web page (HTML or XML), not audio; download the file again")
     kinds = [name for begin, name in _CONTAINERS if re.match(begin, head, re.DOTALL)]
     if not kinds:
-        raise ClipError("decode", f"{path} cannot be decoded as audio: {reason}")
+        raise DecodeError(f"{path} cannot be decoded as audio: {reason}")
     declared = 8 + int.from_bytes(head[4:8], "little") if head.startswith(b"RIFF") else 0
     if declared > path.stat().st_size:
-        raise ClipError("decode", f"{path} breaks off: its header declares {declared} bytes")
+        raise DecodeError(f"{path} breaks off: its header declares {declared} bytes")
     try:
         importlib.import_module("av")
     except ImportError:
-        raise ClipError(
-            "decode",
+        raise DecodeError(
             f"{path} is {kinds[0]}, which needs the extra av: pip install '.[av]' in featreg's "
-            "repository; or convert it with ffmpeg",
+            "repository; or convert it with ffmpeg"
         ) from None
     return AvStream(path)
 
 
 class AvStream:
-    """What FFmpeg decodes; see `stream.Stream`.
+    """A stream that FFmpeg decodes; see `stream.Stream`.
 
-    An excerpt is found by decoding from the start, so that it equals the same samples of the
-    whole.
+    It is decoded from the start, so that an excerpt equals the same samples of the whole file.
 
     Parameters
     ----------
@@ -95,11 +91,11 @@ class AvStream:
         self._av.logging.set_level(self._av.logging.PANIC)
         with self._open() as container:
             if not container.streams.audio:
-                raise ClipError("decode", f"{path} has no audio stream")
+                raise DecodeError(f"{path} has no audio stream")
             audio = container.streams.audio[0]
             codec = audio.codec_context
             if codec is None or not codec.sample_rate:
-                raise ClipError("decode", f"{path}: FFmpeg does not know its audio encoding")
+                raise DecodeError(f"{path}: FFmpeg does not know its audio encoding")
             self.rate, self.channels = int(codec.sample_rate), int(codec.channels)
             self.samples: int | None = None
             self._length = 0
@@ -109,44 +105,41 @@ class AvStream:
                     self._length = self.samples
             elif len(container.streams) == 1 and container.duration is not None:
                 self.samples = round(container.duration * self.rate / self._av.time_base)
-            # A bare sequence of frames declares nothing: FFmpeg estimates.
+            # A sequence of frames without a container declares nothing: FFmpeg estimates.
             self._declared = container.format.name not in ("aac", "amr", "ac3", "mp3", "mpeg")
 
     def _open(self) -> Any:
         try:
             return self._av.open(str(self._path))
         except self._av.FFmpegError as error:
-            raise ClipError("decode", f"{self._path} cannot be decoded: {error.strerror}") from None
+            raise DecodeError(f"{self._path} cannot be decoded: {error.strerror}") from None
 
     def blocks(self, start: int, stop: int | None) -> Iterator[Block]:
         """See `stream.Stream`."""
+        with self._open() as container:
+            yield from cut(self._checked(container), start, stop)
+
+    def _checked(self, container: Any) -> Iterator[Block]:
+        """All blocks; raise an error if they cannot be decoded up to the declared end."""
         position = 0
         try:
-            with self._open() as container:
-                for block in self._without_padding(self._decode(container)):
-                    end = position + len(block)
-                    if end > start:
-                        last = len(block) if stop is None else min(len(block), stop - position)
-                        yield block[max(0, start - position) : last]
-                    position = end
-                    if stop is not None and position >= stop:
-                        return
+            for block in self._without_padding(self._decode(container)):
+                position += len(block)
+                yield block
         except self._av.FFmpegError as error:
-            raise ClipError(
-                "decode",
+            raise DecodeError(
                 f"{self._path} cannot be decoded beyond {position / self.rate:.2f} s: "
-                f"{error.strerror}",
+                f"{error.strerror}"
             ) from None
         if self._declared and position < (self.samples or 0) - _SLACK_S * self.rate:
-            raise ClipError(
-                "decode",
+            raise DecodeError(
                 f"{self._path} breaks off: its header declares "
                 f"{(self.samples or 0) / self.rate:.2f} s, {position / self.rate:.2f} s could be "
-                "decoded",
+                "decoded"
             )
 
     def _without_padding(self, blocks: Iterator[Block]) -> Iterator[Block]:
-        """Without what an encoder added to fill its last frame, if the stream gives its length."""
+        """Remove the padding of the last frame, if the stream declares its length."""
         position, behind = 0, []
         for block in blocks:
             inside = max(0, self._length - position) if self._length else len(block)
@@ -165,11 +158,10 @@ class AvStream:
         to_float = self._av.AudioResampler(format="fltp")
         for frame in container.decode(audio):
             if frame.sample_rate != self.rate or frame.layout.nb_channels != self.channels:
-                raise ClipError(
-                    "decode",
+                raise DecodeError(
                     f"{self._path} changes from {self.rate} Hz and {self.channels} channels to "
                     f"{frame.sample_rate} Hz and {frame.layout.nb_channels}; convert it with "
-                    "ffmpeg",
+                    "ffmpeg"
                 )
             for converted in to_float.resample(frame):
                 yield converted.to_ndarray().T

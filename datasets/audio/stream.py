@@ -1,10 +1,10 @@
-"""Streams of samples, read from front to back as far as there are any."""
+"""Streams of samples, read from the start to the end."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from ..base import ClipError
+from ..base import DecodeError
 
 Block = npt.NDArray[np.float32]
 
 BLOCK = 1 << 18
 
-# In these containers and encodings libsndfile finds every sample exactly. In others it starts with
-# a decoder that lacks what came before (mp3, Opus), at a wrong sample (the last page of Vorbis), or
-# not at all (GSM).
+# Containers and encodings in which libsndfile seeks to the exact sample. In others, it decodes
+# without the preceding frames (mp3, Opus), starts at a wrong sample (the last page of Vorbis), or
+# cannot seek (GSM).
 _CONTAINERS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC")
 _ENCODINGS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 
@@ -31,11 +31,11 @@ class Stream(Protocol):
     Attributes
     ----------
     rate
-        In Hz.
+        Sample rate in Hz.
     channels
-        Their number.
+        Number of channels.
     samples
-        Length that the file declares, which may be wrong; None where it declares none.
+        Length that the file declares, which may be wrong; None if it declares none.
     """
 
     rate: int
@@ -43,41 +43,46 @@ class Stream(Protocol):
     samples: int | None
 
     def blocks(self, start: int, stop: int | None) -> Iterator[Block]:
-        """Samples `start` to `stop` (None: to the end), in blocks of shape (n, channels).
+        """Yield samples `start` to `stop` (None: to the end) in blocks of shape (n, channels).
 
-        Fewer if the stream ends before `stop`. ClipError if it ends before it should.
+        If the stream ends before `stop`, there are fewer samples.
+
+        Raises
+        ------
+        ClipError
+            If the stream ends before the length that it declares, or is damaged.
         """
         ...
 
 
 class _Sequential(soundfile.SoundFile):  # type: ignore[misc]  # it has no types
-    """A sound file that soundfile does not reposition after each read."""
+    """A sound file in which soundfile does not seek after each read."""
 
     def seekable(self) -> bool:
         return False
 
 
 class SndfileStream:
-    """What libsndfile decodes.
+    """A stream that libsndfile decodes.
 
     Parameters
     ----------
     path
-        Named in errors.
+        Path for error messages.
     source
-        What is decoded: a file, or the contents of one.
+        The file to decode, or its content.
     declared
-        Samples that there must be; None where that is unknown. What follows them is read too,
-        but an error there (a tag of another format) is the end.
+        Minimum number of samples; None if unknown. Samples after them are read, too, but an
+        error there (for example at a tag of another format) is the end of the stream.
     slack
-        Samples that may be missing all the same.
+        Number of samples that may be missing nevertheless.
     skip
-        Samples to leave out at the start, before sample 0.
+        Number of samples to omit at the start, before sample 0.
     limited
-        Whether nothing is read beyond `declared`.
+        Whether to stop after `declared` samples.
     lead
-        Where to seek to, to arrive at a sample with a decoder in the right state: a position
-        before it, or 0. None to choose by the encoding.
+        Function that returns the position to seek to for a given sample, such that the state of
+        the decoder is correct there: an earlier position, or 0. None to choose by the encoding.
     """
 
     def __init__(
@@ -125,7 +130,7 @@ class SndfileStream:
                 position += len(block)
 
     def _seek(self, file: _Sequential, start: int) -> int:
-        """Position after seeking to, or before, a sample; negative within what is skipped."""
+        """Seek to a sample or before it; return the position, negative in skipped samples."""
         assert self._lead is not None
         target = self._lead(start + self._skip)
         if 0 < target < file.frames:
@@ -143,28 +148,26 @@ class SndfileStream:
             if enough:
                 return np.empty((0, self.channels), np.float32)
             at = max(0, position) / self.rate
-            raise ClipError(
-                "decode",
-                f"{self._path} cannot be decoded beyond {at:.2f} s: {error.error_string}",
+            raise DecodeError(
+                f"{self._path} cannot be decoded beyond {at:.2f} s: {error.error_string}"
             ) from None
         return block
 
     def _check_end(self, position: int) -> None:
         if self._declared is not None and position < self._declared - self._slack:
-            raise ClipError(
-                "decode",
+            raise DecodeError(
                 f"{self._path} breaks off: its header declares {self._declared / self.rate:.2f} s, "
-                f"{max(0, position) / self.rate:.2f} s could be decoded",
+                f"{max(0, position) / self.rate:.2f} s could be decoded"
             )
 
 
 class Chain:
-    """Streams one after the other, as one.
+    """Concatenation of streams, whose numbers of channels may differ.
 
     Raises
     ------
     ClipError
-        If their rates differ. The number of channels may, because clips are averaged over them.
+        If their sample rates differ.
     """
 
     def __init__(self, path: Path, streams: Sequence[Stream]) -> None:
@@ -173,28 +176,32 @@ class Chain:
         self.channels = max(stream.channels for stream in streams)
         for k, stream in enumerate(streams):
             if stream.rate != self.rate:
-                raise ClipError(
-                    "decode",
+                raise DecodeError(
                     f"{path} changes its rate: stream 1 has {self.rate} Hz, stream {k + 1} of "
-                    f"{len(streams)} has {stream.rate} Hz; split it, or convert it to one rate",
+                    f"{len(streams)} has {stream.rate} Hz; split it, or convert it to one rate"
                 )
         lengths = [stream.samples for stream in streams]
         self.samples = None if None in lengths else sum(each or 0 for each in lengths)
 
     def blocks(self, start: int, stop: int | None) -> Iterator[Block]:
-        """See `Stream`. What is before `start` is decoded too: only so its length is known."""
-        position = 0
-        for stream in self._streams:
-            for block in stream.blocks(0, None):
-                end = position + len(block)
-                if end > start:
-                    last = len(block) if stop is None else min(len(block), stop - position)
-                    yield block[max(0, start - position) : last]
-                position = end
-                if stop is not None and position >= stop:
-                    return
+        """See `Stream`. Each stream is decoded from its start, because its length is unknown."""
+        every = (block for stream in self._streams for block in stream.blocks(0, None))
+        return cut(every, start, stop)
+
+
+def cut(blocks: Iterable[Block], start: int, stop: int | None) -> Iterator[Block]:
+    """Samples `start` to `stop` (None: to the end) of consecutive blocks, the first from 0 on."""
+    position = 0
+    for block in blocks:
+        end = position + len(block)
+        if end > start:
+            last = len(block) if stop is None else min(len(block), stop - position)
+            yield block[max(0, start - position) : last]
+        position = end
+        if stop is not None and position >= stop:
+            return
 
 
 def chain(path: Path, streams: Sequence[Stream]) -> Stream:
-    """Streams one after the other; one alone is itself."""
+    """Concatenate streams; return a single stream unchanged."""
     return streams[0] if len(streams) == 1 else Chain(path, streams)

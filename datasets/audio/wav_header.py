@@ -1,8 +1,8 @@
-"""WAV, RIFX and RF64 headers that a recorder did not finish, or that contradict their file.
+"""Unfinished WAV, RIFX and RF64 headers, and headers that contradict their file.
 
-A file is ``RIFF``, a size and ``WAVE``, and then chunks: four letters, a size, and as many bytes
-(one more if that is odd). The samples are in ``data``. A recorder that lost power, and a program
-that writes to a pipe, leave the sizes at 0, and libsndfile then finds no samples.
+A file consists of ``RIFF``, a size, ``WAVE``, and chunks: four letters, a size, and that number of
+bytes, plus one if it is odd. The samples are in the chunk ``data``. If a recorder loses power, or a
+program writes to a pipe, the sizes are 0, and libsndfile finds no samples.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ import struct
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from ..base import ClipError
+from ..base import DecodeError
 from .appended import check_appended
 
 _Order = Literal["little", "big"]
 
-_NAME = re.compile(rb"[ -~]{4}|\0{4}")  # some recorders fill up with zeros
+_NAME = re.compile(rb"[ -~]{4}|\0{4}")  # some recorders append zeros
 _UNKNOWN = 0xFFFFFFFF
 
-# Bytes in which a second file begins, if there is one.
+# Number of bytes after the samples that are searched for another file.
 _TAIL = 1 << 16
 
 
 def repaired(path: Path) -> bytes | None:
-    """The contents of a file with a header that says "to the end"; None if its own will do.
+    """Content of an unfinished file, with a header that extends to the end; None if not needed.
 
     Raises
     ------
     ClipError
-        If the file goes on after the samples that it declares, but not with a chunk, or with
-        another audio file; or if a bit of its rate, channels or sample size is wrong.
+        If the declared samples are followed by anything except chunks, or by another audio file;
+        or if a bit of the sample rate, the number of channels or the sample size is wrong.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -63,10 +63,9 @@ def repaired(path: Path) -> bytes | None:
         if ends_here or _chunks_follow(file, end, size, order):
             return None
     if declared:
-        raise ClipError(
-            "decode",
+        raise DecodeError(
             f"{path} has {size - begin - declared} bytes after the {declared} bytes of samples "
-            "that its header declares, and they are no chunk: its header is damaged",
+            "that its header declares, and they are no chunk: its header is damaged"
         )
     whole = path.read_bytes()
     name = b"RIFX" if order == "big" else b"RIFF"
@@ -74,7 +73,7 @@ def repaired(path: Path) -> bytes | None:
 
 
 def _chunks_follow(file: BinaryIO, position: int, size: int, order: _Order) -> bool:
-    """Whether from here on there are chunks to the end of the file, or nothing."""
+    """Whether only chunks follow up to the end of the file, or nothing."""
     while position + 8 <= size:
         file.seek(position)
         chunk = file.read(8)
@@ -86,11 +85,11 @@ def _chunks_follow(file: BinaryIO, position: int, size: int, order: _Order) -> b
 
 
 def _check_format(path: Path, fields: bytes, order: _Order) -> None:
-    """Refuse uncompressed samples whose format contradicts itself by exactly one bit.
+    """Raise an error if the format of uncompressed samples contradicts itself by one bit.
 
-    The header says everything twice: bytes of a frame, and of a second. Greater contradictions
-    are the work of careless programs, and players believe the fields that are checked here; but
-    not a number of bits that is no whole number of bytes and does not give a frame's size.
+    The bytes per sample of all channels and per second repeat the other fields. Greater
+    contradictions come from careless programs, and players use the fields checked here. A number
+    of bits that is not a multiple of 8 must agree with the bytes per sample of all channels.
     """
     if len(fields) < 16:
         return
@@ -101,10 +100,9 @@ def _check_format(path: Path, fields: bytes, order: _Order) -> None:
     if tag not in (1, 3, 0xFFFE) or not (channels and per_frame and width):
         return
     if bits % 8 and per_frame != channels * width:
-        raise ClipError(
-            "decode",
+        raise DecodeError(
             f"{path} declares {bits} bits of {channels} channels, and {per_frame} bytes for a "
-            f"sample of all, expected {channels * width}: its header is damaged",
+            f"sample of all, expected {channels * width}: its header is damaged"
         )
     for name, value, product, factor in (
         ("rate", rate, per_second, per_frame),
@@ -113,8 +111,7 @@ def _check_format(path: Path, fields: bytes, order: _Order) -> None:
     ):
         expected, rest = divmod(product, factor)
         if not rest and (value ^ expected).bit_count() == 1:
-            raise ClipError(
-                "decode",
+            raise DecodeError(
                 f"{path} declares a {name} of {value}, and sizes that belong to {expected}: its "
-                "header is damaged",
+                "header is damaged"
             )

@@ -17,10 +17,9 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, NamedTuple
 
 from ..base import FeatregError
 from ..console import progress, say, warn
@@ -64,10 +63,7 @@ def download(name: str, root: Path) -> None:
 
 
 def _fetch(remote: Remote, root: Path) -> Path:
-    checksum = None
-    if remote.checksum:
-        algorithm, _, value = remote.checksum.partition(":")
-        checksum = Checksum(cast(Any, algorithm), value)
+    checksum = Checksum.parse(remote.checksum)
     return fetch(remote.url, root / remote.name, checksum=checksum, size=remote.size)
 
 
@@ -98,8 +94,7 @@ def _check_room(root: Path, archives: Sequence[Archive]) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
+class _Member(NamedTuple):
     """A file in an archive: its path relative to the folder, its size in bytes, its content."""
 
     place: str

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import requests
 import urllib3
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from ..base import FeatregError
-from ..console import console, say
+from ..console import progress, say
 from ..locks import locked
 
 ATTEMPTS = 4
@@ -34,8 +23,6 @@ TIMEOUT_S = (10.0, 60.0)  # to connect, and between two packets of the body
 CHUNK = 1 << 18
 # HTTP status codes that are retried; every other error is final.
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-Report = Callable[[int, int | None], None]  # bytes present, total bytes if known
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +40,12 @@ class Checksum:
 
     algorithm: Literal["md5", "sha256", "git-blob-sha1"]
     value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Checksum | None:
+        """The checksum written as ``ALGORITHM:VALUE``; None if `text` is empty."""
+        algorithm, _, value = text.partition(":")
+        return cls(cast(Any, algorithm), value) if text else None
 
     def of(self, path: Path) -> str:
         """Hash of the file `path` by the same algorithm, with all its digits."""
@@ -162,7 +155,7 @@ def _fetch_verified(
     part = destination.with_name(f"{destination.name}.part")
     while True:
         continued = part.exists()
-        _transfer(url, part, destination.name)
+        _transfer(url, part)
         fault = _fault(part, checksum, size)
         if not fault:
             break
@@ -174,51 +167,24 @@ def _fetch_verified(
     part.replace(destination)
 
 
-def _transfer(url: str, part: Path, name: str) -> None:
+def _transfer(url: str, part: Path) -> None:
     """Download `part` to its full length, with new attempts after interruptions."""
-    with _display(name, url) as report:
-        idle, furthest = 0, _length(part)
-        while True:
-            try:
-                return _attempt(url, part, report)
-            except _RETRIED as error:
-                # A server that cannot resume restarts each time. Only bytes beyond the furthest
-                # position so far count as progress, so that the loop ends.
-                idle = 0 if _length(part) > furthest else idle + 1
-                furthest = max(furthest, _length(part))
-                if idle == ATTEMPTS:
-                    raise _FetchError(f"{_reason(error)} ({ATTEMPTS} attempts)") from error
-                time.sleep(BACKOFF_S * 2 ** max(0, idle - 1))
-
-
-@contextmanager
-def _display(name: str, url: str) -> Iterator[Report]:
-    """Show a progress bar in bytes; if not on a terminal, print a line at every tenth."""
     say(f"downloading {url}")
-    if not console.is_terminal or not logging.getLogger("featreg").isEnabledFor(logging.INFO):
-        tenths = 0
-
-        def plain(present: int, total: int | None) -> None:
-            nonlocal tenths
-            if total and present * 10 // total > tenths:
-                tenths = present * 10 // total
-                say(f"{name}: {present / 1e6:.1f} of {total / 1e6:.1f} MB")
-
-        yield plain
-        return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda present, total: bar.update(task, completed=present, total=total)
+    idle, furthest = 0, _length(part)
+    while True:
+        try:
+            return _attempt(url, part)
+        except _RETRIED as error:
+            # A server that cannot resume restarts each time. Only bytes beyond the furthest
+            # position so far count as progress, so that the loop ends.
+            idle = 0 if _length(part) > furthest else idle + 1
+            furthest = max(furthest, _length(part))
+            if idle == ATTEMPTS:
+                raise _FetchError(f"{_reason(error)} ({ATTEMPTS} attempts)") from error
+            time.sleep(BACKOFF_S * 2 ** max(0, idle - 1))
 
 
-def _attempt(url: str, part: Path, report: Report) -> None:
+def _attempt(url: str, part: Path) -> None:
     """Append the missing bytes to `part` over one connection."""
     present = _length(part)
     # Request the stored bytes: a .gz file must not be decompressed in transit.
@@ -244,11 +210,15 @@ def _attempt(url: str, part: Path, report: Report) -> None:
         length = response.headers.get("Content-Length")
         total = None if length is None else present + int(length)
         _check_room(part, present, total)
-        with part.open("ab" if present else "wb") as file:
+        with (
+            part.open("ab" if present else "wb") as file,
+            progress(part.stem, total or 0, in_bytes=True) as advance,
+        ):
+            advance(present)
             for chunk in response.raw.stream(CHUNK, decode_content=False):
                 file.write(chunk)
                 present += len(chunk)
-                report(present, total)
+                advance(len(chunk))
         if total is not None and present < total:
             raise _InterruptedError(f"the connection closed after {present} of {total} bytes")
 

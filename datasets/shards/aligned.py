@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -92,21 +92,8 @@ class AlignedHeader:
 
     def write(self, root: h5py.Group) -> None:
         """Store the header as root attributes."""
-        write_attributes(
-            root,
-            format=FORMAT,
-            version=VERSION,
-            dataset=self.dataset,
-            task=self.task,
-            classes=json.dumps(self.classes),
-            resolution_s=self.resolution_s,
-            mode=self.mode,
-            audio_rate=self.audio_rate,
-            features=json.dumps(self.features),
-            notes=json.dumps(self.notes),
-            audio_settings=json.dumps(self.audio_settings),
-            featreg_version=__version__,
-        )
+        about = {"format": FORMAT, "version": VERSION, "featreg_version": __version__}
+        write_attributes(root, **about, **asdict(self))
 
     @classmethod
     def read(cls, root: h5py.Group) -> AlignedHeader:
@@ -120,9 +107,7 @@ class AlignedHeader:
             audio_rate=int(root.attrs["audio_rate"]),
             features=read_json(root, "features"),
             notes=tuple(read_json(root, "notes")),
-            audio_settings=(
-                read_json(root, "audio_settings") if "audio_settings" in root.attrs else {}
-            ),
+            audio_settings=json.loads(read_text(root, "audio_settings", "{}")),
         )
 
 

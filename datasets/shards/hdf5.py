@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,49 +106,29 @@ def create_shard(path: Path) -> Iterator[h5py.File]:
         seal(temporary)
 
 
-def dataset_options(dtype: npt.DTypeLike, row_shape: Sequence[int] = ()) -> dict[str, Any]:
-    """Options of ``create_dataset`` for rows of shape `row_shape`: chunks, checksums, LZF.
-
-    LZF is part of every h5py, and reduces frames that are repeated ten times to a tenth. With the
-    shuffle filter, features would be 5 % smaller, but reading a crop would take five times as
-    long. 16-bit audio is not compressed: on music LZF saves 1 % and takes most of the writing time.
-    """
-    row_bytes = np.dtype(dtype).itemsize * int(np.prod(row_shape, dtype=int))
-    options: dict[str, Any] = {
-        "dtype": dtype,
-        "chunks": (max(1, CHUNK_BYTES // row_bytes), *row_shape),
-        "fletcher32": True,
-    }
-    if np.dtype(dtype) != np.int16:
-        options["compression"] = "lzf"
-    return options
-
-
 def write_array(group: h5py.Group, name: str, values: Array) -> None:
     """Store a whole array, with checksums and compression."""
-    options: dict[str, Any] = {}
-    if all(values.shape[1:]):  # there are no chunks of labels without classes
-        options = dataset_options(values.dtype, values.shape[1:])
-        options["maxshape"] = (None, *values.shape[1:])
-        if len(values):
-            options["chunks"] = (min(len(values), options["chunks"][0]), *values.shape[1:])
-    dataset = group.create_dataset(name, data=values, **options)
-    write_attributes(dataset, sha256=hashlib.sha256(np.ascontiguousarray(values).data).hexdigest())
+    if not all(values.shape[1:]):  # labels without classes: there are no HDF5 chunks of 0 bytes
+        dataset = group.create_dataset(name, data=values)
+        write_attributes(dataset, sha256=hashlib.sha256().hexdigest())
+        return
+    appender = Appender(group, name, values.dtype, values.shape[1:], max(1, len(values)))
+    appender.append(values)
+    appender.close()
 
 
-def write_attributes(item: h5py.Group | h5py.Dataset, **values: str | float) -> None:
-    """Store attributes, text as fixed-length UTF-8.
+def write_attributes(item: h5py.Group | h5py.Dataset, **values: Any) -> None:
+    """Store attributes: numbers, text as fixed-length UTF-8, and other values as JSON.
 
     HDF5 stores text of variable length in a heap without a checksum, where a flipped bit can
     make it search forever.
     """
     for name, value in values.items():
-        if isinstance(value, str):
-            encoded = value.encode()
-            length = max(1, len(encoded))
-            item.attrs.create(name, encoded, dtype=h5py.string_dtype("utf-8", length))
-        else:
+        if isinstance(value, (int, float)):
             item.attrs[name] = value
+        else:
+            text = (value if isinstance(value, str) else json.dumps(value)).encode()
+            item.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", max(1, len(text))))
 
 
 def read_text(item: h5py.Group | h5py.Dataset, name: str, default: str | None = None) -> str:
@@ -170,16 +151,7 @@ def write_strings(group: h5py.Group, name: str, values: Sequence[str]) -> None:
     # File names need not be UTF-8; Python represents other bytes as surrogates.
     encoded = [value.encode(errors="surrogateescape") for value in values]
     width = max(map(len, encoded), default=1) or 1
-    data = np.array(encoded, dtype=h5py.string_dtype("utf-8", width))
-    dataset = group.create_dataset(
-        name,
-        data=data,
-        maxshape=(None,),
-        chunks=(max(1, len(encoded)),),
-        fletcher32=True,
-        compression="lzf",
-    )
-    write_attributes(dataset, sha256=hashlib.sha256(data.tobytes()).hexdigest())
+    write_array(group, name, np.array(encoded, dtype=h5py.string_dtype("utf-8", width)))
 
 
 @contextmanager
@@ -229,16 +201,37 @@ class Appender:
     """A growing dataset, written in whole HDF5 chunks; incomplete chunks are kept in memory.
 
     Each HDF5 chunk is therefore compressed only once, however few rows are appended at a time.
+    LZF is part of every h5py, and reduces frames that are repeated ten times to a tenth. With the
+    shuffle filter, features would be 5 % smaller, but reading a crop would take five times as
+    long. 16-bit audio is not compressed: on music LZF saves 1 % and takes most of the writing time.
+
+    Parameters
+    ----------
+    group, name
+        Where the dataset is created.
+    dtype, row_shape
+        Type of the values, and shape of a row.
+    most_rows
+        Number of rows, if it is known; limits the size of the HDF5 chunks.
     """
 
     def __init__(
-        self, group: h5py.Group, name: str, dtype: npt.DTypeLike, row_shape: Sequence[int] = ()
+        self,
+        group: h5py.Group,
+        name: str,
+        dtype: npt.DTypeLike,
+        row_shape: Sequence[int] = (),
+        most_rows: int = CHUNK_BYTES,
     ) -> None:
+        row_bytes = np.dtype(dtype).itemsize * math.prod(row_shape)
         self.dataset = group.create_dataset(
             name,
             shape=(0, *row_shape),
+            dtype=dtype,
             maxshape=(None, *row_shape),
-            **dataset_options(dtype, row_shape),
+            chunks=(min(most_rows, max(1, CHUNK_BYTES // row_bytes)), *row_shape),
+            fletcher32=True,
+            compression=None if np.dtype(dtype) == np.int16 else "lzf",
         )
         self.rows = 0
         self._digest = hashlib.sha256()

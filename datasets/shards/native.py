@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -85,21 +85,12 @@ class NativeHeader:
 
     def write(self, root: h5py.Group) -> None:
         """Store the header as root attributes."""
-        write_attributes(
-            root,
-            format=FORMAT,
-            version=VERSION,
-            dataset=self.dataset,
-            feature=self.feature,
-            dim=self.dim,
-            hop_s=self.timing.hop_s,
-            window_s=self.timing.window_s,
-            first_center_s=self.timing.first_center_s,
-            sample_rate=self.sample_rate,
-            weights_sha256=self.weights_sha256,
-            settings=json.dumps(self.settings, sort_keys=True),
-            featreg_version=__version__,
-        )
+        about = {"format": FORMAT, "version": VERSION, "featreg_version": __version__}
+        values = asdict(self) | {"settings": json.dumps(self.settings, sort_keys=True)}
+        # The type, the scale and the offset are stored with the frames.
+        for name in ("dtype", "scale", "offset"):
+            del values[name]
+        write_attributes(root, **about, **values.pop("timing"), **values)
 
     @classmethod
     def read(cls, root: h5py.Group) -> NativeHeader:
@@ -120,11 +111,17 @@ class NativeHeader:
             settings=read_json(root, "settings"),
         )
 
-    def differing_setting(self, other: NativeHeader) -> str | None:
-        """Name of the first setting, alphabetically, that differs in another header."""
-        names = sorted({*self.settings, *other.settings})
-        differing = (name for name in names if self.settings.get(name) != other.settings.get(name))
-        return next(differing, None)
+    def difference(self, other: NativeHeader) -> str:
+        """Description of the first difference from another header; empty if there is none."""
+        for key in sorted({*self.settings, *other.settings}):
+            if self.settings.get(key) != other.settings.get(key):
+                return f"{key} was {self.settings.get(key)}, now {other.settings.get(key)}"
+        if self.weights_sha256 != other.weights_sha256:
+            return "the weights have changed"
+        if self.dataset != other.dataset:
+            return f"the shard belongs to the dataset {self.dataset}"
+        same = self == other
+        return "" if same else "the dimensions, the data type or the timing has changed"
 
 
 @dataclass(frozen=True, slots=True)

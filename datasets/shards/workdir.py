@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -234,21 +233,20 @@ class DatasetDir:
         if {*fixed} | {"fold"} != {*_FIXED}:
             raise ValueError(f"expected the classes {', '.join(classes)} as the last columns")
         values = values.to_numpy(dtype=float)
+        fixed = fixed.reindex(columns=list(_FIXED)).astype(object)
         clips = tuple(
             Clip(
-                clip_id,
+                clip_id or "",
                 Path(path),
                 split,
                 label,
                 mask,
-                start_s=float(start_s),
-                duration_s=None if math.isnan(duration_s) else float(duration_s),
-                fold=None if math.isnan(fold) else int(fold),
+                float(start_s),
+                duration_s,
+                None if fold is None else int(fold),
             )
-            for clip_id, path, split, fold, start_s, duration_s, label, mask in zip(
-                *(fixed[name].fillna("").tolist() for name in ("clip_id", "path", "split")),
-                fixed["fold"].tolist() if "fold" in fixed else [math.nan] * len(table),
-                *(fixed[name].tolist() for name in ("start_s", "duration_s")),
+            for (clip_id, path, split, fold, start_s, duration_s), label, mask in zip(
+                fixed.where(fixed.notna(), None).itertuples(index=False, name=None),
                 np.nan_to_num(values).astype(np.uint8),
                 (~np.isnan(values)).astype(np.uint8),
                 strict=True,

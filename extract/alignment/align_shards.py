@@ -109,7 +109,7 @@ def _open_store(folder: DatasetDir, feature: str) -> _Store:
         if header is not None and shard.header != header:
             raise FeatregError(
                 f"{path}: computed with other settings than {first} "
-                f"({_in_words(header, shard.header)}); {again} again without --split and --limit, "
+                f"({header.difference(shard.header)}); {again} again without --split and --limit, "
                 "which computes every clip with the same settings"
             )
         header, first = shard.header, path
@@ -136,13 +136,6 @@ def _check_files(folder: DatasetDir, stores: Mapping[str, _Store]) -> None:
                 f"between the extraction of {AUDIO} and that of {name}; run `prep extract "
                 f"--dataset {folder.name} --features {name} ...` again to recompute the feature"
             )
-
-
-def _in_words(one: NativeHeader, other: NativeHeader) -> str:
-    key = one.differing_setting(other)
-    if key is None:
-        return "the weights, the dimensions or the timing differ"
-    return f"{key} is {other.settings.get(key)}, not {one.settings.get(key)}"
 
 
 def aligned_name(features: Sequence[str], resolution_s: float, mode: Mode) -> str:

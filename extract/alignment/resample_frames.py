@@ -45,49 +45,6 @@ def target_frames(duration_s: float, resolution_s: float) -> int:
     return max(1, math.ceil(duration_s / resolution_s - 1e-6))
 
 
-def align(
-    frames: Frames,
-    timing: FrameTiming,
-    resolution_s: float,
-    duration_s: float,
-    mode: Mode = "repeat",
-) -> npt.NDArray[np.float32]:
-    """Resample frames in time to the target time grid.
-
-    Parameters
-    ----------
-    frames
-        Source frames of shape (frames, dim), at least one.
-    timing
-        Time grid of the source frames.
-    resolution_s
-        Seconds per target frame, above 0.
-    duration_s
-        Length of the clip in seconds, above 0.
-    mode
-        ``repeat``, ``area`` or ``linear``; see the documentation of this module.
-
-    Returns
-    -------
-    float32 of shape (``target_frames(duration_s, resolution_s)``, dim).
-
-    Raises
-    ------
-    ValueError
-        If there are no frames, or resolution or duration is not above 0.
-    """
-    wanted = target_frames(duration_s, resolution_s) if resolution_s > 0 and duration_s > 0 else 0
-    return align_span(
-        lambda first, last: frames[first:last],
-        len(frames),
-        timing,
-        resolution_s,
-        duration_s,
-        mode,
-        range(wanted),
-    )
-
-
 def align_span(
     read: Callable[[int, int], Frames],
     total: int,
@@ -97,18 +54,25 @@ def align_span(
     mode: Mode,
     span: range,
 ) -> npt.NDArray[np.float32]:
-    """A range of the frames that `align` returns, computed from the required source frames only.
+    """Resample frames in time to a range of frames of the target time grid.
 
     Parameters
     ----------
     read
-        Function that returns source frames ``first`` to ``last - 1``, shape (last - first, dim).
+        Function that returns source frames ``first`` to ``last - 1``, shape (last - first, dim);
+        only the required frames are read.
     total
         Number of source frames.
-    timing, resolution_s, duration_s, mode
-        See `align`.
+    timing
+        Time grid of the source frames.
+    resolution_s
+        Seconds per target frame, above 0.
+    duration_s
+        Length of the clip in seconds, above 0.
+    mode
+        ``repeat``, ``area`` or ``linear``; see the documentation of this module.
     span
-        Range of target frames, with step 1.
+        Range of target frames, with step 1, within ``target_frames(duration_s, resolution_s)``.
 
     Returns
     -------
@@ -117,7 +81,7 @@ def align_span(
     Raises
     ------
     ValueError
-        See `align`.
+        If there are no frames, or resolution or duration is not above 0.
     """
     if not total:
         raise ValueError("expected at least 1 frame to align, found none")

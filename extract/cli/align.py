@@ -61,7 +61,7 @@ def align(
     from featreg.datasets.shards.workdir import DatasetDir, choose_dataset
 
     from ..alignment.align_shards import align_shard, plan_alignment
-    from ..extractors.registry import parse_names
+    from ..extractors.feature_options import parse_names
     from ..pipeline.dask_pool import plan_workers, run_jobs
     from ..pipeline.dry_run import (
         alignment_bytes,

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 @click.option(
     "--features",
     required=True,
-    help="Features, separated by commas, such as vggish,openl3. Your own feature is MODULE:CLASS.",
+    help="Features, separated by commas, such as vggish,openl3. Your own feature is MODULE:CLASS "
+    "or NAME=SCHEME:SOURCE.",
 )
 @click.option(
     "--output",
@@ -83,7 +84,7 @@ def embed(
     from ..export.embed_files import check_settings, embed_files, find_files, stored_feature
     from ..export.write_arrays import write_npy, write_npz
     from ..export.write_tables import import_pyarrow, write_csv, write_parquet
-    from ..extractors.registry import parse_names
+    from ..extractors.feature_options import parse_names
 
     if table == "parquet":
         import_pyarrow()
@@ -116,7 +117,8 @@ def _load(names: list[str], assignments: tuple[str, ...], device: str, precision
     """The extractors of the features, with their settings."""
     from featreg.datasets.base import UsageError
 
-    from ..extractors.registry import find_sources, parse_settings
+    from ..extractors.feature_options import parse_settings
+    from ..extractors.registry import find_sources
     from ..load_extractor import load_extractor
     from ..pipeline.dask_pool import count_gpus
 
@@ -127,10 +129,10 @@ def _load(names: list[str], assignments: tuple[str, ...], device: str, precision
             raise UsageError(f"--set {name}.…: {name} is not in --features {','.join(names)}")
     where = "cuda" if count_gpus(device) else "cpu"
     extractors = []
-    for name, source in sources.items():
+    for word, name in zip(names, sources, strict=True):
         values: dict[str, Any] = settings.get(name, {})
         try:
-            extractor = load_extractor(source or name, device=where, precision=precision, **values)
+            extractor = load_extractor(word, device=where, precision=precision, **values)
         except UsageError as error:
             raise UsageError(str(error).removeprefix("load_extractor: ")) from None
         extractors.append(extractor)

@@ -52,7 +52,7 @@ def export(path: Path, format: str, pool: Pool | None, features: str | None, out
     from ..export.read_features import read_features
     from ..export.write_arrays import write_npy, write_npz
     from ..export.write_tables import import_pyarrow, write_csv, write_parquet
-    from ..extractors.registry import parse_names
+    from ..extractors.feature_options import parse_names
 
     if format == "parquet":
         import_pyarrow()

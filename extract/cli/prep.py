@@ -24,6 +24,7 @@ from . import datasets as cli_datasets
 from . import doctor as cli_doctor
 from . import embed as cli_embed
 from . import export as cli_export
+from . import features as cli_features
 from . import inspection as cli_inspection
 from . import weights as cli_weights
 from .datasets import complete_dataset, reading_options
@@ -243,5 +244,6 @@ prep.add_command(cli_embed.embed)
 prep.add_command(cli_export.export)
 prep.add_command(cli_datasets.datasets)
 prep.add_command(cli_datasets.download)
+prep.add_command(cli_features.features)
 prep.add_command(cli_weights.weights)
 prep.add_command(cli_doctor.doctor)

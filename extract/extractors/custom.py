@@ -18,8 +18,9 @@ Python path. If one function computes all frames of a clip, derive the class fro
         def compute(self, signal):
             return librosa.feature.chroma_stft(y=signal, sr=self.sample_rate, hop_length=512).T
 
-If a network computes frames in batches, derive it from `Extractor`. Arrays that were computed by
-other programs need no code: see ``npy_folder.py``.
+If a network maps windows of fixed length to embeddings, derive it from
+`windowed.Windowed`. Arrays that were computed by other programs need no code: see
+``npy_folder.py``.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -77,9 +79,7 @@ class WholeClip(Extractor):
     def __init_subclass__(cls, **options: Any) -> None:
         """Hash the module when it is imported: later edits do not affect this process."""
         super().__init_subclass__(**options)
-        source = getattr(sys.modules.get(cls.__module__), "__file__", None)
-        code = Path(source).read_bytes() if source else b""
-        cls._code_sha256 = hashlib.sha256(code).hexdigest()
+        cls._code_sha256 = code_sha256(cls)
 
     @abstractmethod
     def compute(self, signal: Signal) -> npt.ArrayLike:
@@ -106,6 +106,8 @@ class WholeClip(Extractor):
         """
         try:
             frames = np.asarray(self.compute(signal))
+        except ClipError:
+            raise
         except (Exception, SystemExit) as error:
             raise ClipError("extract", f"{self.name}: {fault(error)}") from error
         return self.checked(frames, f"{self.name} returned", len(signal) / self.sample_rate)
@@ -170,6 +172,12 @@ class WholeClip(Extractor):
         return inputs
 
 
+def code_sha256(cls: type) -> str:
+    """Hash of the module of a class, as it is now."""
+    source = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return hashlib.sha256(Path(source).read_bytes() if source else b"").hexdigest()
+
+
 def likely_frames(timing: FrameTiming, duration_s: float) -> tuple[float, float]:
     """Approximate number of frames of a clip in a custom feature, and its tolerance.
 
@@ -180,11 +188,38 @@ def likely_frames(timing: FrameTiming, duration_s: float) -> tuple[float, float]
     return expected, 3 + timing.window_s / timing.hop_s + 0.1 * abs(expected)
 
 
-def load_class(source: str) -> type[Extractor]:
-    """Import the class ``MODULE:CLASS`` from the Python path or the current folder.
+def load_module(name: str, option: str, expected: str) -> ModuleType:
+    """Import a module from the Python path or the current folder.
 
     The current folder is added to the path, which the workers of a local cluster inherit. For
     other clusters, the module must be installed on every worker.
+
+    Raises
+    ------
+    UsageError
+        If there is no such module, or it cannot be imported. The message begins with `option`, and
+        says what is `expected` there.
+    """
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        parents = [name[: k.start()] for k in re.finditer(r"\.|$", name)]
+        if error.name not in parents:
+            raise UsageError(
+                f"{option}: the module imports {error.name}, which is not installed"
+            ) from error
+        raise UsageError(
+            f"{option}: no module {error.name} in {Path.cwd()} or on the Python path (workers of "
+            f"a cluster require it, too); expected {expected}"
+        ) from None
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{option}: the import failed: {fault(error)}") from error
+
+
+def load_class(source: str) -> type[Extractor]:
+    """Import the class ``MODULE:CLASS``; see `load_module`.
 
     Raises
     ------
@@ -193,22 +228,9 @@ def load_class(source: str) -> type[Extractor]:
     """
     module_name, _, attribute = source.partition(":")
     option = f"--features {source}"
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name != module_name.split(".")[0]:
-            raise UsageError(
-                f"{option}: the module imports {error.name}, which is not installed"
-            ) from error
-        raise UsageError(
-            f"{option}: no module {module_name} in {Path.cwd()} or on the Python path (workers of "
-            "a cluster require it, too); expected MODULE:CLASS, such as mine:Chroma for the class "
-            "Chroma in mine.py"
-        ) from None
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"{option}: the import failed: {fault(error)}") from error
+    module = load_module(
+        module_name, option, "MODULE:CLASS, such as mine:Chroma for the class Chroma in mine.py"
+    )
     with named_faults(source):
         found = getattr(module, attribute, None)
     if not (inspect.isclass(found) and issubclass(found, Extractor)):

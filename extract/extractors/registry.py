@@ -6,18 +6,19 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from featreg.datasets.base import Content, Dataset, UsageError
 from featreg.datasets.console import warn
 
 from .base import Extractor, Precision
+from .feature_options import parse_model, parse_names, parse_settings, parse_values
 
-# The modules are imported on demand, because they import torch.
+# Imported on demand, because the modules import torch.
 FEATURES: dict[str, tuple[str, str]] = {
     "audio": (".waveform", "Waveform"),
     "vggish": (".vggish", "Vggish"),
@@ -25,6 +26,18 @@ FEATURES: dict[str, tuple[str, str]] = {
     "musicnn": (".musicnn", "Musicnn"),
     "efficientat": (".efficientat", "EfficientAT"),
 }
+
+# Classes of the features NAME=SCHEME:SOURCE, a model from elsewhere under a name of the user's.
+SCHEMES: dict[str, tuple[str, str]] = {
+    "hear": (".hear", "Hear"),
+    "onnx": (".onnx", "Onnx"),
+    "ts": (".torchscript", "TorchScript"),
+    "tflite": (".litert", "LiteRT"),
+    "hf": (".huggingface", "HuggingFace"),
+}
+
+# Entry points by which installed packages add features; the value of each is MODULE:CLASS.
+PLUGINS = "featreg.extractors"
 
 # Features whose networks run on the convolutions of `conv.winograd`.
 WINOGRAD = ("vggish", "openl3")
@@ -35,8 +48,13 @@ AUDIO = "audio"
 # Source of OpenL3 for each choice of ``--backend``.
 BACKENDS = {"torch": "", "openl3": "featreg.extract.extractors.openl3_package:OpenL3Package"}
 
-# Source of a feature whose frames are in a folder; that of a user's class is MODULE:CLASS.
+# Source of a feature whose frames are in a folder; others are MODULE:CLASS and SCHEME:SOURCE.
 FOLDER = "folder"
+
+
+def known_features() -> list[str]:
+    """Names of the features of featreg and of installed packages."""
+    return list(dict.fromkeys((*FEATURES, *entry_points(group=PLUGINS).names)))
 
 
 def extractor_class(name: str, source: str = "") -> type[Extractor]:
@@ -47,7 +65,8 @@ def extractor_class(name: str, source: str = "") -> type[Extractor]:
     name
         Name of the feature.
     source
-        ``MODULE:CLASS`` or `FOLDER` for a custom feature; empty for one of `FEATURES`.
+        ``MODULE:CLASS``, ``SCHEME:SOURCE`` or `FOLDER` for a custom feature; empty for one of
+        `FEATURES`.
 
     Raises
     ------
@@ -58,18 +77,23 @@ def extractor_class(name: str, source: str = "") -> type[Extractor]:
         from .npy_folder import folder_class
 
         return folder_class(name)
-    if source:
+    scheme, _, place = source.partition(":")
+    if source and scheme not in SCHEMES:
         from .custom import load_class
 
         return load_class(source)
-    if name not in FEATURES:
+    if not source and name not in FEATURES:
         raise UsageError(
-            f"--features {name}: no such feature; expected one of {', '.join(FEATURES)}, "
-            "MODULE:CLASS for a class of your own, or any name for a folder of .npy files with "
+            f"--features {name}: no such feature; expected one of {', '.join(known_features())}, "
+            "MODULE:CLASS for a class of your own, NAME=SCHEME:SOURCE for a model (schemes: "
+            f"{', '.join(SCHEMES)}), or any name for a folder of .npy files with "
             f"--set {name}.folder=DIR and --set {name}.hop=SECONDS"
         )
-    module, attribute = FEATURES[name]
+    module, attribute = SCHEMES[scheme] if source else FEATURES[name]
     found: type[Extractor] = getattr(importlib.import_module(module, __package__), attribute)
+    if source:  # the name belongs to the request: two features may use the same class
+        attributes = {"name": name, "source": place, "__module__": found.__module__}
+        found = type(found.__name__, (found,), attributes)
     return found
 
 
@@ -91,6 +115,9 @@ class FeatureSpec:
         See `Extractor`.
     source
         See `extractor_class`.
+    learnt
+        Pairs of an attribute and its value, from `Extractor.learn`. If there are none, the
+        extractor learns them when it is created.
     """
 
     name: str
@@ -99,6 +126,7 @@ class FeatureSpec:
     device: str = "cpu"
     precision: Precision = "float32"
     source: str = ""
+    learnt: tuple[tuple[str, Any], ...] = ()
 
     def extractor(self) -> Extractor:
         """The extractor, created once per process."""
@@ -114,22 +142,34 @@ def build_extractors(specs: Sequence[FeatureSpec], threads: int = 1) -> list[Ext
     return [spec.extractor() for spec in specs]
 
 
+# Extractors that have learnt, and are about to be taken by `_build`.
+_planned: dict[FeatureSpec, Extractor] = {}
+
+
 @cache
 def _build(spec: FeatureSpec) -> Extractor:
+    return _planned.pop(spec, None) or _create(spec)
+
+
+def _create(spec: FeatureSpec) -> Extractor:
     found, config = extractor_class(spec.name, spec.source), spec.config
-    with _named_faults(spec.source):
+    with _named_faults(spec.name, spec.source):
         if isinstance(config, tuple):
             config = found.Config(**dict(config))
-        return found(config, dict(spec.weights), spec.device, spec.precision)
+        extractor = found(config, dict(spec.weights), spec.device, spec.precision)
+        extractor.learnt = spec.learnt or tuple(extractor.learn().items())
+        for key, value in extractor.learnt:
+            setattr(extractor, key, value)
+    return extractor
 
 
-def _named_faults(source: str) -> AbstractContextManager[None]:
-    """Context that converts errors of a user's class; see `custom.named_faults`."""
+def _named_faults(name: str, source: str) -> AbstractContextManager[None]:
+    """Context that converts errors of a user's class or model; see `custom.named_faults`."""
     if ":" not in source:
         return nullcontext()
     from .custom import named_faults
 
-    return named_faults(source)
+    return named_faults(f"{name}={source}" if source.partition(":")[0] in SCHEMES else source)
 
 
 def make_specs(
@@ -177,7 +217,7 @@ def make_specs(
     files = parse_overrides(overrides)
     specs = []
     for name, source in sources.items():
-        with _named_faults(source):
+        with _named_faults(name, source):
             config = make_config(name, settings.get(name, {}), dataset.content, source)
             if extractor_class(name, source).trained_on(config) == dataset.name:
                 raise UsageError(
@@ -189,6 +229,7 @@ def make_specs(
                 from .custom import check_complete
 
                 check_complete(f"--features {features}", specs[-1].extractor())
+    _build.cache_clear()  # the workers compute: free the networks that had to be loaded to learn
     if device == "cpu" and any(sources.get(name) == "" for name in WINOGRAD):
         import torch
 
@@ -228,9 +269,16 @@ def make_spec(
         for key in extractor_class(name, source).weight_names(config)
         if fetch or is_here(key, files)
     )
-    if ":" in source:
-        config = tuple((each.name, getattr(config, each.name)) for each in fields(config))
-    return FeatureSpec(name, config, weights, device, precision, source)
+    if ":" not in source:
+        return FeatureSpec(name, config, weights, device, precision, source)
+    pairs = tuple((each.name, getattr(config, each.name)) for each in fields(config))
+    spec = FeatureSpec(name, pairs, weights, device, precision, source)
+    extractor = _create(spec)
+    spec = replace(spec, learnt=extractor.learnt)
+    _planned[spec] = extractor  # its network is loaded
+    spec.extractor()
+    _planned.clear()
+    return spec
 
 
 def find_sources(asked: Sequence[str], settings: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
@@ -244,10 +292,22 @@ def find_sources(asked: Sequence[str], settings: Mapping[str, Mapping[str, str]]
     sources: dict[str, str] = {}
     for word in asked:
         name, source = word, ""
-        if ":" in word:
+        if model := parse_model(word, SCHEMES):
+            name, scheme, place = model
+            found = extractor_class(name, f"{scheme}:{place}")
+            try:
+                source = f"{scheme}:{found.resolve(place)}"
+            except UsageError as error:
+                raise UsageError(f"--features {word}: {error}") from None
+        elif ":" in word:
             name, source = extractor_class("", word).name, word
         elif word not in FEATURES and "folder" in settings.get(word, {}):
             source = FOLDER
+        elif word not in FEATURES and (plugin := entry_points(group=PLUGINS, name=word)):
+            source = next(iter(plugin)).value
+            if (own := extractor_class("", source).name) != word:
+                own_name = f"the class {source} of an installed package has the name {own!r}"
+                raise UsageError(f"--features {word}: {own_name}")
         else:
             extractor_class(word)
         if name in sources:
@@ -258,33 +318,6 @@ def find_sources(asked: Sequence[str], settings: Mapping[str, Mapping[str, str]]
             check_name(f"--features {word}", name, FEATURES)
         sources[name] = source
     return sources
-
-
-def parse_names(text: str) -> list[str]:
-    """Feature names from ``a,b`` or ``a+b``, in order; duplicates are an error."""
-    names = [name.strip() for name in text.replace("+", ",").split(",") if name.strip()]
-    if not names:
-        raise UsageError(
-            f"--features {text!r}: expected one or more features, such as {', '.join(FEATURES)}"
-        )
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"--features: {name} is given twice")
-    return names
-
-
-def parse_settings(assignments: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Parse strings ``FEATURE.KEY=VALUE`` to ``{feature: {key: value}}``."""
-    settings: dict[str, dict[str, str]] = {}
-    for assignment in assignments:
-        target, equals, value = assignment.partition("=")
-        feature, dot, key = target.partition(".")
-        if not (equals and dot and key):
-            raise UsageError(
-                f"--set {assignment}: expected FEATURE.KEY=VALUE, such as openl3.content_type=env"
-            )
-        settings.setdefault(feature, {})[key] = value
-    return settings
 
 
 def make_config(
@@ -307,36 +340,11 @@ def make_config(
         If a key or value is unknown; the message lists the valid ones.
     """
     config = extractor_class(name, source).Config
-    hints = get_type_hints(config)
-    keys = [field.name for field in fields(config)]
-    chosen: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in keys:
-            known = ", ".join(keys) or "none"
-            raise UsageError(f"--set {name}.{key}: no such setting; settings of {name}: {known}")
-        chosen[key] = _parse_value(f"--set {name}.{key}={value}", hints[key], value)
-    if "content_type" in keys:
+    chosen = parse_values(name, config, values)
+    if "content_type" in (field.name for field in fields(config)):
         chosen.setdefault("content_type", content)
     if source == FOLDER:
         from .npy_folder import complete
 
         return complete(name, config(**chosen))
     return config(**chosen)
-
-
-def _parse_value(option: str, kind: Any, text: str) -> Any:
-    if get_origin(kind) in (UnionType, Union):  # optional values are X | None
-        (kind,) = (each for each in get_args(kind) if each is not NoneType)
-    if get_origin(kind) is Literal:
-        for choice in get_args(kind):
-            if str(choice) == text:
-                return choice
-        raise UsageError(f"{option}: expected one of {', '.join(map(str, get_args(kind)))}")
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise UsageError(f"{option}: expected true or false")
-        return text.lower() == "true"
-    try:
-        return kind(text)
-    except ValueError:
-        raise UsageError(f"{option}: expected a {kind.__name__}") from None

@@ -153,20 +153,25 @@ def _read_native(path: Path, clip_id: str | None, paths: Sequence[Path]) -> Scen
         if not shard.clip_ids or (clip_id is not None and clip_id not in shard.clip_ids):
             return None
         found = clip_id or shard.clip_ids[0]
-        feature, duration_s = shard.header.feature, shard.durations[found]
+        duration_s = shard.durations[found]
     # In WORK/DATASET/native/FEATURE, the audio and the other features of the same clip are in
     # sibling folders.
     own = path.absolute().parent
     folder = DatasetDir(own.parent.parent)
-    shown = {each.absolute().parent for each in paths} - {own}
-    others = [_shard_with(each, found) for each in shown if each.parent == own.parent]
-    tracks = _native_tracks([path, *filter(None, others)], found, folder.feature_order())
-    audio, rate = None, 1
-    source = path if feature == AUDIO else _shard_with(own.parent / AUDIO, found)
-    if source is not None:
-        with native.native_shard(source) as shard:
-            audio = shard.stored(found)[:, 0]
-            rate = shard.header.sample_rate
+    sources = {own.name: path}
+    shown = {each.absolute().parent for each in paths} | {own.parent / AUDIO}
+    for sibling in (each for each in shown - {own} if each.parent == own.parent):
+        held = read_native_index(sibling).clips().get(found)
+        if held is not None and held.failure is None:
+            sources[sibling.name] = held.path
+    audio, rate, tracks = None, 1, {}
+    order = folder.feature_order()
+    for name in sorted(sources, key=lambda name: order.index(name) if name in order else 1000):
+        with native.native_shard(sources[name]) as shard:
+            if shard.header.feature == AUDIO:
+                audio, rate = shard.stored(found)[:, 0], shard.header.sample_rate
+            else:
+                tracks[shard.header.feature] = _native_track(shard, found)
     labels = None
     if folder.clips_csv.is_file():
         dataset = folder.read_dataset()
@@ -176,28 +181,12 @@ def _read_native(path: Path, clip_id: str | None, paths: Sequence[Path]) -> Scen
     return Scene(found, duration_s, audio, rate, tracks, labels)
 
 
-def _shard_with(folder: Path, clip_id: str) -> Path | None:
-    """The shard in a feature's folder that contains frames of a clip."""
-    held = read_native_index(folder).clips().get(clip_id)
-    return None if held is None or held.failure is not None else held.path
-
-
-def _native_tracks(paths: Sequence[Path], clip_id: str, order: Sequence[str]) -> dict[str, Track]:
-    """Features of a clip without its audio, in the order in which they were requested."""
-    tracks = {}
-    for path in paths:
-        with native.native_shard(path) as shard:
-            name, timing = shard.header.feature, shard.header.timing
-            if name == AUDIO or clip_id not in shard.clip_ids:
-                continue
-            frames = shard.values(clip_id)
-            begin_s = timing.first_center_s - timing.hop_s / 2
-            end_s = begin_s + len(frames) * timing.hop_s
-            everything = np.concatenate([shard.values(each) for each in shard.clip_ids[:_CLIPS]])
-            components = _components(frames, everything)
-            tracks[name] = Track(components, begin_s, end_s, shard.header.dim)
-    place = {name: k for k, name in enumerate(order)}
-    return dict(sorted(tracks.items(), key=lambda item: place.get(item[0], len(place))))
+def _native_track(shard: native.NativeShard, clip_id: str) -> Track:
+    timing, frames = shard.header.timing, shard.values(clip_id)
+    begin_s = timing.first_center_s - timing.hop_s / 2
+    everything = np.concatenate([shard.values(each) for each in shard.clip_ids[:_CLIPS]])
+    components = _components(frames, everything)
+    return Track(components, begin_s, begin_s + len(frames) * timing.hop_s, shard.header.dim)
 
 
 def _components(frames: npt.NDArray[Any], everything: Any) -> npt.NDArray[np.float32]:

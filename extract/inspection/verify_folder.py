@@ -55,10 +55,14 @@ def folder_faults(folder: DatasetDir, damaged: Collection[Path]) -> tuple[list[s
         failed = {clip_id for clip_id, _, _ in folder.read_failures()}
         if folder.native("").is_dir():  # may be deleted after alignment
             for feature, limits in folder.asked().items():
-                _check_native(folder, dataset, feature, limits, failed, damaged, faults, lines)
-        native_faults = bool(faults)
+                found, line = _check_native(folder, dataset, feature, limits, failed, damaged)
+                faults += found
+                lines.append(line)
+        native_faults = bool(faults)  # these make aligned shards outdated, too
         for name in folder.aligned_names():
-            _check_aligned(folder, dataset, name, damaged, native_faults, faults, lines)
+            found, line = _check_aligned(folder, dataset, name, damaged)
+            faults += found or ([] if native_faults else _stale_faults(folder, name, damaged))
+            lines.append(line)
     except FeatregError as error:
         faults.append(str(error))
     return faults, lines
@@ -71,9 +75,7 @@ def _check_native(
     limits: Limits,
     failed: Collection[str],
     damaged: Collection[Path],
-    faults: list[str],
-    lines: list[str],
-) -> None:
+) -> tuple[list[str], str]:
     index = read_native_index(folder.native(feature))
     held = index.clips()
     again = f"run `prep extract --dataset {folder.name} --features {feature} ...` again"
@@ -84,66 +86,58 @@ def _check_native(
     missing = [key for key in asked if key not in held and key not in failed]
     present = len(asked) - len(bad) - len(missing)
     removed = len(held.keys() - {clip.clip_id for clip in dataset.clips})
-    lines.append(
-        f"{folder.name}: {feature}: {present:,} clips present, {len(bad):,} failed, "
-        f"{len(missing):,} missing, of {len(asked):,} requested"
-        + (f"; {removed:,} more not in {folder.clips_csv.name}" if removed else "")
-    )
+    faults = []
     if missing and not any(path.parent == index.folder for path in damaged):
         faults.append(f"{index.folder}: {_clips(missing)} missing; {again}")
     if len({repr(shard.header) for shard in index.shards.values()}) > 1:
         faults.append(f"{index.folder}: shards with different settings or weights; {again}")
+    return faults, (
+        f"{folder.name}: {feature}: {present:,} clips present, {len(bad):,} failed, "
+        f"{len(missing):,} missing, of {len(asked):,} requested"
+        + (f"; {removed:,} more not in {folder.clips_csv.name}" if removed else "")
+    )
 
 
 def _check_aligned(
-    folder: DatasetDir,
-    dataset: Dataset,
-    name: str,
-    damaged: Collection[Path],
-    native_faults: bool,
-    faults: list[str],
-    lines: list[str],
-) -> None:
+    folder: DatasetDir, dataset: Dataset, name: str, damaged: Collection[Path]
+) -> tuple[list[str], str]:
     clips = {clip.clip_id: clip for clip in dataset.clips}
-    paths = [path for path in shard_paths(folder.aligned(name)) if path not in damaged]
-    before, count, header = len(faults), 0, None
-    for path in paths:
+    faults, count = [], 0
+    for path in (path for path in shard_paths(folder.aligned(name)) if path not in damaged):
         index = read_index(path)
-        header, count = index.header, count + len(index.clip_id)
-        again = f"run `prep align --dataset {folder.name} {_options(header)}` again"
-        if header.classes != dataset.classes:
+        count += len(index.clip_id)
+        again = _again(folder, index.header)
+        if index.header.classes != dataset.classes:
             faults.append(f"{path}: the classes differ from {folder.dataset_json}; {again}")
             continue
-        unknown = [key for key in index.clip_id if key not in clips]
-        other = [
-            key
-            for key, split, label, mask in zip(
-                index.clip_id, index.split, index.label, index.label_mask, strict=True
-            )
-            if key in clips and not _same(clips[key], split, label, mask)
-        ]
-        if unknown:
+        rows = zip(index.clip_id, index.split, index.label, index.label_mask, strict=True)
+        if unknown := [key for key in index.clip_id if key not in clips]:
             faults.append(f"{path}: {_clips(unknown)} not in {folder.clips_csv}; {again}")
-        if other:
+        if other := [key for key, *row in rows if key in clips and not _same(clips[key], *row)]:
             faults.append(
                 f"{path}: split or labels differ from {folder.clips_csv}: {_clips(other)}; {again}"
             )
-    lines.append(f"{folder.name}: aligned {name}: {count:,} clips of {len(clips):,}")
-    if header is None or native_faults or len(faults) > before:
-        return
+    return faults, f"{folder.name}: aligned {name}: {count:,} clips of {len(clips):,}"
+
+
+def _stale_faults(folder: DatasetDir, name: str, damaged: Collection[Path]) -> list[str]:
+    """Errors of aligned shards that are missing or outdated."""
+    intact = [path for path in shard_paths(folder.aligned(name)) if path not in damaged]
+    if not intact:
+        return []
+    header = read_index(intact[-1]).header
     needed = [folder.native(each) for each in (*header.features, AUDIO)]
     if any(path.parent in needed for path in damaged) or not all(map(Path.is_dir, needed)):
-        return
+        return []
     plan = plan_alignment(folder, tuple(header.features), header.resolution_s, header.mode)  # type: ignore[arg-type]
     old = sorted({job.target for job in plan.jobs} - {*damaged} | {*plan.stale})
-    if plan.target == folder.aligned(name) and old:
-        shards = f"shard {old[0].name}"
-        if len(old) > 1:
-            shards = f"{len(old)} shards, such as {old[0].name},"
-        faults.append(
-            f"{plan.target}: {shards} missing, or older than the native shards and "
-            f"{folder.clips_csv.name}; {again}"
-        )
+    if plan.target != folder.aligned(name) or not old:
+        return []
+    shards = f"shard {old[0].name}"
+    if len(old) > 1:
+        shards = f"{len(old)} shards, such as {old[0].name},"
+    newer = f"the native shards and {folder.clips_csv.name}"
+    return [f"{plan.target}: {shards} missing, or older than {newer}; {_again(folder, header)}"]
 
 
 def _same(clip: Clip, split: str, label: np.ndarray, mask: np.ndarray) -> bool:
@@ -154,9 +148,10 @@ def _same(clip: Clip, split: str, label: np.ndarray, mask: np.ndarray) -> bool:
     )
 
 
-def _options(header: AlignedHeader) -> str:
+def _again(folder: DatasetDir, header: AlignedHeader) -> str:
     mode = "" if header.mode == "repeat" else f" --mode {header.mode}"
-    return f"--resolution {header.resolution_s:g} --features {','.join(header.features)}{mode}"
+    options = f"--resolution {header.resolution_s:g} --features {','.join(header.features)}{mode}"
+    return f"run `prep align --dataset {folder.name} {options}` again"
 
 
 def _clips(clip_ids: Sequence[str]) -> str:

@@ -18,14 +18,13 @@ import resource
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any, Generic, ParamSpec, TypeVar
 
@@ -37,6 +36,9 @@ Result = TypeVar("Result")
 
 # Time limit in seconds to start Python and import the function's module, even on a busy machine.
 _START_S = 300.0
+
+# Time limits from here on, in seconds, are not supported by the system and mean no limit.
+_LONGEST_S = 2e6
 
 # Number of attempts to start a child.
 _STARTS = 3
@@ -75,10 +77,10 @@ class ChildProcess(Generic[Arguments, Result]):
 
     def __init__(self, function: Callable[Arguments, Result], timeout_s: float) -> None:
         self._function = function
-        # Longer times are not supported by the system and mean no limit.
-        self._timeout_s = timeout_s if timeout_s < threading.TIMEOUT_MAX else float("inf")
+        self._timeout_s = timeout_s if timeout_s < _LONGEST_S else None
         self._child: subprocess.Popen[bytes] | None = None
-        self._stderr: IO[bytes] | None = None
+        self._connection: Connection
+        self._output: IO[bytes]
         self.peak_bytes = 0
 
     def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -95,19 +97,18 @@ class ChildProcess(Generic[Arguments, Result]):
         """
         if self._child is None:
             self._start()
-        assert self._child is not None
         try:
-            _send(self._child.stdin, (args, kwargs))
+            _send(self._connection, (args, kwargs))
             succeeded, result, self.peak_bytes = self._receive(self._timeout_s)
-        except (EOFError, BrokenPipeError):
-            how = self._how_it_died()
-            # SIGALRM comes from `isolate_clips.time_limit`.
-            raise (ChildHung if signal.SIGALRM.name in how else ChildDied)(how) from None
         except TimeoutError:
             self.close()
             raise ChildHung(
-                f"no answer within {self._timeout_s:g} s (--clip-timeout), so it was stopped"
+                f"gave no answer within {self._timeout_s:g} s (--clip-timeout), so it was stopped"
             ) from None
+        except (EOFError, ConnectionError):
+            how = self._how_it_died()
+            # SIGALRM comes from `isolate_clips.time_limit`.
+            raise (ChildHung if signal.SIGALRM.name in how else ChildDied)(how) from None
         if not succeeded:
             raise result
         return result  # type: ignore[no-any-return]
@@ -125,7 +126,8 @@ class ChildProcess(Generic[Arguments, Result]):
         """Kill the child."""
         if self._child is not None:
             self._child.kill()
-            self._child.communicate()
+            self._child.wait()
+            self._connection.close()
             self._child = None
 
     def _start(self) -> None:
@@ -133,7 +135,7 @@ class ChildProcess(Generic[Arguments, Result]):
             try:
                 self._start_once()
                 return
-            except (EOFError, BrokenPipeError, TimeoutError):
+            except (EOFError, ConnectionError, TimeoutError):
                 reason = self._how_it_died()
             except OSError as error:
                 reason = str(error)
@@ -143,32 +145,36 @@ class ChildProcess(Generic[Arguments, Result]):
         )
 
     def _start_once(self) -> None:
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed with this object
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # Not shown, because decoders print warnings about many files.
-            stderr=self._stderr,
-            env=os.environ | _ONE_THREAD,
-            # Ctrl-C must reach only the parent, which ends the child.
-            start_new_session=True,
-        )
-        _send(self._child.stdin, sys.path)
-        _send(self._child.stdin, self._function)
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed with this object
+        ours, theirs = socket.socketpair()
+        self._connection = Connection(ours.detach())
+        with theirs:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
+                pass_fds=[theirs.fileno()],
+                env=os.environ | _ONE_THREAD,
+                # Ctrl-C must reach only the parent, which ends the child.
+                start_new_session=True,
+            )
+        _send(self._connection, sys.path)
+        _send(self._connection, self._function)
         self._receive(_START_S)
 
-    def _receive(self, timeout_s: float) -> Any:
-        assert self._child is not None
-        assert self._child.stdout is not None
-        return _receive(self._child.stdout, time.monotonic() + timeout_s)
+    def _receive(self, timeout_s: float | None) -> Any:
+        if not self._connection.poll(timeout_s):
+            raise TimeoutError
+        return _receive(self._connection)
 
     def _how_it_died(self) -> str:
         assert self._child is not None
         self._child.kill()  # if it merely closed its pipes
         status = self._child.wait()
         self.close()
-        last = self._read_stderr().splitlines()[-1:]
+        self._output.seek(0)
+        last = self._output.read().decode(errors="replace").strip().splitlines()[-1:]
         if status < 0:
             description = f"it was ended by {signal.Signals(-status).name}"
             if -status == signal.SIGKILL:
@@ -176,73 +182,41 @@ class ChildProcess(Generic[Arguments, Result]):
             return description
         return " ".join([f"it exited with status {status}", *last])
 
-    def _read_stderr(self) -> str:
-        """Standard error of the child."""
-        assert self._stderr is not None
-        self._stderr.seek(0)
-        return self._stderr.read().decode(errors="replace").strip()
 
-
-def _send(pipe: IO[bytes] | None, value: Any) -> None:
-    """Write a pickle and its out-of-band arrays, preceded by their lengths."""
-    assert pipe is not None
+def _send(connection: Connection, value: Any) -> None:
+    """Send a pickle, and its arrays after it."""
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-    parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
-    pipe.write(struct.pack(f"<I{len(parts)}Q", len(parts), *(part.nbytes for part in parts)))
-    for part in parts:
-        pipe.write(part)
-    pipe.flush()
+    arrays = [buffer.raw() for buffer in buffers]
+    connection.send((head, [array.nbytes for array in arrays]))
+    for array in arrays:
+        connection.send_bytes(array)
 
 
-def _receive(pipe: IO[bytes], deadline: float = float("inf")) -> Any:
-    """Read a value written by `_send`."""
-    (count,) = struct.unpack("<I", _read(pipe, 4, deadline))
-    sizes = struct.unpack(f"<{count}Q", _read(pipe, 8 * count, deadline))
-    head, *buffers = [_read(pipe, size, deadline) for size in sizes]
+def _receive(connection: Connection) -> Any:
+    """Receive a value sent by `_send`; raise EOFError if the other side has ended."""
+    head, sizes = connection.recv()
+    buffers = [bytearray(size) for size in sizes]
+    for buffer in buffers:
+        connection.recv_bytes_into(buffer)
     return pickle.loads(head, buffers=buffers)
 
 
-def _read(pipe: IO[bytes], size: int, deadline: float) -> bytearray:
-    """Read exactly `size` bytes.
-
-    Raises
-    ------
-    EOFError
-        If the other side closed the pipe.
-    TimeoutError
-        If they do not arrive before `deadline` (``time.monotonic``).
-    """
-    held = bytearray(size)
-    view, descriptor = memoryview(held), pipe.fileno()
-    while len(view):
-        left = deadline - time.monotonic()
-        if left < float("inf") and not select.select([descriptor], [], [], max(0.0, left))[0]:
-            raise TimeoutError
-        count = os.readv(descriptor, [view])
-        if not count:
-            raise EOFError
-        view = view[count:]
-    return held
-
-
-def _serve() -> None:
+def _serve(descriptor: int) -> None:
     """Main loop of the child, until the parent ends."""
-    # Results are written to the original standard output; output of C libraries is redirected.
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    connection = Connection(descriptor)
+    threading.Thread(target=_end_with_the_parent, args=(descriptor,), daemon=True).start()
     keep_memory()
-    sys.path[:] = _receive(sys.stdin.buffer)
-    function = _receive(sys.stdin.buffer)
-    _send(answers, None)
+    sys.path[:] = _receive(connection)
+    function = _receive(connection)
+    _send(connection, None)
     while True:
-        args, kwargs = _receive(sys.stdin.buffer)
+        args, kwargs = _receive(connection)
         try:
             succeeded, result = True, function(*args, **kwargs)
         except Exception as error:
             succeeded, result = False, _picklable(error)
-        _send(answers, (succeeded, result, peak_bytes()))
+        _send(connection, (succeeded, result, peak_bytes()))
 
 
 def _picklable(error: Exception) -> Exception:
@@ -256,10 +230,10 @@ def _picklable(error: Exception) -> Exception:
     return RuntimeError(f"{type(error).__name__}: {error}")
 
 
-def _end_with_the_parent() -> None:
+def _end_with_the_parent(descriptor: int) -> None:
     """Exit when the parent ends, even during a call."""
     hangup = select.poll()
-    hangup.register(0, 0)
+    hangup.register(descriptor, 0)
     hangup.poll()
     os._exit(1)
 
@@ -276,5 +250,5 @@ def peak_bytes() -> int:
 
 
 if __name__ == "__main__":
-    with suppress(EOFError, BrokenPipeError):  # the parent has ended
-        _serve()
+    with suppress(EOFError, ConnectionError):  # the parent has ended
+        _serve(int(sys.argv[1]))

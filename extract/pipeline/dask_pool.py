@@ -10,12 +10,11 @@ import asyncio
 import logging
 import pickle
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dask.system import CPU_COUNT
@@ -141,10 +140,7 @@ def still_wanted() -> bool:
 
 
 def run_jobs(
-    function: Callable[[Job], Outcome],
-    jobs: Iterable[Job],
-    workers: Workers,
-    again: Callable[[Job, Exception], Job | None] = lambda job, error: None,
+    function: Callable[[Job], Outcome], jobs: Sequence[Job], workers: Workers
 ) -> Iterator[tuple[Job, Outcome | Exception]]:
     """Run jobs, and yield each job with its result or exception, in the order of completion.
 
@@ -156,56 +152,35 @@ def run_jobs(
         Jobs to run.
     workers
         Workers to use.
-    again
-        Function of a failed job and its exception that returns a job to run instead, or None.
 
     Raises
     ------
     FeatregError
         If there are jobs, and the cluster cannot be reached or the connection is lost.
     """
-    rest = iter(jobs)
-    first = list(islice(rest, 1))
-    if not first:
+    if jobs and (workers.count or workers.scheduler):
+        with _connect(workers) as client:
+            yield from _run_on(client, function, jobs)
         return
-    jobs = chain(first, rest)
-    if workers.count == 0 and workers.scheduler is None:
-        for job in jobs:
-            todo: Job | None = job
-            while todo is not None:
-                current = todo
-                try:
-                    outcome: Outcome | Exception = function(current)
-                except Exception as error:
-                    outcome = error
-                todo = again(current, outcome) if isinstance(outcome, Exception) else None
-            yield current, outcome
-        return
-    with _connect(workers) as client:
-        yield from _run_on(client, function, jobs, again)
+    for job in jobs:
+        try:
+            outcome: Outcome | Exception = function(job)
+        except Exception as error:
+            outcome = error
+        yield job, outcome
 
 
 def _run_on(
-    client: Client,
-    function: Callable[[Job], Outcome],
-    jobs: Iterable[Job],
-    again: Callable[[Job, Exception], Job | None],
+    client: Client, function: Callable[[Job], Outcome], jobs: Sequence[Job]
 ) -> Iterator[tuple[Job, Outcome | Exception]]:
     from distributed import as_completed
 
     rest = iter(jobs)
-    repeated: deque[Job] = deque()
     running: dict[Any, Job] = {}
     finished = as_completed()
 
     def submit() -> None:
-        while len(running) < _WINDOW:
-            if repeated:
-                job = repeated.popleft()
-            elif (following := next(rest, None)) is not None:
-                job = following
-            else:
-                return
+        for job in islice(rest, _WINDOW - len(running)):
             packed = pack(function, job)
             with _naming_the_loss():
                 future = client.submit(_work, packed, pure=False)
@@ -221,11 +196,8 @@ def _run_on(
             if future.status in ("lost", "cancelled"):
                 raise CancelledError
             future.release()
-        if failed is not None and (other := again(job, failed)) is not None:
-            repeated.append(other)
         submit()
-        if failed is None or other is None:
-            yield job, outcome
+        yield job, outcome
 
 
 @contextmanager

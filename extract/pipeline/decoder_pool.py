@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featreg.datasets.audio.decode import decode
-from featreg.datasets.base import Clip, ClipError
+from featreg.datasets.base import Clip, ClipError, DecodeError
 
 from .child_process import ChildDied, ChildHung, ChildProcess
 from .decode import DecodedClip, DecodeOptions, decode_clip
@@ -73,27 +73,16 @@ class Decoders:
     def _decode(self, clip: Clip, options: DecodeOptions) -> DecodedClip | ClipError:
         decoder = self._idle.pop()
         try:
-            return _decode(decoder, clip, options)
+            return decoder.call_with_retry(clip, options)
+        except ChildDied as death:
+            return _died(clip, death)
         finally:
             self._idle.append(decoder)
 
 
-def _decode(
-    decoder: ChildProcess[[Clip, DecodeOptions], DecodedClip | ClipError],
-    clip: Clip,
-    options: DecodeOptions,
-) -> DecodedClip | ClipError:
-    """Decode a clip; return an error if the decoder crashes or hangs."""
-    try:
-        return decoder.call_with_retry(clip, options)
-    except ChildDied as death:
-        return _died(clip, death)
-
-
 def _died(clip: Clip, death: ChildDied) -> ClipError:
-    if isinstance(death, ChildHung):
-        return ClipError("decode", f"{clip.path}: decoder: {death}")
-    return ClipError("decode", f"{clip.path}: the decoder crashed twice: {death}")
+    how = "" if isinstance(death, ChildHung) else "crashed twice: "
+    return DecodeError(f"{clip.path}: the decoder {how}{death}")
 
 
 def decode_apart(clip: Clip) -> tuple[npt.NDArray[np.float32], int]:

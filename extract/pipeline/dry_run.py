@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean
 
 import numpy as np
+from rich.filesize import decimal
 
 from featreg.datasets.base import Clip
 from featreg.datasets.console import counted, warn
@@ -112,17 +113,13 @@ def describe_space(folder: Path, needed: int) -> str:
     """Sentence about the required and the free disk space."""
     free = free_bytes(folder)
     verdict = "enough" if needed <= free else "may not be enough"
-    return f"disk: at most {_in_words(needed)} needed, {_in_words(free)} free: {verdict}"
+    return f"disk: at most {decimal(needed)} needed, {decimal(free)} free: {verdict}"
 
 
 def warn_of_space(folder: Path, needed: int) -> None:
     """Warn if the disk space may not suffice; a run that fills the disk can be resumed."""
     if needed > free_bytes(folder):
         warn(f"{folder}: {describe_space(folder, needed)}")
-
-
-def _in_words(count: float) -> str:
-    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
 
 
 def _declared_s(clip: Clip) -> float | None:

@@ -15,7 +15,8 @@ from functools import partial
 
 from featreg.datasets.base import Clip, ClipError, FeatregError
 
-from ..extractors.base import Batcher, Signal
+from ..extractors.base import Signal
+from ..extractors.batching import Batcher
 from ..extractors.registry import FeatureSpec, build_extractors
 from .child_process import ChildDied, ChildHung, ChildProcess
 

@@ -113,20 +113,18 @@ class ShardResult:
         Decoded length in seconds of each clip that could be decoded.
     failures
         Clips without frames of at least one feature.
-    tried, audio_s, seconds
-        Number of clips, seconds of decoded audio, and seconds that each stage took.
-    frames, written
-        Number of frames and bytes of each feature's shard.
+    seconds
+        Seconds that each stage took.
+    written
+        Bytes of each feature's shard.
     worker, peak_bytes
-        Name of the worker, and its peak memory in bytes, including its decoders.
+        Name of the worker, empty if the whole job failed; and its peak memory in bytes, including
+        its decoders.
     """
 
     durations: dict[str, float]
     failures: tuple[Failure, ...]
-    tried: int = 0
-    audio_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
-    frames: dict[str, int] = field(default_factory=dict)
     written: dict[str, int] = field(default_factory=dict)
     worker: str = ""
     peak_bytes: int = 0
@@ -341,10 +339,4 @@ def difference(found: NativeHeader, wanted: NativeHeader) -> str:
     """
     if wanted.weights_sha256 == _NOT_HERE:
         wanted = replace(wanted, weights_sha256=found.weights_sha256)
-    if key := found.differing_setting(wanted):
-        return f"{key} was {found.settings.get(key)}, now {wanted.settings.get(key)}"
-    if found.weights_sha256 != wanted.weights_sha256:
-        return "the weights have changed"
-    if found.dataset != wanted.dataset:
-        return f"the shard belongs to the dataset {found.dataset}"
-    return "the dimensions, the data type or the timing has changed" if found != wanted else ""
+    return found.difference(wanted)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from featreg.datasets.base import Dataset, FeatregError
 from featreg.datasets.console import counted, progress, say
@@ -19,12 +18,6 @@ from .dask_pool import Workers, run_jobs
 from .isolate_clips import EveryClipFailed
 from .plan import Plan, ShardJob, ShardResult
 from .shard_job import extract_shard
-
-# Stage of clips that are known to be unusable as published.
-KNOWN = "published"
-
-# Maximum number of workers listed individually in the summary.
-_FEW = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +37,18 @@ class Summary:
     stages
         Seconds that each stage took in this run, summed over workers.
     peak_bytes
-        Peak memory of each worker in bytes, including its decoders.
+        Highest peak memory of a worker in bytes, including its decoders.
     """
 
     clips: int
     failed: int
-    known_bad: int = 0
-    new_clips: int = 0
-    audio_s: float = 0.0
-    wall_s: float = 0.0
-    written: int = 0
-    stages: dict[str, float] = field(default_factory=dict)
-    peak_bytes: dict[str, int] = field(default_factory=dict)
+    known_bad: int
+    new_clips: int
+    audio_s: float
+    wall_s: float
+    written: int
+    stages: dict[str, float]
+    peak_bytes: int
 
     def __str__(self) -> str:
         total = self.clips + self.failed
@@ -72,24 +65,9 @@ class Summary:
             f"{self.wall_s:.1f} s ({speed:.0f} times real time), {self.written / 1e6:,.1f} MB"
         )
         stages = ", ".join(f"{name} {spent:.1f} s" for name, spent in self.stages.items())
-        workers = counted(len(self.peak_bytes), "worker")
-        lines.append(f"stages, summed over {workers}: {stages}")
-        if self.peak_bytes:
-            lines.append(f"peak memory of each worker: {self._peaks()}")
+        lines.append(f"stages, summed over workers: {stages}")
+        lines.append(f"peak memory of a worker: {self.peak_bytes / 1e6:,.0f} MB")
         return "\n".join(lines)
-
-    def _peaks(self) -> str:
-        """Peak memory of each worker, or the range if there are many workers."""
-        if len(self.peak_bytes) <= _FEW:
-            peaks = (f"{name} {_megabytes(peak)}" for name, peak in sorted(self.peak_bytes.items()))
-            return ", ".join(peaks)
-        least = min(self.peak_bytes.values())
-        name, most = max(self.peak_bytes.items(), key=lambda each: each[1])
-        return f"{_megabytes(least)} to {_megabytes(most)} ({name})"
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.0f} MB"
 
 
 def run_extraction(
@@ -142,46 +120,58 @@ def run_extraction(
             _record(dataset, folder, features, plan, results, known)
         raise
     # Only now, because all frames that replace them are written.
-    if all(result.worker for result in results):
+    if plan.obsolete and all(result.worker for result in results):
         for path in plan.obsolete:
             path.unlink()
-        if plan.obsolete:
-            say(f"{counted(len(plan.obsolete), 'obsolete shard')} removed")
+        say(f"{counted(len(plan.obsolete), 'obsolete shard')} removed")
     failed = _record(dataset, folder, features, plan, results, known)
     decoded = {key for result in (plan.done, *results) for key in result.durations}
-    return replace(
-        _summarize(results, time.perf_counter() - begin),
+    stages: dict[str, float] = {}
+    for result in results:
+        for stage, seconds in result.seconds.items():
+            stages[stage] = stages.get(stage, 0.0) + seconds
+    return Summary(
         clips=len(decoded - failed),
         failed=len(failed),
         known_bad=len(dataset.known_bad),
+        new_clips=sum(len(job.clips) for job in jobs),
+        audio_s=sum(sum(result.durations.values()) for result in results),
+        wall_s=time.perf_counter() - begin,
+        written=sum(sum(result.written.values()) for result in results),
+        stages=stages,
+        peak_bytes=max((result.peak_bytes for result in results), default=0),
     )
 
 
 def _results(jobs: Sequence[ShardJob], workers: Workers) -> Iterator[tuple[ShardJob, ShardResult]]:
     """Yield the result of each job; if a job fails as a whole, all of its clips have failed.
 
+    Jobs that fail are repeated at the end, with each clip tried in a process of its own first.
+
     Raises
     ------
     FeatregError
         If a job failed for a reason that affects all jobs: a full disk, no more memory.
     """
-
-    def again(job: ShardJob, error: Exception) -> ShardJob | None:
-        if isinstance(error, FeatregError) or job.isolate:
-            return None
-        say(f"{job}: {_in_words(error)}; trying its clips one by one")
-        return replace(job, isolate=True)
-
-    for job, outcome in run_jobs(extract_shard, jobs, workers, again):
+    repeated = []
+    for job, outcome in run_jobs(extract_shard, jobs, workers):
         if isinstance(outcome, FeatregError):
             raise outcome
-        if isinstance(outcome, Exception) and (reason := scarcity(outcome)):
-            raise FeatregError(f"{job}: {reason}")
         if isinstance(outcome, Exception):
+            say(f"{job}: {_in_words(outcome)}; trying its clips one by one at the end")
+            repeated.append(replace(job, isolate=True))
+        else:
+            yield job, outcome
+    for job, outcome in run_jobs(extract_shard, repeated, workers):
+        if isinstance(outcome, FeatregError):
+            raise outcome
+        if isinstance(outcome, Exception):
+            if reason := scarcity(outcome):
+                raise FeatregError(f"{job}: {reason}")
             reason = f"the whole shard failed: {_in_words(outcome)}"
             say(f"{job}: {reason}")
             lost = tuple(Failure(clip.clip_id, "extract", reason, "") for clip in job.clips)
-            outcome = ShardResult({}, lost, tried=len(lost))
+            outcome = ShardResult({}, lost)
         yield job, outcome
 
 
@@ -207,36 +197,14 @@ def _record(
     durations = {key: s for result in all_results for key, s in result.durations.items()}
     failed = {failure.clip_id for failure in failures}
     # The failures of other features are in their shards.
-    clip_ids = {clip.clip_id for clip in dataset.clips}
     for path in folder.path.glob("native/*"):
         if path.name not in features:
             held = read_native_index(path).clips().values()
             failures += [each.failure for each in held if each.failure is not None]
-    lines = [(each.clip_id, each.stage, each.reason) for each in failures]
-    lines = [line for line in lines if line[0] in clip_ids]
-    lines += [
-        (clip_id, KNOWN, "known to be unusable as published") for clip_id in dataset.known_bad
-    ]
+    ids = {clip.clip_id for clip in dataset.clips}
+    lines = [(each.clip_id, each.stage, each.reason) for each in failures if each.clip_id in ids]
+    reason = "known to be unusable as published"
+    lines += [(clip_id, "published", reason) for clip_id in dataset.known_bad]
     folder.write_failures(lines, judged=durations.keys() | failed)
     folder.write_dataset(dataset, features, known | durations, plan.limits)
     return failed
-
-
-def _summarize(results: Sequence[ShardResult], wall_s: float) -> Summary:
-    stages: defaultdict[str, float] = defaultdict(float)
-    peaks: Counter[str] = Counter()
-    for result in results:
-        for stage, seconds in result.seconds.items():
-            stages[stage] += seconds
-        if result.worker:
-            peaks[result.worker] = max(peaks[result.worker], result.peak_bytes)
-    return Summary(
-        clips=0,
-        failed=0,
-        new_clips=sum(result.tried for result in results),
-        audio_s=sum(result.audio_s for result in results),
-        wall_s=wall_s,
-        written=sum(sum(result.written.values()) for result in results),
-        stages=dict(stages),
-        peak_bytes=dict(peaks),
-    )

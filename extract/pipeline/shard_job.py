@@ -20,14 +20,15 @@ from featreg.datasets.audio.decode import fingerprint
 from featreg.datasets.base import Clip, ClipError, FeatregError
 from featreg.datasets.shards.native import Failure, NativeWriter, native_writer
 
-from ..extractors.base import Array, Batcher, Extractor
+from ..extractors.base import Array, Extractor
+from ..extractors.batching import Batcher
 from ..extractors.registry import FeatureSpec, build_extractors
 from .child_process import peak_bytes
 from .dask_pool import count_gpus, still_wanted, threads_here
 from .decode import DecodedClip, DecodeOptions
 from .decoder_pool import Decoders, decoders_here
 from .isolate_clips import ClipIsolation, time_limit
-from .plan import Request, ShardJob, ShardResult, difference, header_of
+from .plan import ShardJob, ShardResult, difference, header_of
 
 # A Dask worker with several threads receives several jobs, which run one after another.
 _turn = threading.Lock()
@@ -79,29 +80,34 @@ def _decoders(threads: int, on_gpu: bool) -> int:
 
 
 def _extract(job: ShardJob, extractors: Sequence[Extractor], decoders: Decoders) -> ShardResult:
-    audio_fingerprints = {clip.clip_id: fingerprint(clip) for clip in job.clips}
+    audio = {clip.clip_id: fingerprint(clip) for clip in job.clips}
     durations: dict[str, float] = {}
     spent = dict.fromkeys(("read", "decode", "resample", "network", "write"), 0.0)
+    rates = tuple(sorted({extractor.sample_rate for extractor in extractors}))
+    options = DecodeOptions(rates, job.request.resampler, job.request.keep_silent)
     with ExitStack() as stack:
         isolation = ClipIsolation(job.threads, job.clip_timeout_s) if job.isolate else None
         if isolation:
             stack.enter_context(closing(isolation))
-        streams = [
-            stack.enter_context(_open_stream(spec, extractor, job, audio_fingerprints))
-            for spec, extractor in zip(job.request.features, extractors, strict=True)
-        ]
-        decoded = decoders.decode_all(job.clips, _options(job.request, extractors))
-        stack.enter_context(closing(decoded))
+        streams = []
+        for spec, extractor in zip(job.request.features, extractors, strict=True):
+            header = header_of(extractor, job.folder.name, job.request)
+            writer = stack.enter_context(native_writer(job.path(spec.name), header))
+            prints = {
+                clip.clip_id: extractor.fingerprint(clip, audio[clip.clip_id]) for clip in job.clips
+            }
+            streams.append(_Stream(spec, extractor, writer, prints, job.clip_timeout_s))
+        decoded = stack.enter_context(closing(decoders.decode_all(job.clips, options)))
         for clip, outcome in decoded:
-            if isinstance(outcome, DecodedClip):
-                durations[clip.clip_id] = outcome.duration_s
-                for stage, seconds in outcome.seconds.items():
-                    spent[stage] += seconds
-            for stream in streams:
-                if isinstance(outcome, DecodedClip):
-                    stream.add(clip, outcome, isolation)
-                else:
+            if isinstance(outcome, ClipError):
+                for stream in streams:
                     stream.fail(clip.clip_id, outcome)
+                continue
+            durations[clip.clip_id] = outcome.duration_s
+            for stage, seconds in outcome.seconds.items():
+                spent[stage] += seconds
+            for stream in streams:
+                stream.add(clip, outcome, isolation)
         if isolation:
             isolation.check_causes()
         for stream in streams:
@@ -112,19 +118,11 @@ def _extract(job: ShardJob, extractors: Sequence[Extractor], decoders: Decoders)
     return ShardResult(
         durations=durations,
         failures=tuple(failure for stream in streams for failure in stream.failures),
-        tried=len(job.clips),
-        audio_s=sum(durations.values()),
         seconds=spent,
-        frames={stream.name: stream.frames for stream in streams},
-        written={stream.name: job.path(stream.name).stat().st_size for stream in streams},
+        written={spec.name: job.path(spec.name).stat().st_size for spec in job.request.features},
         worker=f"{socket.gethostname()}:{os.getpid()}",
         peak_bytes=peak_bytes() + decoders.peak_bytes,
     )
-
-
-def _options(request: Request, extractors: Sequence[Extractor]) -> DecodeOptions:
-    rates = tuple(sorted({extractor.sample_rate for extractor in extractors}))
-    return DecodeOptions(rates, request.resampler, request.keep_silent)
 
 
 class _Stream:
@@ -136,8 +134,6 @@ class _Stream:
         Clips without frames.
     network_s, write_s
         Seconds spent in computing and in writing.
-    frames
-        Number of computed frames.
     """
 
     def __init__(
@@ -148,7 +144,6 @@ class _Stream:
         fingerprints: Mapping[str, str],
         clip_timeout_s: float,
     ) -> None:
-        self.name = extractor.name
         self._spec = spec
         self._rate = extractor.sample_rate
         self._batcher = Batcher(extractor, self._deliver, partial(time_limit, clip_timeout_s))
@@ -156,9 +151,9 @@ class _Stream:
         self._fingerprints = fingerprints
         self._durations: dict[str, float] = {}
         self.failures: list[Failure] = []
-        self.network_s, self.write_s, self.frames = 0.0, 0.0, 0
+        self.network_s, self.write_s = 0.0, 0.0
 
-    def add(self, clip: Clip, decoded: DecodedClip, isolation: ClipIsolation | None = None) -> None:
+    def add(self, clip: Clip, decoded: DecodedClip, isolation: ClipIsolation | None) -> None:
         """Compute the clip's frames, and write those of all clips that are complete."""
         self._durations[clip.clip_id] = decoded.duration_s
         signal = decoded.signals[self._rate]
@@ -193,17 +188,4 @@ class _Stream:
             return
         begin = time.perf_counter()
         self._writer.append(clip_id, frames, self._durations[clip_id], self._fingerprints[clip_id])
-        self.frames += len(frames)
         self.write_s += time.perf_counter() - begin
-
-
-@contextmanager
-def _open_stream(
-    spec: FeatureSpec, extractor: Extractor, job: ShardJob, audio: Mapping[str, str]
-) -> Iterator[_Stream]:
-    fingerprints = {
-        clip.clip_id: extractor.fingerprint(clip, audio[clip.clip_id]) for clip in job.clips
-    }
-    header = header_of(extractor, job.folder.name, job.request)
-    with native_writer(job.path(extractor.name), header) as writer:
-        yield _Stream(spec, extractor, writer, fingerprints, job.clip_timeout_s)

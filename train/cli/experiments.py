@@ -64,13 +64,14 @@ def compare(runs: tuple[str, ...], dataset: str | None, report: Path | None, wor
     Example:
         train compare demo-baseline-s0 demo-conreg-musicnn-a0.3-s0
     """
-    from ..experiments.compare import alphas, differences, load, notes, table
+    from ..experiments.compare import load, table
+    from ..experiments.differences import alphas, ceilings, differences, notes
     from ..experiments.select_runs import refuse_damaged
     from ..report.html import write_report
 
     groups, damaged = load(work, runs, dataset)
     print_table(table(groups))
-    for sentence in differences(groups) + alphas(groups) + notes(groups):
+    for sentence in differences(groups) + ceilings(groups) + alphas(groups) + notes(groups):
         click.echo(sentence)
     path = report or work / "reports" / f"{groups[0].config.dataset}.html"
     write_report(path, groups, None if runs else work / "reports")
@@ -128,7 +129,7 @@ def table1_command(
     """
     from ..experiments import table1
     from ..experiments.choose_alpha import read_alphas
-    from ..experiments.compare import notes
+    from ..experiments.differences import notes
     from ..experiments.paper_numbers import read_printed
     from ..experiments.select_runs import refuse_damaged
     from ..experiments.sweep import Runner
@@ -211,7 +212,7 @@ def ablate_command(
     from ..config.options import configure
     from ..experiments import ablate
     from ..experiments.choose_alpha import read_alphas
-    from ..experiments.compare import notes
+    from ..experiments.differences import notes
     from ..experiments.select_runs import refuse_damaged
     from ..experiments.sweep import Runner
     from ..training.build import resolve_device

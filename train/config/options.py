@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
-from featreg.datasets.base import UsageError
 from featreg.datasets.console import Finite
 
-from ..models.registry import ENCODERS, FUSIONS
+from ..models.registry import ENCODERS, FUSIONS, default_width
 from ..regularizers.registry import REGULARIZERS, STANDARDIZED
-from .presets import ALPHAS, PRESETS, Config, Recipe, preset_for
+from .choose_data import choose_metric, choose_shards
+from .method import alpha_of, features_of, init_of, unlabelled_batch_of
+from .presets import PRESETS, Config, Recipe, preset_for
 from .schedule import SCHEDULES
 
 READERS = 4
@@ -40,6 +41,26 @@ _WHERE = (
         help="Aligned set of the dataset, such as musicnn-0.1s.  [default: the only one]",
     ),
 )
+_FEATURES = click.option(
+    "--features", help="Features to use, such as vggish+openl3.  [default: all aligned ones]"
+)
+_FRACTION = click.option(
+    "--fraction",
+    type=float,
+    default=1.0,
+    help="Fraction of the training clips to use, in (0, 1].",
+)
+_DATA = (
+    _FEATURES,
+    _FRACTION,
+    click.option(
+        "--label-fraction",
+        type=float,
+        default=1.0,
+        help="Fraction of the labelled training clips whose labels are used, in (0, 1]; the audio "
+        "of the others can be used with --unlabelled-batch.",
+    ),
+)
 _METHOD = (
     click.option(
         "--reg",
@@ -53,15 +74,35 @@ _METHOD = (
         default="none",
         help="How features are used as input.",
     ),
+    *_DATA,
     click.option(
-        "--features", help="Features to use, such as vggish+openl3.  [default: all aligned ones]"
+        "--unlabelled-batch",
+        type=click.IntRange(0),
+        default=0,
+        metavar="CLIPS",
+        help="Number of training clips without labels in each batch and device, in addition to "
+        "--batch-size; they take part in the regularizer only. With 0, they are not used.",
     ),
     click.option(
-        "--fraction",
-        type=float,
-        default=1.0,
-        help="Fraction of the training clips to use, in (0, 1].",
+        "--init",
+        metavar="RUN",
+        help="Finished run, such as one of `train pretrain`, whose encoder is the initial one.",
     ),
+)
+_PRETRAINING = (
+    click.option(
+        "--reg",
+        type=click.Choice([name for name in REGULARIZERS if name != "none"]),
+        default="hint",
+        help="Regularizer of the embedding, which is the only loss.",
+    ),
+    _FEATURES,
+    _FRACTION,
+)
+_METRIC = click.option(
+    "--metric",
+    show_default="the dataset's",
+    help="Validation metric that selects the best epoch.",
 )
 _RECIPE = (
     click.option(
@@ -85,7 +126,7 @@ _RECIPE = (
     click.option(
         "--width",
         type=click.IntRange(1, 10_000),
-        show_default=_PRESET,
+        show_default="the preset's; with another --encoder, that encoder's",
         help="Number of channels of the encoder's first blocks.",
     ),
     click.option(
@@ -148,11 +189,6 @@ _RECIPE = (
         help="Precision of training; auto uses bfloat16 if the hardware supports it.",
     ),
     click.option(
-        "--metric",
-        show_default="the dataset's",
-        help="Validation metric that selects the best epoch.",
-    ),
-    click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "cuda"]),
         default="auto",
@@ -169,12 +205,22 @@ _RECIPE = (
 
 def config_options(command: Any) -> Any:
     """Add the options of `configure` to a command, except ``--alpha``."""
-    return _give(command, _WHERE + _METHOD + _RECIPE)
+    return _give(command, (*_WHERE, *_METHOD, *_RECIPE, _METRIC))
+
+
+def pretraining_options(command: Any) -> Any:
+    """Add the options of `configure` for a pretraining to a command, except ``--alpha``."""
+    return _give(command, _WHERE + _PRETRAINING + _RECIPE)
+
+
+def data_options(command: Any) -> Any:
+    """Add the options that select the dataset, the features and the training clips."""
+    return _give(command, _WHERE + _DATA)
 
 
 def shared_options(command: Any) -> Any:
     """Add the options that select neither data nor method to a command."""
-    return _give(command, _RECIPE)
+    return _give(command, (*_RECIPE, _METRIC))
 
 
 def _give(command: Any, options: Sequence[Any]) -> Any:
@@ -203,31 +249,19 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
     device
         ``cpu`` or ``cuda``; determines the precision for ``auto``.
     options
-        Values by name; None selects the value of the preset or the data.
+        Values by name; None selects the value of the preset or the data. With ``pretrain``, the
+        configuration is that of a pretraining.
 
     Raises
     ------
     FeatregError
-        If features were not extracted or aligned.
+        If features were not extracted or aligned, or the run of ``--init`` is not finished.
     UsageError
-        If a requested dataset, set or feature does not exist, or does not suit the method.
+        If a requested dataset, set, feature or run does not exist, or does not suit the method.
     """
-    from featreg.datasets.collections.registry import metric
-    from featreg.datasets.shards.workdir import choose, choose_dataset
-
-    from ..data.aligned_set import AlignedSet
-    from ..evaluation.metrics import METRICS
     from ..training.build import resolve_precision
 
-    folder = choose_dataset(work, options["dataset"])
-    aligned = choose(
-        "aligned set",
-        "--aligned",
-        folder.aligned_names(),
-        options["aligned"],
-        f"{folder.path}: no aligned features here; run `prep align --resolution 0.1` first",
-    )
-    shards = AlignedSet(folder.aligned(aligned))
+    folder, aligned, shards = choose_shards(work, options)
     preset = options["preset"] or preset_for(folder.name)
     names = [item.name for item in dataclasses.fields(Recipe)]
     changes = {name: options[name] for name in names if options.get(name) is not None}
@@ -235,59 +269,28 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
     if reg in STANDARDIZED:
         changes.setdefault("standardize", True)
     recipe = dataclasses.replace(PRESETS[preset], **changes)
-    if recipe.encoder != PRESETS[preset].encoder:  # encoder options belong to the preset's encoder
-        recipe = dataclasses.replace(recipe, encoder_options={})
+    if recipe.encoder != PRESETS[preset].encoder:  # width and options belong to that encoder
+        width = changes.get("width", default_width(recipe.encoder))
+        recipe = dataclasses.replace(recipe, encoder_options={}, width=width)
     precision = resolve_precision(recipe.precision, device)
-    selecting = options["metric"] or metric(folder.name, shards.task)
-    fitting = [name for name, each in METRICS.items() if shards.task in each.tasks]
-    if selecting not in fitting:
-        raise UsageError(
-            f"--metric {selecting}: not a metric of a {shards.task} task; choose from "
-            f"{', '.join(fitting)}"
-        )
+    pretrain = bool(options.get("pretrain"))
+    init, init_sha256 = init_of(work, fusion, options.get("init"))
     return Config(
         dataset=folder.name,
         aligned=aligned,
         preset=preset,
         reg=reg,
         fusion=fusion,
-        features=_features(reg, fusion, options["features"], shards),
-        alpha=_alpha(reg, preset, options.get("alpha")),
+        features=features_of(reg, fusion, options["features"], shards),
+        alpha=alpha_of(reg, preset, options.get("alpha")),
         fraction=options["fraction"],
         seed=options["seed"],
-        metric=selecting,
+        metric="reg_loss" if pretrain else choose_metric(folder, shards, options["metric"]),
         devices=options["devices"],
         recipe=dataclasses.replace(recipe, precision=precision),
+        label_fraction=options.get("label_fraction", 1.0),
+        unlabelled_batch=unlabelled_batch_of(reg, options.get("unlabelled_batch", 0)),
+        pretrain=pretrain,
+        init=init,
+        init_sha256=init_sha256,
     )
-
-
-def _features(reg: str, fusion: str, wanted: str | None, shards: Any) -> tuple[str, ...]:
-    if reg != "none" and fusion == "features":
-        raise UsageError(
-            f"--reg {reg} --fusion features: there is no embedding to regularize; omit one of them"
-        )
-    if reg == "none" and fusion == "none":
-        if wanted:
-            raise UsageError(
-                f"--features {wanted}: the baseline uses no features; select a method "
-                "with --reg or --fusion"
-            )
-        return ()
-    names = [name.strip() for name in (wanted or "").replace(",", "+").split("+")]
-    features: tuple[str, ...] = shards.features([name for name in names if name])
-    return features
-
-
-def _alpha(reg: str, preset: str, wanted: float | None) -> float:
-    if reg == "none":
-        if wanted is not None:
-            raise UsageError(
-                f"--alpha {wanted:g}: there is no regularizer to weight; select one with --reg"
-            )
-        return 0.0
-    if wanted is not None:
-        return wanted
-    from ..regularizers.registry import build_regularizer
-
-    paper = build_regularizer(reg, feature_dim=1, embedding_dim=1)
-    return ALPHAS.get(preset, {}).get(reg, paper.default_alpha if paper else 0.0)

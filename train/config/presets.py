@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from ..regularizers.registry import STANDARDIZED
@@ -62,6 +63,26 @@ class Recipe:
     chunks: int = 16
     standardize: bool = False
     precision: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Settings of a probe: a small classifier on pooled features, without an encoder.
+
+    Attributes
+    ----------
+    kind
+        ``logistic`` (logistic regression) or ``mlp`` (a multilayer perceptron).
+    pool
+        Pooling of the frames over time, a name in ``models.probe.POOLS``.
+    """
+
+    kind: str = "logistic"
+    pool: str = "mean"
+
+
+PROBE_RECIPE = Recipe(standardize=True, precision="float32")
+"""Recipe in the configuration of a probe; all its other settings are unused and not stored."""
 
 
 PRESETS: Mapping[str, Recipe] = {
@@ -120,8 +141,12 @@ _TITLES = {
     "rkd": "RKD",
     "scores": "soft scores",
     "features": "feature-only",
+    "pretrain": "pretraining",
+    "init": "pretrained",
     "film": "FiLM",
     "concat": "Concat",
+    "probe": "Probe",
+    "mlp-probe": "MLP probe",
 }
 
 
@@ -146,13 +171,25 @@ class Config:
     fraction
         Fraction of the training clips to use, in (0, 1].
     seed
-        Seed of weights, crops, order, dropout and the choice of the training clips.
+        Seed of weights, crops, order, dropout and the choice of the training clips and labels.
     metric
         Name in ``metrics.METRICS`` of the validation metric that selects the best epoch.
     devices
         Number of devices that train together, each with its own share of a batch.
     recipe
         All other settings. `precision` is ``float32`` or ``bf16-mixed``.
+    label_fraction
+        Fraction of the labelled training clips whose labels are used, in (0, 1].
+    unlabelled_batch
+        Number of training clips without labels per batch and device; with 0, they are not used.
+    pretrain
+        Whether only the encoder and the regularizer are trained, on all training clips.
+    init
+        Name or folder of the run whose encoder this run starts from; empty for none.
+    init_sha256
+        SHA-256 of that run's file with the encoder.
+    probe
+        Settings of a probe, whose `fusion` is ``features``; None for a network.
     """
 
     dataset: str
@@ -167,17 +204,31 @@ class Config:
     metric: str
     devices: int
     recipe: Recipe
+    label_fraction: float = 1.0
+    unlabelled_batch: int = 0
+    pretrain: bool = False
+    init: str = ""
+    init_sha256: str = ""
+    probe: Probe | None = None
 
     @property
     def method(self) -> str:
-        """Return ``baseline``, or the names of fusion and regularizer joined by +."""
-        parts = [name for name in (self.fusion, self.reg) if name != "none"]
+        """Return ``baseline``, ``probe``, or the names of its parts, such as fusion and reg."""
+        if self.probe:
+            return "probe" if self.probe.kind == "logistic" else f"{self.probe.kind}-probe"
+        parts = ["pretrain"] if self.pretrain else ["init"] if self.init else []
+        parts += [name for name in (self.fusion, self.reg) if name != "none"]
         return "+".join(parts) or "baseline"
 
     @property
     def method_title(self) -> str:
         """Return the method's name in the paper, such as ``Con-Reg``."""
         return "+".join(_TITLES.get(name, name) for name in self.method.split("+"))
+
+    @property
+    def init_name(self) -> str:
+        """Return the name of the run that this run starts from, without this run's seed."""
+        return PurePath(self.init).name.removesuffix(f"-s{self.seed}")
 
     @property
     def label(self) -> str:
@@ -220,8 +271,16 @@ class Config:
         overrides: list[tuple[str, Any]] = []
         if self.fraction < 1:
             overrides.append(("fraction", self.fraction))
+        if self.label_fraction < 1:
+            overrides.append(("labels", self.label_fraction))
+        if self.unlabelled_batch:
+            overrides.append(("unlabelled", self.unlabelled_batch))
+        if self.init:
+            overrides.append(("from", self.init_name))
         if self.devices > 1:
             overrides.append(("devices", self.devices))
+        if self.probe:
+            return overrides + [("pool", self.probe.pool)] * (self.probe.pool != Probe().pool)
         if self.preset != preset_for(self.dataset):
             overrides.append(("preset", self.preset))
         preset, recipe = dataclasses.asdict(PRESETS[self.preset]), dataclasses.asdict(self.recipe)
@@ -232,13 +291,20 @@ class Config:
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as JSON values, which `from_json` reads."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        if self.probe:
+            used = ("standardize", "precision")
+            values["recipe"] = {name: values["recipe"][name] for name in used}
+        else:
+            del values["probe"]
         return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Config:
         """Return the configuration whose `to_json` gave `values`."""
-        recipe = Recipe(**values["recipe"])
-        return cls(**{**values, "features": tuple(values["features"]), "recipe": recipe})
+        read = {"features": tuple(values["features"]), "recipe": Recipe(**values["recipe"])}
+        if "probe" in values:
+            read["probe"] = Probe(**values["probe"])
+        return cls(**{**values, **read})
 
     def fingerprint(self, data: str) -> str:
         """Return a hash of this configuration and of `data`, the fingerprint of the shards."""

@@ -20,6 +20,7 @@ from featreg.datasets.base import UsageError
 from .aligned_set import AlignedSet, Clips
 from .clip_reader import ClipReader
 from .prefetch import Prefetcher
+from .unlabelled import UnlabelledCycle
 
 Array = npt.NDArray[np.float32]
 
@@ -203,7 +204,8 @@ def chunk_starts(spare: int, frame_samples: int, chunks: int) -> list[int]:
 class Crops:
     """Random crops, one per clip and epoch, that start at frame borders.
 
-    The key of a crop is (epoch, index of the clip).
+    The key of a crop is (epoch, index of the clip); for unlabelled clips, the pass over them
+    replaces the epoch.
     """
 
     def __init__(self, cutter: Cutter, seed: int) -> None:
@@ -248,7 +250,7 @@ class Chunks:
 
 
 class EpochOrder:
-    """Random order of the clips of an epoch, in batches whose sizes differ by at most one clip.
+    """Random order of the labelled clips of an epoch, in batches that differ by at most one clip.
 
     A short last batch would give its clips more weight, and batch normalization fails on a
     single clip; distributing the remainder over all batches avoids both.
@@ -256,13 +258,16 @@ class EpochOrder:
     Parameters
     ----------
     clips
-        Number of clips.
+        Number of labelled clips, which are the first training clips.
     batch_size
-        Maximum number of clips per batch and device (one more if a single clip would be left).
+        Maximum number of these clips per batch and device (one more if a single clip would be
+        left).
     seed
         Seed of the order, together with the epoch.
     rank, world
         Index of this device and number of devices, which share each batch.
+    unlabelled
+        Unlabelled clips that follow the labelled ones of each batch; None for none.
 
     Attributes
     ----------
@@ -277,21 +282,35 @@ class EpochOrder:
         If there are fewer than two clips for each device.
     """
 
-    def __init__(self, clips: int, batch_size: int, seed: int, rank: int, world: int) -> None:
+    def __init__(
+        self,
+        clips: int,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world: int,
+        unlabelled: UnlabelledCycle | None = None,
+    ) -> None:
         if clips < 2 * world:
             raise UsageError(
                 f"training clips: {clips}, devices: {world}; batch normalization needs at least 2 "
-                "clips per device; use a larger --fraction or fewer --devices"
+                "clips per device; use a larger --fraction or --label-fraction, or fewer --devices"
             )
-        self._clips, self._seed = clips, seed
+        self._clips, self._seed, self._unlabelled = clips, seed, unlabelled
         self._batches = min(-(-clips // (batch_size * world)), clips // (2 * world))
         self._rank, self._world = rank, world
         self.epoch = self.done = 0
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng((self._seed, 2, self.epoch)).permutation(self._clips)
-        for batch in np.array_split(order, self._batches)[self.done :]:
-            yield [(self.epoch, int(clip)) for clip in batch[self._rank :: self._world]]
+        batches = np.array_split(order, self._batches)
+        for step in range(self.done, self._batches):
+            own = batches[step][self._rank :: self._world]
+            keys = [(self.epoch, int(clip)) for clip in own]
+            if self._unlabelled is not None:
+                batch = (self.epoch * self._batches + step) * self._world + self._rank
+                keys += self._unlabelled.keys(batch)
+            yield keys
 
     def __len__(self) -> int:
         return self._batches

@@ -27,6 +27,7 @@ from featreg.datasets.shards.hdf5 import atomic_path
 
 from ..config.presets import Config
 from ..models.base import Tagger
+from ..models.probe import Probe
 from ..models.registry import build_encoder, build_tagger
 from ..training.build import encoder_options
 from ..training.run_files import damaged
@@ -43,9 +44,10 @@ class Card:
     name
         Name of the run that trained it.
     encoder, encoder_options
-        A name in ``models.registry.ENCODERS``, and its keyword arguments.
+        A name in ``models.registry.ENCODERS``, and its keyword arguments; for a probe, ``none``
+        and the keyword arguments of `models.probe.Probe`.
     fusion
-        A name in ``models.registry.FUSIONS``.
+        A name in ``models.registry.FUSIONS``, or ``probe``.
     classes, task
         Class names and kind of task.
     sample_rate
@@ -116,8 +118,10 @@ class Card:
 
     def build(self) -> Tagger:
         """Build the model with newly initialized weights."""
-        encoder = build_encoder(self.encoder, **self.encoder_options)
         dim = sum(int(feature["dim"]) for feature in self.features.values())
+        if self.fusion == "probe":
+            return Probe(dim, len(self.classes), **self.encoder_options)
+        encoder = build_encoder(self.encoder, **self.encoder_options)
         return build_tagger(self.fusion, encoder, dim, len(self.classes))
 
     def require_audio_only(self, purpose: str) -> None:
@@ -134,8 +138,9 @@ class Card:
             If it needs features.
         """
         if self.features:
+            method = "a probe" if self.fusion == "probe" else f"--fusion {self.fusion}"
             raise FeatregError(
-                f"{self.name}: --fusion {self.fusion} needs the features "
+                f"{self.name}: {method} needs the features "
                 f"{'+'.join(self.features)} in addition to audio, but {purpose} has only "
                 "audio; use a model trained with --reg, or `train eval` on aligned shards"
             )

@@ -14,14 +14,16 @@ from featreg.datasets.base import FeatregError
 from featreg.datasets.shards.workdir import DatasetDir, choose
 
 from ..data.aligned_set import AlignedSet
+from ..data.clip_reader import ClipReader
 from ..data.crops import Chunks, Cutter, Scaling
 from ..deploy.model_file import Card, read_model
+from ..models.probe import Probe
 from ..training.build import build_fabric
 from ..training.deterministic import deterministic
 from ..training.memory import enough_memory
 from ..training.run_dir import RunDir
 from ..training.run_outputs import evaluate_predictions
-from .predict import clips_per_batch, predict
+from .predict import clips_per_batch, pooled_features, predict, predict_pooled
 
 
 def evaluate_run(
@@ -74,14 +76,18 @@ def evaluate_run(
     check_shards(card, shards, run.read_json("config.json")["data"]["mode"])
     clips = shards.split(split)
     features = tuple(card.features)
-    scaling = read_scaling(run.path) if config.recipe.standardize and features else None
-    chunks = Chunks(Cutter(shards, clips, features, card.samples, scaling), card.chunks)
-    fabric = build_fabric(dataclasses.replace(config, devices=1), device)
-    batch_size = clips_per_batch(config.recipe)
     remedy = "free some of it, or use another --device"
     with deterministic(), enough_memory(run.name, remedy):
-        tagger = tagger.to(fabric.device)
-        predictions = predict(fabric, tagger, chunks, card.task, batch_size, workers)
+        if isinstance(tagger, Probe):
+            reader = ClipReader(clips, shards.dims(features))
+            predictions = predict_pooled(tagger, pooled_features(reader, tagger.pool), card.task)
+        else:
+            scaling = read_scaling(run.path) if config.recipe.standardize and features else None
+            chunks = Chunks(Cutter(shards, clips, features, card.samples, scaling), card.chunks)
+            fabric = build_fabric(dataclasses.replace(config, devices=1), device)
+            batch_size = clips_per_batch(config.recipe)
+            tagger = tagger.to(fabric.device)
+            predictions = predict(fabric, tagger, chunks, card.task, batch_size, workers)
     results = evaluate_predictions(clips, predictions, card.classes, card.task)
     return {
         "run": run.name,

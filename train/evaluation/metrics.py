@@ -236,3 +236,8 @@ METRICS: Mapping[str, Metric] = {
     )
 }
 """Name of a metric -> the metric."""
+
+
+def improves(name: str, value: float, best: float) -> bool:
+    """Return whether a value of a metric, or of the regularizer (``reg_loss``), is better."""
+    return value < best if name == "reg_loss" else METRICS[name].improves(value, best)

@@ -13,8 +13,10 @@ from torch import Tensor
 from featreg.datasets.base import Task
 
 from ..config.presets import Recipe
+from ..data.clip_reader import ClipReader
 from ..data.crops import Chunks, chunk_loader
 from ..models.base import Tagger
+from ..models.probe import Probe, pool_frames
 
 
 class Predictions(NamedTuple):
@@ -77,6 +79,38 @@ def predict(
     return Predictions(
         *(_gather(fabric, torch.cat(part), order, len(chunks)) for part in (probability, embedding))
     )
+
+
+@torch.no_grad()
+def pooled_features(reader: ClipReader, pool: str) -> Tensor:
+    """Return the features of all clips of `reader`, pooled over time, of shape (clips, dim).
+
+    Parameters
+    ----------
+    reader
+        Reader of the clips.
+    pool
+        One of `models.probe.POOLS`.
+    """
+    return torch.cat([pool_frames(torch.from_numpy(frames)[None], pool) for frames in reader])
+
+
+@torch.no_grad()
+def predict_pooled(probe: Probe, pooled: Tensor, task: Task) -> Predictions:
+    """Predict clips by a probe on the CPU; the embedding is its standardized input.
+
+    Parameters
+    ----------
+    probe
+        The probe.
+    pooled
+        Features of the clips, pooled over time, of shape (clips, dim).
+    task
+        ``multi-label`` or ``single-label``.
+    """
+    output = probe.eval().classify(pooled)
+    probability = probabilities(output.logits, task)
+    return Predictions(probability.numpy(), output.embedding[:, 0].numpy())
 
 
 def probabilities(logits: Tensor, task: Task) -> Tensor:

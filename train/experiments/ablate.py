@@ -23,7 +23,8 @@ from ..evaluation.bootstrap import Values, draws, interval, resampled
 from ..report.print_table import UNKNOWN
 from ..training.versions import command_line
 from .choose_alpha import with_seeds
-from .compare import Group, Result, alphas
+from .compare import Group, Result
+from .differences import alphas
 
 LEVEL = 0.95
 """Confidence level of the bands."""

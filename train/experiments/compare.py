@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import json
@@ -18,7 +17,7 @@ import pandas as pd
 
 from featreg.datasets.console import warn
 
-from ..config.presets import ALPHAS, Config
+from ..config.presets import Config
 from ..evaluation.metrics import METRICS
 from ..report.print_table import UNKNOWN
 from ..training.run_dir import RunDir
@@ -153,7 +152,7 @@ def group(results: Sequence[Result]) -> list[Group]:
     """
     groups: dict[str, dict[int, Result]] = {}
     for result in sorted(results, key=_by_seed):
-        first = groups.setdefault(_key(result, "seed"), {}).setdefault(result.config.seed, result)
+        first = groups.setdefault(key_of(result, "seed"), {}).setdefault(result.config.seed, result)
         if first is not result:
             warn(f"{result.folder.name} repeats {first.folder.name} and is skipped")
     members = [list(each.values()) for each in groups.values()]
@@ -201,9 +200,11 @@ def common(groups: Sequence[Group]) -> list[str]:
     return [override for override in first if all(override in other for other in others)]
 
 
-def _key(result: Result, *without: str) -> str:
+def key_of(result: Result, *without: str) -> str:
     """Return the fingerprint of the data and the configuration except the keys `without`."""
     values = {**result.config.to_json(), "data": result.about["data"]["fingerprint"]}
+    if "seed" in without:  # each seed may have its own pretraining
+        values |= {"init": result.config.init_name, "init_sha256": ""}
     return json.dumps({k: v for k, v in values.items() if k not in without}, sort_keys=True)
 
 
@@ -245,85 +246,3 @@ def format_spread(mean: float, deviation: float) -> str:
 def deviation(values: Sequence[float]) -> float:
     """Return the sample standard deviation; NaN for a single value."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-
-
-def differences(groups: Sequence[Group]) -> list[str]:
-    """Return a sentence per group on the difference from its baseline, paired by seed.
-
-    The baseline of a group has the same recipe and the same training clips.
-    """
-    baselines = [each for each in groups if each.config.method == "baseline"]
-    if not baselines:
-        return ["These runs include no baseline to compare the methods with."]
-    return [
-        _difference(each, [first for first in baselines if _comparable(each, first)])
-        for each in groups
-        if each.config.method != "baseline"
-    ]
-
-
-def _comparable(each: Group, baseline: Group) -> bool:
-    method = ("seed", "reg", "fusion", "features", "alpha", "recipe")
-    recipes = [  # `standardize` applies to features only
-        dataclasses.replace(group.config.recipe, standardize=False) for group in (each, baseline)
-    ]
-    keys = [_key(group.results[0], *method) for group in (each, baseline)]
-    return recipes[0] == recipes[1] and keys[0] == keys[1]
-
-
-def _difference(each: Group, baselines: Sequence[Group]) -> str:
-    if not baselines:
-        return (
-            f"{each.label}: these runs include no baseline with the same settings and training "
-            "clips."
-        )
-    first = baselines[0]
-    metric = first.config.metric
-    title = METRICS[metric].title
-    ours, theirs = each.values(metric), first.values(metric)
-    seeds = sorted(set(ours) & set(theirs))
-    if not seeds:
-        return f"{each.label} and {first.label} have no seed in common."
-    sign = 1 if METRICS[metric].higher_is_better else -1
-    gains = sign * np.array([ours[seed] - theirs[seed] for seed in seeds])
-    word = "better" if gains.mean() > 0 else "worse"
-    sentence = f"{each.label} is {abs(gains.mean()):.3f} {word} than {first.label} in {title}"
-    if not gains.any():
-        sentence = f"{each.label} and {first.label} do not differ in {title}"
-    if len(seeds) == 1:
-        return f"{sentence}, with one seed only, which is not conclusive."
-    if not gains.any():
-        return f"{sentence}, with {len(seeds)} seeds."
-    if (gains > 0).all() or (gains < 0).all():
-        return f"{sentence}, and {word} with each of {len(seeds)} seeds."
-    return (
-        f"{sentence} on average, but the differences range from {gains.min():+.3f} to "
-        f"{gains.max():+.3f} over {len(seeds)} seeds: no clear difference."
-    )
-
-
-def notes(groups: Sequence[Group]) -> list[str]:
-    """Return the notes of the data, such as on missing clips, and on different test sets."""
-    listed = [result.about["data"]["notes"] for each in groups for result in each.results]
-    found = list(dict.fromkeys(note for several in listed for note in several))
-    tested = {(each.config.dataset, each.test_set) for each in groups}
-    if len(tested) > len({dataset for dataset, _ in tested}):
-        found.append(
-            "Not all of these runs were tested on the same clips, labels and classes; only numbers "
-            "with the same test set are comparable."
-        )
-    return found
-
-
-def alphas(groups: Sequence[Group]) -> list[str]:
-    """Return a sentence per group whose alpha a preset sets, on its origin."""
-    sentences = []
-    for each in groups:
-        config = each.config
-        chosen = ALPHAS.get(config.preset, {}).get(config.reg)
-        if config.alpha == chosen:
-            sentences.append(
-                f"alpha {config.alpha:g} of {each.label} was chosen on the validation split by "
-                f"`train choose-alpha --reg {config.reg}`; it is not the paper's value."
-            )
-    return sentences

@@ -38,7 +38,7 @@ def select_runs(
     FeatregError
         If a named run is not finished, or no run can be used.
     UsageError
-        If the runs are on several datasets.
+        If the runs are on several datasets, or a named run is a pretraining.
     """
     runs = list(dict.fromkeys(find_run(work, name) for name in names)) or find_runs(work)
     found: dict[RunDir, str] = {}
@@ -49,6 +49,9 @@ def select_runs(
         if not run.finished:
             warn(f"{run.name} is not finished and is skipped")
             continue
+        if run.pretraining and not names:
+            continue
+        run.require_classifier()
         try:
             found[run] = run.config().dataset
         except FeatregError as error:

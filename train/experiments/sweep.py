@@ -13,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 from featreg.datasets.base import FeatregError, UsageError
-from featreg.datasets.console import progress, say, warn
+from featreg.datasets.console import counted, progress, say, warn
 from featreg.datasets.shards.workdir import DatasetDir
 
 from ..config.options import READERS
@@ -90,15 +91,14 @@ class Runner:
                 )
         todo = self._todo(every.values())
         done = len(every) - len(todo) - len(every.keys() & self.damaged.keys())
-        runs = "1 run" if len(every) == 1 else f"{len(every)} runs"
+        runs = counted(len(every), "run")
         say(f"{runs}: {done} finished, {len(todo)} to do")
         if not todo:
             return
         places = environments(self.device, todo[0].devices, self.jobs)
         # With several devices, the process of a run is started again for each device.
         serial = len(places) == 1 and todo[0].devices == 1
-        train = _train_in_process if serial else _train_in_parallel
-        failures = train(todo, self.work, self.device, places, self.workers)
+        failures = self._train_here(todo) if serial else self._train_in_parallel(todo, places)
         self.made.update(every.keys() - failures.keys())
         if failures:
             lines = [f"  {name}: {reason}" for name, reason in sorted(failures.items())]
@@ -142,6 +142,88 @@ class Runner:
                 results = [Result(run_dir(self.work, each)) for each in intact]
                 found.append(Group(configs[0].title, results))
         return found
+
+    def _train_here(self, configs: Sequence[Config]) -> dict[str, str]:
+        """Train runs one after another in this process; return the reasons of failures by name."""
+        from ..training.run import run
+
+        failures = {}
+        for number, config in enumerate(configs, start=1):
+            say(f"run {number} of {len(configs)}")
+            try:
+                run(config, self.work, **self._settings)
+            except FeatregError as error:
+                failures[config.run_name] = str(error)
+            except Exception as error:  # of torch, or a bug; the other runs are still trained
+                failures[config.run_name] = _unexpected(error, run_dir(self.work, config).path)
+        return failures
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {"device": self.device, "workers": self.workers, "command": command_line()}
+
+    def _train_in_parallel(
+        self, configs: Sequence[Config], places: Sequence[Mapping[str, str]]
+    ) -> dict[str, str]:
+        """Train each run in a process, one at a time per environment; return failures as above."""
+        say(f"parallel runs: {len(places)}; their output is in {self.work / 'runs'}/RUN/{LOG}")
+        free: SimpleQueue[Mapping[str, str]] = SimpleQueue()
+        for place in places:
+            free.put(place)
+        running: set[subprocess.Popen[bytes]] = set()
+        failures: dict[str, str] = {}
+
+        def one(config: Config) -> tuple[str, str | None]:
+            place = free.get()
+            try:
+                return config.run_name, self._process(config, place, running)
+            finally:
+                free.put(place)
+
+        with ThreadPoolExecutor(len(places)) as pool, progress("runs", len(configs)) as advance:
+            waiting = [pool.submit(one, config) for config in configs]
+            try:
+                for future in as_completed(waiting):
+                    name, reason = future.result()
+                    advance(note=name)
+                    if reason is not None:
+                        failures[name] = reason
+            except BaseException:  # such as KeyboardInterrupt: terminate all processes
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in list(running):
+                    process.terminate()
+                raise
+        return failures
+
+    def _process(
+        self, config: Config, place: Mapping[str, str], running: set[subprocess.Popen[bytes]]
+    ) -> str | None:
+        """Train a run in a process of its own; return None, or the reason of its failure."""
+        folder = run_dir(self.work, config)
+        log = folder.path / LOG
+        try:
+            with folder.held():  # not the log of a run that another process is training
+                output = log.open("wb")
+        except FeatregError as error:
+            return str(error)
+        argument = json.dumps({"config": config.to_json(), **self._settings})
+        with output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "featreg.train", "run-config", argument],
+                env={**os.environ, **place, "FEATREG_WORK": str(self.work)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+            running.add(process)
+            try:
+                status = process.wait()
+            finally:
+                running.discard(process)
+        if status == 0:
+            return None
+        lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
+        return f"{lines[-1].removeprefix('error: ')} (exit status {status}; {log})"
 
 
 def _differences(one: Config, other: Config) -> str:
@@ -198,110 +280,8 @@ def _gpus() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def _train_in_process(
-    configs: Sequence[Config],
-    work: Path,
-    device: str,
-    places: Sequence[Mapping[str, str]],
-    workers: int,
-) -> dict[str, str]:
-    """Train runs one after another in this process; return the reasons of failures by name."""
-    from ..training.run import run
-
-    failures = {}
-    for number, config in enumerate(configs, start=1):
-        say(f"run {number} of {len(configs)}")
-        try:
-            run(config, work, device=device, workers=workers, command=command_line())
-        except FeatregError as error:
-            failures[config.run_name] = str(error)
-        except Exception as error:  # of torch, or a bug; the other runs are still trained
-            failures[config.run_name] = _unexpected(error, run_dir(work, config).path / LOG)
-    return failures
-
-
-def _unexpected(error: Exception, log: Path) -> str:
-    """Return an error as one line, and write its traceback to the log."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text("".join(traceback.format_exception(error)))
-    return f"{type(error).__name__}: {' '.join(str(error).split())} ({log})"
-
-
-def _train_in_parallel(
-    configs: Sequence[Config],
-    work: Path,
-    device: str,
-    places: Sequence[Mapping[str, str]],
-    workers: int,
-) -> dict[str, str]:
-    """Train each run in a process, one at a time per environment; return failures as above."""
-    say(f"parallel runs: {len(places)}; their output is in {work / 'runs'}/RUN/{LOG}")
-    free: SimpleQueue[Mapping[str, str]] = SimpleQueue()
-    for place in places:
-        free.put(place)
-    running: set[subprocess.Popen[bytes]] = set()
-    failures: dict[str, str] = {}
-
-    def one(config: Config) -> tuple[str, str | None]:
-        place = free.get()
-        try:
-            return config.run_name, _process(config, work, device, place, workers, running)
-        finally:
-            free.put(place)
-
-    with ThreadPoolExecutor(len(places)) as pool, progress("runs", len(configs)) as advance:
-        waiting = [pool.submit(one, config) for config in configs]
-        try:
-            for future in as_completed(waiting):
-                name, reason = future.result()
-                advance(note=name)
-                if reason is not None:
-                    failures[name] = reason
-        except BaseException:  # such as KeyboardInterrupt: terminate all processes
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(running):
-                process.terminate()
-            raise
-    return failures
-
-
-def _command(config: Config, device: str, workers: int) -> list[str]:
-    """Return the command ``train run-config`` for a run, whose argument is JSON."""
-    settings = {"device": device, "workers": workers, "command": command_line()}
-    argument = json.dumps({"config": config.to_json(), **settings})
-    return [sys.executable, "-m", "featreg.train", "run-config", argument]
-
-
-def _process(
-    config: Config,
-    work: Path,
-    device: str,
-    place: Mapping[str, str],
-    workers: int,
-    running: set[subprocess.Popen[bytes]],
-) -> str | None:
-    """Train a run in a process of its own; return None, or the reason of its failure."""
-    folder = run_dir(work, config)
-    log = folder.path / LOG
-    try:
-        with folder.held():  # not the log of a run that another process is training
-            output = log.open("wb")
-    except FeatregError as error:
-        return str(error)
-    with output:
-        process = subprocess.Popen(
-            _command(config, device, workers),
-            env={**os.environ, **place, "FEATREG_WORK": str(work)},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        running.add(process)
-        try:
-            status = process.wait()
-        finally:
-            running.discard(process)
-    if status == 0:
-        return None
-    output_lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
-    return f"{output_lines[-1].removeprefix('error: ')} (exit status {status}; {log})"
+def _unexpected(error: Exception, folder: Path) -> str:
+    """Return an error as one line, and write its traceback to the log in the run's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / LOG).write_text("".join(traceback.format_exception(error)))
+    return f"{type(error).__name__}: {' '.join(str(error).split())} ({folder / LOG})"

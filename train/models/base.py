@@ -53,7 +53,7 @@ class Output(NamedTuple):
     Attributes
     ----------
     logits
-        Shape (batch, classes). A sigmoid (multi-label task) or a softmax (single-label
+        Shape (labelled clips, classes). A sigmoid (multi-label task) or a softmax (single-label
         task) maps them to probabilities.
     embedding
         The encoder's output l before any fusion, of shape (batch, T_E, B_E), to which the
@@ -80,7 +80,12 @@ class Tagger(nn.Module, ABC):
     needs_features: ClassVar[bool]
 
     @abstractmethod
-    def forward(self, audio: Tensor | None, features: Tensor | None = None) -> Output:
+    def forward(
+        self,
+        audio: Tensor | None,
+        features: Tensor | None = None,
+        labelled: int | None = None,
+    ) -> Output:
         """Return logits and embedding of a batch.
 
         Parameters
@@ -90,6 +95,10 @@ class Tagger(nn.Module, ABC):
         features
             Shape (batch, T_F, B_F), covering the same time; may be None if
             `needs_features` is False.
+        labelled
+            Number of clips, from the start of the batch, for which to compute logits; None for
+            all. The other clips have an embedding only, so that they change neither the decoder
+            nor the statistics of its batch normalization.
 
         Raises
         ------

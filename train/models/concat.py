@@ -32,8 +32,13 @@ class Concat(Tagger):
         self.encoder = encoder
         self.decoder = Decoder(encoder.dim + feature_dim, classes)
 
-    def forward(self, audio: Tensor | None, features: Tensor | None = None) -> Output:
+    def forward(
+        self,
+        audio: Tensor | None,
+        features: Tensor | None = None,
+        labelled: int | None = None,
+    ) -> Output:
         """Return the logits and l."""
         embedding = self.encoder(required(audio, "audio"))
         v = to_frames(required(features, "features"), embedding.shape[1])
-        return Output(self.decoder(torch.cat((embedding, v), dim=-1)), embedding)
+        return Output(self.decoder(torch.cat((embedding, v), dim=-1)[:labelled]), embedding)

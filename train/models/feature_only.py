@@ -33,7 +33,12 @@ class FeatureOnly(Tagger):
         self.frames = frames
         self.decoder = Decoder(feature_dim, classes)
 
-    def forward(self, audio: Tensor | None, features: Tensor | None = None) -> Output:
+    def forward(
+        self,
+        audio: Tensor | None,
+        features: Tensor | None = None,
+        labelled: int | None = None,
+    ) -> Output:
         """Return the logits and v on T_E frames; the audio is not used."""
         v = to_frames(required(features, "features"), self.frames)
-        return Output(self.decoder(v), v)
+        return Output(self.decoder(v[:labelled]), v)

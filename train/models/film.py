@@ -35,8 +35,14 @@ class FiLM(Tagger):
         self.beta = nn.Linear(feature_dim, encoder.dim)
         self.decoder = Decoder(encoder.dim, classes)
 
-    def forward(self, audio: Tensor | None, features: Tensor | None = None) -> Output:
+    def forward(
+        self,
+        audio: Tensor | None,
+        features: Tensor | None = None,
+        labelled: int | None = None,
+    ) -> Output:
         """Return the logits and l, before the modulation."""
         embedding = self.encoder(required(audio, "audio"))
         v = to_frames(required(features, "features"), embedding.shape[1])
-        return Output(self.decoder(self.gamma(v) * embedding + self.beta(v)), embedding)
+        modulated = self.gamma(v) * embedding + self.beta(v)
+        return Output(self.decoder(modulated[:labelled]), embedding)

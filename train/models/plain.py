@@ -28,7 +28,12 @@ class Plain(Tagger):
         self.encoder = encoder
         self.decoder = Decoder(encoder.dim, classes)
 
-    def forward(self, audio: Tensor | None, features: Tensor | None = None) -> Output:
+    def forward(
+        self,
+        audio: Tensor | None,
+        features: Tensor | None = None,
+        labelled: int | None = None,
+    ) -> Output:
         """Return the logits and l; the features are not used."""
         embedding = self.encoder(required(audio, "audio"))
-        return Output(self.decoder(embedding), embedding)
+        return Output(self.decoder(embedding[:labelled]), embedding)

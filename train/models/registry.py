@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,11 @@ from featreg.datasets.base import UsageError
 if TYPE_CHECKING:
     from .base import Encoder, Tagger
 
-ENCODERS: Mapping[str, str] = {"harmonic_cnn": "HarmonicCNN", "mel_cnn": "MelCNN"}
+ENCODERS: Mapping[str, str] = {
+    "harmonic_cnn": "HarmonicCNN",
+    "mel_cnn": "MelCNN",
+    "mobile_cnn": "MobileCNN",
+}
 """Name of an encoder, which is also its module in this folder -> its class."""
 
 FUSIONS = ("none", "features", "concat", "film")
@@ -26,11 +31,20 @@ def build_encoder(name: str, **options: Any) -> Encoder:
     UsageError
         If there is no such encoder.
     """
+    return _encoder(name)(**options)
+
+
+def default_width(name: str) -> int:
+    """Return the default of the argument `width` of the encoder `name`."""
+    width: int = inspect.signature(_encoder(name)).parameters["width"].default
+    return width
+
+
+def _encoder(name: str) -> type[Encoder]:
     if name not in ENCODERS:
         raise UsageError(f"encoder {name!r} not found; choose from {', '.join(ENCODERS)}")
-    module = import_module(f".{name}", __package__)
-    encoder: type[Encoder] = getattr(module, ENCODERS[name])
-    return encoder(**options)
+    encoder: type[Encoder] = getattr(import_module(f".{name}", __package__), ENCODERS[name])
+    return encoder
 
 
 def build_tagger(fusion: str, encoder: Encoder, feature_dim: int, classes: int) -> Tagger:

@@ -17,7 +17,8 @@ from featreg.datasets.shards.hdf5 import atomic_path
 
 from ..evaluation.metrics import METRICS
 from ..experiments import ablate, params, table1
-from ..experiments.compare import Group, Result, alphas, common, differences, notes, table
+from ..experiments.compare import Group, Result, common, table
+from ..experiments.differences import alphas, ceilings, differences, notes
 from . import plots
 from .print_table import UNKNOWN
 
@@ -163,9 +164,9 @@ def _lead(groups: Sequence[Group]) -> list[str]:
     clips = data["clips"]
     about = (
         f"{data['dataset']}: {full} training, {clips['valid']} validation and {clips['test']} test "
-        f"clips, {len(data['classes'])} classes. Each run was tested once, at the epoch with the "
-        f"best {_selecting(groups)} on the validation split. The probabilities of a clip are means "
-        "over its evaluation chunks."
+        f"clips, {len(data['classes'])} classes. Each run was tested once, at the epoch (a probe: "
+        f"with the regularization) with the best {_selecting(groups)} on the validation split. The "
+        "probabilities of a clip are means over its evaluation chunks (a probe sees whole clips)."
     )
     lines = [about, *notes(groups)]
     if shared := common(groups):
@@ -221,7 +222,7 @@ def _results(groups: Sequence[Group], shown: Sequence[Group]) -> Section:
                 f" The {METRICS[metric].title} excludes the classes for which it is undefined on "
                 f"the test split: {', '.join(undefined)}."
             )
-    points = differences(shown) + alphas(shown)
+    points = differences(shown) + ceilings(shown) + alphas(shown)
     return Section("All runs on the test split", [note], table(groups), points=points)
 
 
@@ -229,21 +230,24 @@ def _figures(groups: Sequence[Group], shown: Sequence[Group]) -> list[Section]:
     """Return the figures of the groups with the same test set as the first group."""
     alike = [each for each in shown if each.test_set == shown[0].test_set]
     drawn = alike[:MOST_GROUPS]
+    trained = [each for each in drawn if not each.config.probe]
     apart = " Groups with another test set are not shown." if len(alike) < len(shown) else ""
-    maps = [each for each in drawn if each.config.reg != "none" or each is drawn[0]]
+    maps = [each for each in trained if each.config.reg != "none" or each is trained[0]]
     omitted = [
         each.label + ("" if each.test_set == drawn[0].test_set else ": another test set")
         for each in groups
         if each not in drawn
     ]
+    many = [_how_many(len(drawn), len(groups))] if omitted else []
+    curves = Section(
+        "Learning curves",
+        many,
+        image=plots.data_uri(plots.learning_curves(trained)) if trained else "",
+        caption="Thick lines are means over seeds, thin lines are single seeds." + apart,
+        left_out=omitted,
+    )
     return [
-        Section(
-            "Learning curves",
-            [_how_many(len(drawn), len(groups))] if omitted else [],
-            image=plots.data_uri(plots.learning_curves(drawn)),
-            caption="Thick lines are means over seeds, thin lines are single seeds." + apart,
-            left_out=omitted,
-        ),
+        *([curves] if trained else []),
         Section(
             "Average precision per class",
             image=plots.data_uri(plots.per_class(drawn)),
@@ -251,18 +255,22 @@ def _figures(groups: Sequence[Group], shown: Sequence[Group]) -> list[Section]:
             "of clips with the class." + apart,
         ),
         _per_class(alike),
-        Section(
-            "Embeddings with and without regularization",
-            image=plots.data_uri(plots.embedding_map(maps[:MOST_MAPS])),
-            caption="Projections of the time-averaged embeddings of the test clips, for the first "
-            "seed of each method. Each row highlights the clips of one class; the classes are the "
-            "three with the highest average precision in the first method. The embeddings of each "
-            "model are rotated onto those of the first model, which preserves the cosines within a "
-            "model, and then projected together (t-SNE of cosine distances), so that positions "
-            "are comparable between maps. Distances between remote clusters are not meaningful."
-            + apart,
-        ),
+        *([_maps(maps[:MOST_MAPS], apart)] if maps else []),
     ]
+
+
+def _maps(groups: Sequence[Group], apart: str) -> Section:
+    return Section(
+        "Embeddings with and without regularization",
+        image=plots.data_uri(plots.embedding_map(groups)),
+        caption="Projections of the time-averaged embeddings of the test clips, for the first "
+        "seed of each method. Each row highlights the clips of one class; the classes are the "
+        "three with the highest average precision in the first method. The embeddings of each "
+        "model are rotated onto those of the first model, which preserves the cosines within a "
+        "model, and then projected together (t-SNE of cosine distances), so that positions "
+        "are comparable between maps. Distances between remote clusters are not meaningful."
+        + apart,
+    )
 
 
 def _how_many(drawn: int, total: int) -> str:
@@ -301,6 +309,16 @@ def _circumstances(result: Result) -> str:
     )
 
 
+def _selected(result: Result) -> str:
+    """Return what the validation split selected, such as ``best epoch 3 of 24``."""
+    number, curves = result.report["best_epoch"], result.curves
+    if not result.config.probe:
+        return f"best epoch {number} of {len(curves)}"
+    row = curves.iloc[number - 1]
+    names = [name for name in ("C", "weight_decay", "epoch") if name in curves]
+    return ", ".join(f"{name.replace('_', ' ')} {row[name]:.3g}" for name in names)
+
+
 def _origin(group: Group) -> dict[str, Any]:
     metric = group.config.metric
     return {
@@ -314,8 +332,7 @@ def _origin(group: Group) -> dict[str, Any]:
                 "seed": result.config.seed,
                 "value": f"{result.report['test'][metric]:.3f}",
                 "interval": [f"{end:.3f}" for end in result.report["intervals"][metric]],
-                "best_epoch": result.report["best_epoch"],
-                "epochs": len(result.curves),
+                "selected": _selected(result),
                 "seconds": round(result.report["seconds"]),
                 "started": result.about["started"][:16].replace("T", " "),
             }

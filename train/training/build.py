@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch import Tensor
 
 from featreg.datasets.base import FeatregError, UsageError
 
@@ -18,6 +20,7 @@ from ..models.base import Encoder
 from ..models.registry import build_encoder, build_tagger
 from ..regularizers.registry import build_regularizer
 from .objective import Objective
+from .pretraining import Pretraining
 
 
 def crop_samples(recipe: Recipe, audio_rate: int) -> int:
@@ -49,15 +52,39 @@ def encoder_of(config: Config, audio_rate: int) -> Encoder:
     return encoder
 
 
-def build_objective(config: Config, aligned: AlignedSet) -> Objective:
-    """Build the model and losses of a configuration; the initial weights depend on its seed."""
+def build_objective(
+    config: Config, aligned: AlignedSet, weights: Mapping[str, Tensor] | None = None
+) -> Objective:
+    """Build the model and losses of a configuration.
+
+    Parameters
+    ----------
+    config
+        The configuration; the initial weights depend on its seed.
+    aligned
+        The data.
+    weights
+        Initial weights of the encoder, if they do not depend on the seed.
+    """
     torch.manual_seed(config.seed)
     header, dim = aligned.header, aligned.dim(config.features)
     encoder = encoder_of(config, header.audio_rate)
     tagger = build_tagger(config.fusion, encoder, dim, len(header.classes))
+    if weights:
+        encoder.load_state_dict(weights)
     # After the model, so that a baseline and a regularized run have the same initial weights.
     regularizer = build_regularizer(config.reg, dim, encoder.dim)
-    return Objective(tagger, regularizer, config.alpha, aligned.task)
+    return Objective(tagger, regularizer, config.alpha, aligned.task, config.unlabelled_batch)
+
+
+def build_pretraining(config: Config, aligned: AlignedSet) -> Pretraining:
+    """Build the encoder and regularizer of a pretraining; the weights depend on its seed."""
+    torch.manual_seed(config.seed)
+    encoder = encoder_of(config, aligned.header.audio_rate)
+    regularizer = build_regularizer(config.reg, aligned.dim(config.features), encoder.dim)
+    if regularizer is None:
+        raise UsageError("--reg none: pretraining needs a regularizer, such as hint")
+    return Pretraining(encoder, regularizer, config.alpha)
 
 
 def resolve_device(device: str) -> str:

@@ -20,7 +20,7 @@ from featreg.datasets.console import Advance, progress, say
 from ..config.presets import Config
 from ..config.schedule import Schedule
 from ..data.crops import EpochOrder
-from ..evaluation.metrics import METRICS
+from ..evaluation.metrics import improves
 from .checkpoint import Progress
 from .loss_monitor import LossMonitor
 from .metrics_log import MetricsLog
@@ -41,7 +41,7 @@ class Fit:
     config
         The configuration of the run.
     objective
-        An `objective.Objective`, set up by `fabric`.
+        An `objective.Objective` or a `pretraining.Pretraining`, set up by `fabric`.
     loader, order
         Loader of batches of crops on the CPU, and the order from which it reads.
     validate
@@ -142,7 +142,7 @@ class Fit:
         }
         state.epoch, state.step, state.sums, state.seconds = state.epoch + 1, 0, [], 0.0
         state.history.append(row)
-        if not state.best or METRICS[name].improves(metrics[name], state.best_value):
+        if not state.best or improves(name, metrics[name], state.best_value):
             state.best_value, state.best_epoch = metrics[name], state.epoch
             state.best = {key: x.clone() for key, x in self.objective.state_dict().items()}
         self._save(state, optimizer)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from featreg.datasets.base import Task
 
 from ..data.crops import Batch
-from ..models.base import Output, Tagger
+from ..models.base import Tagger
 from ..regularizers.base import Regularizer
 
 
@@ -33,6 +33,9 @@ class Objective(nn.Module):
     gradient, averaged over devices by DDP, equal those of one device for the same outputs.
     Batch normalization and regularizers are computed on each device's share of the batch.
 
+    The unlabelled clips at the end of a batch take part in the regularizer and in the encoder's
+    batch normalization, but not in the decoder and the task's loss.
+
     Parameters
     ----------
     tagger
@@ -43,34 +46,43 @@ class Objective(nn.Module):
         Weight of the regularizer.
     task
         ``multi-label`` or ``single-label``.
+    unlabelled
+        Number of clips at the end of each batch that have no labels.
     """
 
     def __init__(
-        self, tagger: Tagger, regularizer: Regularizer | None, alpha: float, task: Task
+        self,
+        tagger: Tagger,
+        regularizer: Regularizer | None,
+        alpha: float,
+        task: Task,
+        unlabelled: int = 0,
     ) -> None:
         super().__init__()
         self.tagger = tagger
         self.regularizer = regularizer
         self.alpha = alpha
         self.task = task
+        self.unlabelled = unlabelled
 
     def forward(self, batch: Batch) -> Losses:
         """Compute the losses of a batch of crops."""
-        output = self.tagger(batch.audio, batch.features)
-        task = self._task_loss(output, batch)
+        labelled = len(batch.audio) - self.unlabelled
+        output = self.tagger(batch.audio, batch.features, labelled)
+        label, mask = batch.label[:labelled], batch.label_mask[:labelled]
+        task = self._task_loss(output.logits.float(), label, mask)
         if self.regularizer is None:
             return Losses(task, task, task.new_zeros(()))
         regularization = self.regularizer(output.embedding, batch.features)
         return Losses(task + self.alpha * regularization, task, regularization)
 
-    def _task_loss(self, output: Output, batch: Batch) -> Tensor:
-        logits = output.logits.float()
+    def _task_loss(self, logits: Tensor, label: Tensor, mask: Tensor) -> Tensor:
         if self.task == "single-label":
-            losses = F.cross_entropy(logits, batch.label.argmax(dim=1), reduction="none")
-            known = batch.label_mask.amax(dim=1)
+            losses = F.cross_entropy(logits, label.argmax(dim=1), reduction="none")
+            known = mask.amax(dim=1)
             return (losses * known).sum() / _share(known)
-        losses = F.binary_cross_entropy_with_logits(logits, batch.label, reduction="none")
-        return (losses * batch.label_mask).sum() / _share(batch.label_mask)
+        losses = F.binary_cross_entropy_with_logits(logits, label, reduction="none")
+        return (losses * mask).sum() / _share(mask)
 
 
 def _share(known: Tensor) -> Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from lightning.fabric import Fabric
+from torch import Tensor
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.console import say
@@ -18,18 +19,28 @@ from ..config.presets import Config, Recipe
 from ..data.aligned_set import AlignedSet, Clips
 from ..data.clip_reader import ClipReader
 from ..data.crops import Chunks, Crops, Cutter, EpochOrder, Scaling, crop_loader
+from ..data.unlabelled import TrainingClips, UnlabelledCycle, training_clips
 from ..deploy.model_file import Card, write_model
 from ..evaluation.metrics import evaluate
 from ..evaluation.predict import Predictions, clips_per_batch, predict
-from .build import build_fabric, build_objective, crop_samples
+from .build import build_fabric, build_objective, build_pretraining, crop_samples
 from .checkpoint import Progress
 from .ddp import exit_with_parent, kill_children_on_error
 from .deterministic import deterministic, warnings_only
 from .fit import Fit
+from .initial_weights import initial_weights, write_encoder
 from .memory import enough_memory
 from .metrics_log import require_tensorboard
+from .pretraining import mean_regularization
 from .run_dir import RunDir, run_dir
-from .run_outputs import report, run_config, write_predictions, write_scaling
+from .run_outputs import (
+    pretraining_report,
+    report,
+    require_metrics,
+    run_config,
+    write_predictions,
+    write_scaling,
+)
 
 
 def run(
@@ -51,7 +62,7 @@ def run(
     Parameters
     ----------
     config
-        The configuration.
+        The configuration, of a training or a pretraining.
     work
         The working folder.
     name
@@ -82,6 +93,10 @@ def run(
         If `name` is not the name of a folder, or the folder contains another run or, with
         `fresh`, files that are not a run.
     """
+    if config.probe:
+        from .run_probe import run_probe
+
+        return run_probe(config, work, name, fresh, command)
     if tensorboard:
         require_tensorboard()
     aligned = AlignedSet(DatasetDir(work / config.dataset).aligned(config.aligned))
@@ -91,8 +106,9 @@ def run(
         fabric = build_fabric(config, device)
         # Invalid data and settings fail here, before the processes of other devices start.
         with _memory(config.recipe, folder.name):
+            weights = initial_weights(config, work, aligned.header.audio_rate)
             active = _Run(
-                config, aligned, folder, fabric, workers, save_every, tensorboard, command
+                config, aligned, folder, fabric, workers, save_every, tensorboard, command, weights
             )
         # On one device, RANK or Slurm's task number may be set for another purpose.
         if config.devices == 1 or fabric.local_rank == 0:
@@ -130,19 +146,28 @@ class _Run:
         save_every: float,
         tensorboard: bool,
         command: str,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.config, self.aligned, self.folder, self.fabric = config, aligned, folder, fabric
         self.workers, self.save_every, self.tensorboard = workers, save_every, tensorboard
         self.command = command
-        self.train = aligned.split("train").fraction(config.fraction, config.seed)
-        self.valid, self.test = aligned.split("valid"), aligned.split("test")
+        self.unused = 0
+        self.chosen = self._training_clips()
+        self.train = self.chosen.clips
+        evaluated = ("valid",) if config.pretrain else ("valid", "test")
+        self.evaluated = {name: aligned.split(name) for name in evaluated}
         self.scaling: Scaling | None = None
-        self.objective = build_objective(config, aligned)
+        self.objective: Any = (
+            build_pretraining(config, aligned)
+            if config.pretrain
+            else build_objective(config, aligned, weights)
+        )
         self._order(0, config.devices)
         self._cutter(self.train, config.features)
-        for name, clips in (("valid", self.valid), ("test", self.test)):
+        for name, clips in self.evaluated.items():
             self._require_clips(name, clips)
-            self._require_metrics(name, clips)
+            if not config.pretrain:
+                require_metrics(aligned, name, clips)
 
     def on_all_devices(self, todo: bool) -> None:
         """Start the processes of the other devices, and train on all of them.
@@ -158,30 +183,50 @@ class _Run:
                 say(f"{self.folder.name}: already finished; use --fresh to repeat it")
                 return
             say(f"{self.folder.path}: {self.config.title}")
+            if self.unused:
+                say(
+                    f"training clips without labels, which are not used: {self.unused} of "
+                    f"{self.unused + len(self.train)}; use them with --reg and --unlabelled-batch"
+                )
             with _memory(self.config.recipe, self.folder.name):
                 self.train_and_test()
 
     def train_and_test(self) -> None:
-        """Train and test the model, and write all files of the run folder."""
-        path, header = self.folder.path, self.aligned.header
+        """Train and test the model, or pretrain it, and write all files of the run folder."""
+        path = self.folder.path
         if self.fabric.is_global_zero and not (path / "config.json").is_file():
-            splits = {"train": self.train, "valid": self.valid, "test": self.test}
+            clips = {"train": self.chosen.labelled, "unlabelled": self.chosen.unlabelled}
+            clips = {name: count for name, count in clips.items() if count}
+            clips |= {name: len(found) for name, found in self.evaluated.items()}
             device = self.fabric.device.type
-            about = (self.config, self.aligned, splits, self.objective, device, self.command)
+            about = (self.config, self.aligned, clips, self.objective, device, self.command)
             self.folder.write_json("config.json", run_config(*about))
         self.scaling = self._scaling()
         progress = self._fit()
-        predictions = self._predict(self._chunks(self.test))
+        results = self._pretrained(progress) if self.config.pretrain else self._tested(progress)
         if self.fabric.is_global_zero:
-            card = Card.of(self.folder.name, self.config, header)
-            write_model(path / "model.safetensors", self.objective.tagger, card)
-            if self.scaling is not None:
-                write_scaling(path, self.scaling)
-            write_predictions(path, self.test, predictions, header.classes)
-            results = report(progress, self.test, predictions, header.classes, self.aligned.task)
             self.folder.write_json("report.json", results)
             (path / "state.pt").unlink(missing_ok=True)
         self.fabric.barrier()
+
+    def _tested(self, progress: Progress) -> dict[str, Any]:
+        """Test the model and write it with its predictions; return the values of the report."""
+        path, header, test = self.folder.path, self.aligned.header, self.evaluated["test"]
+        predictions = self._predict(self._chunks(test))
+        if not self.fabric.is_global_zero:
+            return {}
+        card = Card.of(self.folder.name, self.config, header)
+        write_model(path / "model.safetensors", self.objective.tagger, card)
+        if self.scaling is not None:
+            write_scaling(path, self.scaling)
+        write_predictions(path, test, predictions, header.classes)
+        return report(progress, test, predictions, header.classes, self.aligned.task)
+
+    def _pretrained(self, progress: Progress) -> dict[str, Any]:
+        """Write the encoder; return the values of the report."""
+        if self.fabric.is_global_zero:
+            write_encoder(self.folder.path, self.objective.encoder)
+        return pretraining_report(progress)
 
     def _reader(self) -> ClipReader:
         return ClipReader(self.train, self.aligned.dims(self.config.features))
@@ -197,31 +242,66 @@ class _Run:
         return Cutter(self.aligned, clips, features, samples, self.scaling)
 
     def _order(self, rank: int, world: int) -> EpochOrder:
+        config, cycle = self.config, None
+        if config.unlabelled_batch:
+            cycle = UnlabelledCycle(self.chosen, config.unlabelled_batch, config.seed)
+        batch_size, labelled = config.recipe.batch_size, self.chosen.labelled
+        return EpochOrder(labelled, batch_size, config.seed, rank, world, cycle)
+
+    def _training_clips(self) -> TrainingClips:
+        """Return the training clips; those without labels only if they are used."""
         config = self.config
-        return EpochOrder(len(self.train), config.recipe.batch_size, config.seed, rank, world)
+        clips = self.aligned.split("train").fraction(config.fraction, config.seed)
+        if config.pretrain:
+            return TrainingClips(clips, len(clips))
+        chosen = training_clips(clips, config.label_fraction, config.seed)
+        if not chosen.labelled:
+            raise FeatregError(
+                f"{self.aligned.folder}, split train: no clip has labels, which training needs"
+            )
+        if not config.unlabelled_batch:
+            self.unused = chosen.unlabelled
+            return chosen.with_labels()
+        if not chosen.unlabelled:
+            raise UsageError(
+                f"--unlabelled-batch {config.unlabelled_batch}: all {len(clips)} training clips of "
+                f"{self.aligned.folder} have labels; use a --label-fraction below 1, or add clips "
+                "without labels to the split train"
+            )
+        return chosen
 
     def _fit(self) -> Progress:
         config, fabric = self.config, self.fabric
         order = self._order(fabric.global_rank, fabric.world_size)
         crops = Crops(self._cutter(self.train, config.features), config.seed)
         loader = crop_loader(crops, order, self.workers)
-        chunks = self._chunks(self.valid)
-
-        def validate() -> Mapping[str, float]:
-            return self._metrics(self.valid, self._predict(chunks))
-
         return Fit(
             fabric,
             config,
             fabric.setup_module(self.objective),
             loader,
             order,
-            validate,
+            self._pretraining_validation() if config.pretrain else self._validation(),
             self.train.clip_id,
             self.folder.path,
             self.save_every,
             self.tensorboard,
         ).run()
+
+    def _validation(self) -> Callable[[], Mapping[str, float]]:
+        """Return a function that computes the metrics on the validation split."""
+        clips = self.evaluated["valid"]
+        chunks = self._chunks(clips)
+        return lambda: self._metrics(clips, self._predict(chunks))
+
+    def _pretraining_validation(self) -> Callable[[], Mapping[str, float]]:
+        """Return a function that computes the regularizer on one crop of each validation clip."""
+        config, fabric, clips = self.config, self.fabric, self.evaluated["valid"]
+        size, devices = config.recipe.batch_size, fabric.world_size
+        order = EpochOrder(len(clips), size, config.seed, fabric.global_rank, devices)
+        crops = Crops(self._cutter(clips, config.features), config.seed)
+        loader = crop_loader(crops, order, self.workers)
+        return lambda: {"reg_loss": mean_regularization(fabric, self.objective, loader)}
 
     def _chunks(self, clips: Clips) -> Chunks:
         features = self.config.features if self.objective.tagger.needs_features else ()
@@ -234,22 +314,13 @@ class _Run:
         )
 
     def _require_clips(self, split: str, clips: Clips) -> None:
-        """Check that there is at least one clip for each device."""
-        devices = self.config.devices
-        if len(clips) < devices:
+        """Check that there are enough clips for each device: one, or two to compare."""
+        devices, needed = self.config.devices, 2 if self.config.pretrain else 1
+        if len(clips) < needed * devices:
             raise UsageError(
                 f"{self.aligned.folder}, split {split}: clips: {len(clips)}, devices: {devices}; "
-                "each device needs at least one clip; use fewer --devices"
+                f"clips needed for each device: {needed}; use fewer --devices"
             )
-
-    def _require_metrics(self, split: str, clips: Clips) -> None:
-        """Check that all metrics are defined on a split, which its labels determine."""
-        classes, task = self.aligned.header.classes, self.aligned.task
-        zeros = np.zeros(clips.label.shape, np.float32)
-        try:
-            evaluate(clips.label, zeros, clips.label_mask, classes, task)
-        except FeatregError as error:
-            raise FeatregError(f"{self.aligned.folder}, split {split}: {error}") from None
 
     def _metrics(self, clips: Clips, predictions: Predictions) -> Mapping[str, float]:
         classes, task = self.aligned.header.classes, self.aligned.task

@@ -7,6 +7,7 @@
     WORK/runs/RUN/tensorboard/       the same curves, with --tensorboard
     WORK/runs/RUN/state.pt           training state of an unfinished run
     WORK/runs/RUN/model.safetensors  the best epoch's model, see `model_file.py`
+    WORK/runs/RUN/encoder.safetensors  the best epoch's encoder, instead, of a pretraining
     WORK/runs/RUN/scaling.npz        mean and std of the features, with --standardize
     WORK/runs/RUN/predictions.csv    test split: clip_id, probability of each class
     WORK/runs/RUN/embeddings.npz     test split: clip_id, embedding, label, label_mask
@@ -41,6 +42,9 @@ from .run_files import damaged, read_json, read_verified, write_json
 LOG = "log.txt"
 """Name of the file with the output of a run in a process of its own."""
 
+ENCODER = "encoder.safetensors"
+"""Name of the file with the encoder that a pretraining trained."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunDir:
@@ -57,6 +61,11 @@ class RunDir:
     def finished(self) -> bool:
         """Return whether the run has been trained and tested."""
         return (self.path / "report.json").is_file()
+
+    @property
+    def pretraining(self) -> bool:
+        """Return whether this is a finished pretraining, which has an encoder and no classifier."""
+        return (self.path / ENCODER).is_file()
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read ``config.json`` or ``report.json``.
@@ -110,6 +119,20 @@ class RunDir:
             return Config.from_json(values)
         except (KeyError, TypeError) as error:
             raise damaged(self.path / "config.json", f"unknown settings ({error})") from None
+
+    def require_classifier(self) -> None:
+        """Check that the run is not a pretraining.
+
+        Raises
+        ------
+        UsageError
+            If it is one.
+        """
+        if self.pretraining:
+            raise UsageError(
+                f"{self.name}: a pretraining has an encoder and no classifier; train one with "
+                f"`train run --init {self.name}`"
+            )
 
     def clear(self) -> None:
         """Delete the files of an existing run, if any.
@@ -296,15 +319,18 @@ def choose_run(work: Path, wanted: str | None, option: str = "--run") -> RunDir:
     FeatregError
         If there is no finished run, or the selected run is not finished.
     UsageError
-        If there is no run of that name, or none is selected and several are finished.
+        If there is no run of that name, none is selected and several are finished, or the selected
+        run is a pretraining.
     """
     if wanted is None:
-        finished = [run.name for run in find_runs(work) if run.finished]
+        runs = [run for run in find_runs(work) if run.finished and not run.pretraining]
+        finished = [run.name for run in runs]
         empty = f"{work / 'runs'}: no finished run; run `train run` first"
         return RunDir(work / "runs" / choose("run", option, finished, None, empty))
     run = find_run(work, wanted)
     if not run.finished:
         raise FeatregError(f"{run.path}: not finished; resume it with `train run`")
+    run.require_classifier()
     return run
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,14 @@ from featreg.datasets.shards.hdf5 import atomic_path
 
 FORMAT, VERSION = "featreg-run", 2
 
-OUTPUTS = ("metrics.csv", "predictions.csv", "embeddings.npz", "scaling.npz", "model.safetensors")
+OUTPUTS = (
+    "metrics.csv",
+    "predictions.csv",
+    "embeddings.npz",
+    "scaling.npz",
+    "model.safetensors",
+    "encoder.safetensors",
+)
 """Files whose checksums are in ``report.json``, if the run has them."""
 
 _NUMBER = (int, float)
@@ -134,8 +142,9 @@ def read_json(path: Path) -> dict[str, Any]:
     for key, expected in _KEYS.get(path.name, {}).items():
         if not isinstance(_at(values, key), expected):
             raise damaged(path, f"{key} is missing or has the wrong type")
-    for metric in [*values.get("test", {}).values(), *values.get("valid", {}).values()]:
-        if not (isinstance(metric, _NUMBER) and 0 <= metric <= 1):
+    for name, metric in [*values.get("test", {}).items(), *values.get("valid", {}).items()]:
+        highest = math.inf if name == "reg_loss" else 1
+        if not (isinstance(metric, _NUMBER) and 0 <= metric <= highest):
             raise damaged(path, f"expected metrics from 0 to 1, found {metric}")
     return values
 

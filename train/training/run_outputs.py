@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 
-from featreg.datasets.base import Task
+from featreg.datasets.base import FeatregError, Task
 from featreg.datasets.shards.hdf5 import atomic_path
 
 from ..config.presets import Config
@@ -24,28 +24,30 @@ from ..evaluation.predict import Predictions
 from ..experiments.params import count
 from .checkpoint import Progress
 from .objective import Objective
+from .pretraining import Pretraining
 from .versions import machine, versions
 
 
 def run_config(
     config: Config,
     aligned: AlignedSet,
-    splits: Mapping[str, Clips],
-    objective: Objective,
+    clips: Mapping[str, int],
+    objective: Objective | Pretraining,
     device: str,
     command: str,
 ) -> dict[str, Any]:
     """Return the values of ``config.json``: all settings of a run and their provenance."""
+    used = objective.encoder if isinstance(objective, Pretraining) else objective.tagger
     return {
         "config": config.to_json(),
         "fingerprint": config.fingerprint(aligned.fingerprint),
         "data": {
             "fingerprint": aligned.fingerprint,
             "folder": str(aligned.folder),
-            "clips": {name: len(clips) for name, clips in splits.items()},
+            "clips": dict(clips),
             **dataclasses.asdict(aligned.header),
         },
-        "parameters": {"training": count(objective), "inference": count(objective.tagger)},
+        "parameters": {"training": count(objective), "inference": count(used)},
         "command": command,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(),
@@ -53,15 +55,48 @@ def run_config(
     }
 
 
+def pretraining_report(progress: Progress) -> dict[str, Any]:
+    """Return the values of ``report.json`` of a pretraining, which is not tested."""
+    empty: dict[str, Any] = {"test": {}, "intervals": {}, "classes": [], "undefined": {}}
+    return {**_best_epoch(progress), **empty}
+
+
+def require_metrics(aligned: AlignedSet, split: str, clips: Clips) -> None:
+    """Check that all clips of a split have labels, on which all metrics are defined.
+
+    Raises
+    ------
+    FeatregError
+        If a clip has none, or a metric is undefined.
+    """
+    without = clips.clip_id[~clips.label_mask.any(axis=1)]
+    if len(without):
+        raise FeatregError(
+            f"{aligned.folder}, split {split}: {len(without)} of {len(clips)} clips have no "
+            f"labels, such as {without[0]}; only the split train may contain such clips"
+        )
+    zeros = np.zeros(clips.label.shape, np.float32)
+    try:
+        evaluate(clips.label, zeros, clips.label_mask, aligned.header.classes, aligned.task)
+    except FeatregError as error:
+        raise FeatregError(f"{aligned.folder}, split {split}: {error}") from None
+
+
 def report(
     progress: Progress, clips: Clips, predictions: Predictions, classes: Sequence[str], task: Task
 ) -> dict[str, Any]:
     """Return the values of ``report.json``: the best epoch's validation and test results."""
+    return {
+        **_best_epoch(progress),
+        **evaluate_predictions(clips, predictions, classes, task),
+    }
+
+
+def _best_epoch(progress: Progress) -> dict[str, Any]:
     best, prefix = progress.history[progress.best_epoch - 1], "valid_"
     return {
         "best_epoch": progress.best_epoch,
         "valid": {name[len(prefix) :]: best[name] for name in best if name.startswith(prefix)},
-        **evaluate_predictions(clips, predictions, classes, task),
         "seconds": sum(row["seconds"] for row in progress.history),
     }
 
