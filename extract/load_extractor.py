@@ -161,6 +161,8 @@ class FeatureExtractor:
         Number of dimensions of an embedding.
     hop_s
         Seconds between embeddings.
+    timing
+        Time grid of the embeddings: hop, window and first center, in seconds.
     sample_rate
         Sample rate of the extractor in Hz, to which audio is resampled.
     settings
@@ -171,6 +173,7 @@ class FeatureExtractor:
         self._extractor, self._resampler = extractor, resampler
         self.name = extractor.name
         self.dim = extractor.dim
+        self.timing = extractor.timing
         self.hop_s = extractor.timing.hop_s
         self.sample_rate = extractor.sample_rate
         self.settings: dict[str, Any] = {**extractor.settings, "resampler": resampler}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -199,3 +200,28 @@ def test_a_split_with_share_zero_gets_nothing() -> None:
     none = np.zeros((3, 2), np.int32)
     chosen = stratify(some, np.ones(20, np.int32), (0.8, 0, 0.1), none, none[:, 0])
     assert {*chosen.tolist()} == {0, 2}
+
+
+def test_many_classes_at_once_keep_their_shares() -> None:
+    """Ten independent classes of about 100 clips; at random, 10 would vary by 3."""
+    rng = np.random.default_rng(0)
+    positives = (rng.random((1000, 10)) < 0.1).astype(np.int32)
+    none = np.zeros((3, 10), np.int32)
+    chosen = stratify(positives, np.ones(1000, np.int32), SHARES, none, none[:, 0])
+    for split, share in enumerate(SHARES):
+        counts = positives[chosen == split].sum(axis=0)
+        assert np.abs(counts - share * positives.sum(axis=0)).max() <= 2
+        assert abs(int((chosen == split).sum()) - 1000 * share) <= 10
+
+
+@pytest.mark.slow
+def test_a_large_list_is_read_in_ten_seconds(tmp_path: Path) -> None:
+    for number in range(25_000):
+        (tmp_path / f"{number}.wav").touch()
+    names = [f"c{k}" for k in range(200)]
+    rng = random.Random(0)
+    rows = [f"{k}.wav;{','.join(rng.sample(names, 4))}" for k in range(25_000)]
+    path = write(tmp_path, "\n".join(["file;tags", *rows]))
+    start = time.process_time()
+    assert len(read(path).clips) == 25_000
+    assert time.process_time() - start < 10

@@ -59,7 +59,8 @@ def read_clip_rows(path: Path, table: LabelTable, columns: Columns) -> list[Clip
                 line,
                 name,
                 "a unique id",
-                f"'{row.clip_id}', which is also in line {line_of[row.clip_id]}",
+                f"'{row.clip_id}', which is also in line {line_of[row.clip_id]}; write all classes "
+                "of a clip into one row",
             )
         line_of[row.clip_id] = line
         rows.append(row)

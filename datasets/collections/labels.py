@@ -76,7 +76,7 @@ def read_labels(
         labels = _from_columns(path, table, columns.classes)
     else:
         nothing = np.zeros((len(table.rows), 0), np.uint8)
-        labels = Labels((), nothing, nothing, "multi-label", "no labels")
+        labels = Labels((), nothing, nothing, "multi-label", "no column with labels")
     if bad := [name for name in labels.classes if CONTROL.search(name)]:
         raise UsageError(f"{path}: expected no control characters in classes, found {bad[0]!r}")
     if task is None:

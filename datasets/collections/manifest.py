@@ -27,7 +27,9 @@ classes, the task is ``single-label``. Clips without any label belong to the tra
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +130,7 @@ def read(
         f"{name}: {line}"
         for line in (
             f"{counted(len(rows), 'clip')} ({table.form}{'' if is_folder else _roles(columns)})",
-            _about(labels),
+            _about(labels) + ("" if is_folder else f" ({labels.form})"),
             f"splits: {made}; ignored columns: {', '.join(columns.ignored) or 'none'}",
         )
     )
@@ -148,9 +150,13 @@ class _Folders:
     def find(self, row: ClipRow) -> Path | None:
         """The clip's file, None if it does not exist.
 
-        Its name may begin or end with a space, contain backslashes, or lack its suffix.
+        Its name may begin or end with a space, contain backslashes, or lack its suffix. On disk,
+        it may have the encoding Windows-1252.
         """
-        for name in dict.fromkeys((row.written_file, row.file, row.file.replace("\\", "/"))):
+        names = [row.written_file, row.file, row.file.replace("\\", "/")]
+        with suppress(UnicodeEncodeError):
+            names.append(os.fsdecode(row.file.encode("cp1252")))
+        for name in dict.fromkeys(names):
             file = self.root / name
             folder = file.parent
             if folder not in self._names:
@@ -184,11 +190,12 @@ def _roles(columns: Columns) -> str:
 
 
 def _about(labels: Labels) -> str:
+    """Task and classes."""
     if not labels.classes:
-        return "no labels"
+        return "no task, as there are no labels"
     count = len(labels.classes)
     what = f"{count:,} {'class' if count == 1 else 'classes'}: {few(labels.classes)}"
-    return f"{labels.task}, {what} ({labels.form})"
+    return f"{labels.task}, {what}"
 
 
 def _unused(columns: Columns) -> list[str]:

@@ -87,9 +87,7 @@ def reading_options(command: _Command) -> _Command:
 
 
 @click.command()
-@click.argument(
-    "name", required=False, metavar="[NAME_OR_MANIFEST]", shell_complete=complete_dataset
-)
+@click.argument("name", required=False, metavar="[NAME_OR_PATH]", shell_complete=complete_dataset)
 @click.option("--check", is_flag=True, help="Decode the first block of every file of the dataset.")
 @reading_options
 @work_option
@@ -123,7 +121,8 @@ def datasets(
         say(line)
     for note in dataset.notes:
         warn(note)
-    click.echo(f"{dataset.name}: {_count(dataset)}, {len(dataset.classes)} classes, {dataset.task}")
+    labels = f"{len(dataset.classes)} classes, {dataset.task}" if dataset.classes else "no labels"
+    click.echo(f"{dataset.name}: {_count(dataset)}, {labels}")
     if check:
         from featreg.datasets.audio.check import faults
 

@@ -22,6 +22,8 @@ from featreg.datasets.console import (
 from . import align as cli_align
 from . import datasets as cli_datasets
 from . import doctor as cli_doctor
+from . import embed as cli_embed
+from . import export as cli_export
 from . import features as cli_features
 from . import inspection as cli_inspection
 from . import weights as cli_weights
@@ -244,6 +246,8 @@ def extract(
 prep.add_command(cli_align.align)
 prep.add_command(cli_inspection.inspect)
 prep.add_command(cli_inspection.verify)
+prep.add_command(cli_embed.embed)
+prep.add_command(cli_export.export)
 prep.add_command(cli_datasets.datasets)
 prep.add_command(cli_datasets.download)
 prep.add_command(cli_features.features)

@@ -24,6 +24,7 @@ from featreg.datasets.shards.disk_space import existing, free_bytes
 _EXTRAS = {
     "resampy": "--resampler kaiser_best, that of the published packages",
     "onnx": "train export --format onnx, the default, and features NAME=onnx:FILE",
+    "parquet": "prep export --format parquet",
     "tensorboard": "train run --tensorboard",
     "tflite": "features NAME=tflite:FILE",
     "hf": "features NAME=hf:MODEL_ID",

@@ -1,0 +1,1 @@
+"""Export of embeddings: from shards, or directly from audio files."""
