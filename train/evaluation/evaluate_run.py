@@ -13,18 +13,19 @@ import numpy as np
 from featreg.datasets.base import FeatregError
 from featreg.datasets.shards.workdir import DatasetDir, choose
 
-from ..data.aligned_set import AlignedSet
+from ..data.aligned_set import AlignedSet, Clips
 from ..data.clip_reader import ClipReader
 from ..data.crops import Chunks, Cutter, Scaling
 from ..data.folds import open_set
 from ..deploy.model_file import Card, read_model
+from ..models.base import Tagger
 from ..models.probe import Probe
 from ..training.build import build_fabric
 from ..training.deterministic import deterministic
 from ..training.memory import enough_memory
 from ..training.run_dir import RunDir
 from ..training.run_outputs import evaluate_predictions, groups_of
-from .predict import clips_per_batch, pooled_features, predict, predict_pooled
+from .predict import Predictions, clips_per_batch, pooled_features, predict, predict_pooled
 
 
 def evaluate_run(
@@ -81,20 +82,7 @@ def evaluate_run(
     shards = open_set(work, config) if own else AlignedSet(folder.aligned(name))
     check_shards(card, shards, run.read_json("config.json")["data"]["mode"])
     clips = shards.split(split)
-    features = tuple(card.features)
-    remedy = "free some of it, or use another --device"
-    with deterministic(), enough_memory(run.name, remedy):
-        if isinstance(tagger, Probe):
-            reader = ClipReader(clips, shards.dims(features))
-            predictions = predict_pooled(tagger, pooled_features(reader, tagger.pool), card.task)
-        else:
-            normalized = config.recipe.feature_norm != "none" and features
-            scaling = read_scaling(run.path) if normalized else None
-            chunks = Chunks(Cutter(shards, clips, features, card.samples, scaling), card.chunks)
-            fabric = build_fabric(dataclasses.replace(config, devices=1), device)
-            batch_size = clips_per_batch(config.recipe)
-            tagger = tagger.to(fabric.device)
-            predictions = predict(fabric, tagger, chunks, card.task, batch_size, workers)
+    predictions = predict_clips(run, tagger, card, shards, clips, device, workers)
     thresholds = run.read_json("report.json").get("thresholds")
     results = evaluate_predictions(
         clips,
@@ -113,6 +101,46 @@ def evaluate_run(
         "metrics": results.pop("test"),
         **results,
     }
+
+
+def predict_clips(
+    run: RunDir,
+    tagger: Tagger,
+    card: Card,
+    shards: AlignedSet,
+    clips: Clips,
+    device: str = "cpu",
+    workers: int = 0,
+) -> Predictions:
+    """Predict clips of aligned shards with the model of a run.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    tagger, card
+        Its model, see `read_model`.
+    shards, clips
+        Shards that match the model, see `check_shards`, and at least one of their clips.
+    device, workers
+        As in `evaluate_run`.
+
+    Raises
+    ------
+    FeatregError
+        If memory is insufficient.
+    """
+    config, features = run.config(), tuple(card.features)
+    with deterministic(), enough_memory(run.name, "free some of it, or use another --device"):
+        if isinstance(tagger, Probe):
+            reader = ClipReader(clips, shards.dims(features))
+            return predict_pooled(tagger, pooled_features(reader, tagger.pool), card.task)
+        normalized = config.recipe.feature_norm != "none" and features
+        scaling = read_scaling(run.path) if normalized else None
+        chunks = Chunks(Cutter(shards, clips, features, card.samples, scaling), card.chunks)
+        fabric = build_fabric(dataclasses.replace(config, devices=1), device)
+        batch_size = clips_per_batch(config.recipe)
+        return predict(fabric, tagger.to(fabric.device), chunks, card.task, batch_size, workers)
 
 
 def check_shards(card: Card, shards: AlignedSet, mode: str) -> None:
