@@ -75,7 +75,7 @@ def test_the_tutorial(desk: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "commands"), [("use-a-model", 7), ("in-python", 9), ("troubleshooting", 15)]
+    ("page", "commands"), [("use-a-model", 9), ("in-python", 9), ("troubleshooting", 15)]
 )
 def test_what_follows_the_tutorial(page: str, commands: int, desk: Path, tmp_path: Path) -> None:
     folder = tmp_path / "music"

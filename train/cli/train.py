@@ -18,6 +18,7 @@ from ..config.options import (
     workers_option,
 )
 from . import cross_validate as cli_cross_validate
+from . import errors as cli_errors
 from . import models as cli_models
 from . import probe as cli_probe
 from . import study as cli_study
@@ -135,3 +136,4 @@ cli_study.attach(train)
 cli_cross_validate.attach(train)
 attach(train)
 cli_models.attach(train)
+cli_errors.attach(train)
