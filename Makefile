@@ -6,7 +6,7 @@ LOWEST ?= .venv-lowest
 WORK ?= featreg-work
 PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo reproduce-demo test lint types test-slow test-lowest coverage mutants docs dist \
+.PHONY: help demo reproduce-demo study test lint types test-slow test-lowest coverage mutants docs dist \
         bench clean
 
 help:
@@ -43,6 +43,14 @@ reproduce-demo: installed ## Tables I and II, Figure 2 and the report, on the de
 	    --fractions 10,30,50,70,90,100
 	$(VENV)/bin/train params --work $(WORK) --save
 	$(VENV)/bin/train compare --work $(WORK) --dataset demo
+
+# On your own copy of UrbanSound8K, or another list of clips with a column for the recording.
+CLIPS ?= urbansound8k
+study: installed ## methods for few labels on UrbanSound8K: the table and figure in docs/few-labels.md
+	$(VENV)/bin/prep extract --work $(WORK) --dataset $(CLIPS) --task single-label \
+	    --features efficientat,musicnn --set efficientat.model=mn04
+	$(VENV)/bin/prep align --work $(WORK) --resolution 0.1
+	$(VENV)/bin/train study --work $(WORK) benchmarks/few-labels.yaml --jobs $(JOBS)
 
 test: installed lint types ## lint, types and every test but the slow ones
 	$(VENV)/bin/python -m pytest --numprocesses auto

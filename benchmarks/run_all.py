@@ -30,6 +30,7 @@ SCRIPTS: dict[str, tuple[str, str]] = {
     "musicnn": ("", "--seconds 10 --repeats 1"),
     "pipeline": ("", "--rounds 1 --task end-to-end --clips 128"),
     "scheduler": ("", "--shards 500"),
+    "schemes": ("", "--rounds 1"),
     "teachers": ("--features musicnn", "--features musicnn --draws 1 --share 10"),
     "train": ("", "--rounds 1 --task conreg"),
 }

@@ -32,6 +32,7 @@ from sklearn.preprocessing import StandardScaler
 
 from featreg.datasets.shards.native import native_shard
 from featreg.datasets.shards.native_index import shard_paths
+from featreg.extract.extractors.feature_options import parse_names
 from featreg.extract.extractors.mel import mel_filterbank
 from featreg.train.evaluation.bootstrap import draws, interval, resampled
 from featreg.train.evaluation.metrics import METRICS
@@ -128,7 +129,7 @@ def main(
         f"{clips.stem}: {', '.join(f'{len(rows):,} {split}' for split, rows in of.items())} clips, "
         f"{source.max() + 1} sources in test"
     )
-    names = [word.partition("=")[0].rpartition(":")[2] for word in features.split(",")]
+    names = [word.partition("=")[0].rpartition(":")[2] for word in parse_names(features)]
     warnings.simplefilter("ignore", ConvergenceWarning)
     for name in ("audio", *names):
         folder = work / clips.stem / "native" / name

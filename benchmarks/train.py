@@ -4,6 +4,8 @@
 
 step    the full harmonic CNN on 16 crops of 5 s, relative to the published eager float32 step
 conreg  a step with Con-Reg on 640 columns, relative to a step without
+unlabelled  a step with `hint`, and one with as many unlabelled clips as labelled ones, relative to
+        a step without
 loader  random crops of 5 s from aligned shards, with one reading thread per core, relative to
         decoding the clip's mp3 for each crop
 
@@ -87,7 +89,12 @@ def report(task: str, contestants: Sequence[Contestant]) -> None:
         )
 
 
-TASK_NAMES = {"step": "the published", "conreg": "the plain", "loader": "decoding"}
+TASK_NAMES = {
+    "step": "the published",
+    "conreg": "the plain",
+    "unlabelled": "the plain",
+    "loader": "decoding",
+}
 
 
 @click.command(context_settings={"show_default": True})

@@ -91,8 +91,10 @@ def published_step(folder: Path, threads: int) -> Work:
     return work
 
 
-def featreg_step(precision: str, reg: str = "none") -> Callable[[Path, int], Work]:
-    """One step of ``train run --preset mtat``."""
+def featreg_step(
+    precision: str, reg: str = "none", unlabelled: int = 0
+) -> Callable[[Path, int], Work]:
+    """One step of ``train run --preset mtat``, with unlabelled clips in addition to the batch."""
 
     def prepare(folder: Path, threads: int) -> Work:
         import torch
@@ -115,23 +117,24 @@ def featreg_step(precision: str, reg: str = "none") -> Callable[[Path, int], Wor
         dim = sum(FEATURES.values())
         regularizer = build_regularizer(reg, dim, encoder.dim)
         recipe = PRESETS["mtat"]
-        objective: Any = fabric.setup_module(Objective(tagger, regularizer, 5.0, "multi-label"))
+        losses = Objective(tagger, regularizer, 5.0, "multi-label", unlabelled)
+        objective: Any = fabric.setup_module(losses)
         schedule = Schedule(recipe.schedule, recipe.epochs, recipe.lr)
         optimizer: Any = fabric.setup_optimizers(schedule.optimizer(0, objective.parameters()))
         objective.train()
-        label = (torch.rand(BATCH, CLASSES) < 0.05).float()
+        clips = BATCH + unlabelled
+        label = (torch.rand(clips, CLASSES) < 0.05).float()
         batch = Batch(
-            0.1 * torch.randn(BATCH, SAMPLES),
-            torch.randn(BATCH, 50, dim),
+            0.1 * torch.randn(clips, SAMPLES),
+            torch.randn(clips, 50, dim),
             label,
             torch.ones_like(label),
-            torch.arange(BATCH),
+            torch.arange(clips),
         )
 
         def work() -> None:
             optimizer.zero_grad()
-            losses = objective(batch)
-            fabric.backward(losses.total)
+            fabric.backward(objective(batch).total)
             optimizer.step()
 
         return work
@@ -201,6 +204,9 @@ CONTESTANTS: dict[str, Callable[[Path, int], Work]] = {
     "step/featreg-bf16-mixed": featreg_step("bf16-mixed"),
     "conreg/plain": featreg_step("bf16-mixed"),
     "conreg/featreg-conreg": featreg_step("bf16-mixed", "conreg"),
+    "unlabelled/plain": featreg_step("float32"),
+    "unlabelled/hint": featreg_step("float32", "hint"),
+    "unlabelled/hint-16-unlabelled": featreg_step("float32", "hint", BATCH),
     "loader/mp3": decoding,
     "loader/featreg-audio": featreg_loader(()),
     "loader/featreg-vggish": featreg_loader(("vggish",)),

@@ -17,7 +17,7 @@ from command_lines import find, logical_lines, parse
 from images import DEPLOY, FAILURES, VOLUMES, every, run_script, stand_ins, started, tool
 
 from featreg.datasets.base import UsageError
-from featreg.train.config.options import _features
+from featreg.train.config.method import features_of
 
 
 class Aligned:
@@ -32,7 +32,7 @@ class Aligned:
 
 def heard(found: dict[str, Any]) -> tuple[str, ...]:
     """The features that a `train run` with these parameters would use; it may refuse them."""
-    return _features(found["reg"], found["fusion"], found["features"], Aligned())
+    return features_of(found["reg"], found["fusion"], found["features"], Aligned())
 
 
 # Clips that may fail before what waits for the extraction is given up; deploy.md says why.

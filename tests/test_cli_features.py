@@ -1,14 +1,24 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from featreg.extract.cli.prep import prep
 from featreg.extract.extractors.registry import FEATURES
 from featreg.extract.weights.cache import cache
 from featreg.extract.weights.registry import WEIGHTS
+
+
+class Mean(torch.nn.Module):
+    """The mean of each window."""
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        return windows.mean(dim=1, keepdim=True)
+
 
 pytest_plugins = ("weight_fixtures",)
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -63,6 +73,17 @@ def test_the_cost_is_measured_where_weights_are_present(monkeypatch: pytest.Monk
     assert measured == {"audio", "musicnn"}
 
 
+def test_models_of_the_user_are_described(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(Mean()), str(tmp_path / "mean.ts"))
+    settings = ["--set", "loud.rate=8000", "--set", "loud.window=0.5"]
+    status, found = run(f"loud=ts:{tmp_path / 'mean.ts'}", *settings, "--measure")
+    assert status == 0
+    assert list(found) == ["loud"]
+    assert found["loud"].startswith("loud: 1 dimension every 0.5 s, from audio at 8,000 Hz\n")
+    assert "core seconds" in found["loud"]
+    assert "weights" not in found["loud"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -70,6 +91,7 @@ def test_the_cost_is_measured_where_weights_are_present(monkeypatch: pytest.Monk
         (["--set", "nothing.a=1"], "nothing"),
         (["--set", "musicnn.hope=1"], "musicnn.hope"),
         (["--set", "musicnn"], "--set musicnn"),
+        (["musicnn", "--set", "openl3.hop=1"], "openl3 is not among musicnn"),
     ],
 )
 def test_unknown_settings_are_wrong_usage(

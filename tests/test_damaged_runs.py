@@ -149,7 +149,7 @@ def test_damaged_runs_are_left_out_of_a_comparison(
 ) -> None:
     make_up_runs(tmp_path)
     sound = load(tmp_path, [], None)
-    assert not sound.damaged
+    assert not sound[1]
     broken = tmp_path / "runs" / "demo-conreg-musicnn-a0.3-s1"
     for name in ("config.json", "report.json", "embeddings.npz"):
         contents = (broken / name).read_bytes()

@@ -191,7 +191,7 @@ def copy(tmp_path: Path) -> Path:
     ("page", "commands"),
     [
         ("add-a-dataset", 2),
-        pytest.param("add-a-feature", 8, marks=pytest.mark.slow),
+        pytest.param("add-a-feature", 12, marks=pytest.mark.slow),
         pytest.param("add-an-architecture", 5, marks=pytest.mark.slow),
     ],
 )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from custom_feature_runs import rows_of, run, write_manifest
 from kit import tone
@@ -199,3 +200,33 @@ def test_an_installed_package_registers_a_feature_by_name(tmp_path: Path) -> Non
         featreg.load_extractor("scalde")
     with pytest.raises(UsageError, match=r"no such feature; expected one of audio, .*scaled"):
         find_sources(["scalde"], {})
+
+
+PICKY = """
+import numpy as np
+from featreg.extract.extractors.windowed import Windowed
+
+class Picky(Windowed):
+    name = "picky"
+    sample_rate = 8000
+    window_s = 0.5
+
+    def embed(self, windows):
+        # train/3 has a tone of 880 Hz, as has no other clip
+        peaks = np.abs(np.fft.rfft(windows)).argmax(axis=1)
+        if (peaks == 440).any():
+            raise ArithmeticError("too high")
+        return windows[:, :3]
+"""
+
+
+def test_a_network_that_fails_on_a_clip_fails_that_clip_alone(tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path / "clips")
+    (tmp_path / "picky.py").write_text(PICKY)
+    command = f"prep extract --dataset {manifest} --workers 1 --features picky:Picky"
+    done = run(tmp_path / "work", command)
+    assert done.exit_code == 1, done.output
+    failures = pd.read_csv(tmp_path / "work" / "tones" / "failures.csv")
+    assert failures.clip_id.tolist() == ["train/3"]
+    assert "train3.wav: picky: ArithmeticError: too high" in failures.reason[0]
+    assert len(rows_of(tmp_path / "work", "picky")) == 7

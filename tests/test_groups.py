@@ -264,7 +264,7 @@ def test_a_baseline_has_the_same_recipe_and_clips(change: dict[str, Any], said: 
 
 
 def test_features_of_a_method_may_be_standardized(said: list[str]) -> None:
-    (sentence,) = facts(made(0.5), made(0.6, recipe={"standardize": True}, **CONREG))
+    (sentence,) = facts(made(0.5), made(0.6, recipe={"feature_norm": "standardize"}, **CONREG))
     assert "is 0.100 better than baseline" in sentence
 
 

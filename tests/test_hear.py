@@ -78,7 +78,7 @@ def test_a_scene_is_the_embedding_of_each_piece(package: ModuleType, weights: Pa
 
 def test_from_the_command_to_shards(package: ModuleType, weights: Path, tmp_path: Path) -> None:
     dataset = write_manifest(tmp_path / "clips")
-    command = f"prep extract --dataset {dataset} --workers 2 --shard-clips 4"
+    command = f"prep extract --dataset {dataset} --workers 1"
     features = f"a=hear:hear_stand_in:{weights},b=hear:hear_stand_in"
     options = ["--features", features, "--set", "b.output=scene"]
     done = run(tmp_path / "work", command, *options)

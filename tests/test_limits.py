@@ -7,7 +7,6 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import click
 import numpy as np
@@ -16,11 +15,14 @@ from click.testing import CliRunner
 from fault_runs import extract, make_manifest
 from runs import prep
 
-from featreg.datasets.base import FeatregError
+from featreg.datasets.base import Clip, FeatregError
 from featreg.datasets.console import Commands
 from featreg.datasets.shards.atomic_file import DiskError, atomic_path
 from featreg.datasets.shards.hdf5 import Appender, create_shard, write_strings
+from featreg.datasets.shards.workdir import DatasetDir
 from featreg.extract.pipeline import run
+from featreg.extract.pipeline.dask_pool import Workers
+from featreg.extract.pipeline.plan import Request, ShardJob
 
 SCRIPT = """
 import sys
@@ -106,15 +108,17 @@ def test_a_name_that_is_taken_is_named(tmp_path: Path, name: str) -> None:
     ],
 )
 def test_a_machine_that_lacks_something_is_no_failure_of_clips(
-    error: Exception, scarce: bool, monkeypatch: pytest.MonkeyPatch
+    error: Exception, scarce: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = SimpleNamespace(clips=(SimpleNamespace(clip_id="a"),))
-    monkeypatch.setattr(run, "run_jobs", lambda *_: iter([(job, error)]))
+    nothing = np.empty(0, np.uint8)
+    clip = Clip("a", tmp_path / "a.wav", "train", nothing, nothing)
+    job = ShardJob(DatasetDir(tmp_path), (clip,), Request(()), {})
+    monkeypatch.setattr(run, "run_jobs", lambda _, jobs, workers: ((job, error) for job in jobs))
     if scarce:
         with pytest.raises(FeatregError, match="the machine lacks memory"):
-            list(run._results([], None))
+            list(run._results([job], Workers(0, 1)))
     else:
-        ((_, result),) = run._results([], None)
+        ((_, result),) = run._results([job], Workers(0, 1))
         assert [failure.clip_id for failure in result.failures] == ["a"]
 
 

@@ -87,7 +87,7 @@ def test_masked_entries_do_not_matter() -> None:
     other = np.where(mask, probability, 1 - probability)
     wrong = np.where(mask, label, 1 - label)
     for metric in METRICS.values():
-        if metric.name != "accuracy":  # of a task where every class of a clip is known
+        if "accuracy" not in metric.name:  # of a task where every class of a clip is known
             assert metric(wrong, other, mask) == metric(label, probability, mask)
 
 

@@ -77,7 +77,7 @@ def test_from_the_command_to_shards_and_once_more_when_the_file_changes(tmp_path
     dataset = write_manifest(tmp_path / "clips")
     path = projection(tmp_path / "one.onnx")
     other = tenths(tmp_path / "two.onnx")
-    command = f"prep extract --dataset {dataset} --workers 2 --shard-clips 3"
+    command = f"prep extract --dataset {dataset} --workers 1"
     options = ["--features", f"one=onnx:{path},two=onnx:{other}", "--set", "one.rate=8000",
                "--set", "two.rate=16000", "--set", "two.output=sums"]  # fmt: skip
     done = run(tmp_path / "work", command, *options)

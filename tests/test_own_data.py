@@ -59,7 +59,8 @@ def results(work: Path) -> tuple[dict[str, Any], dict[str, Any], pd.DataFrame]:
     about, report = (
         json.loads((folder / f"{name}.json").read_text()) for name in ("config", "report")
     )
-    return about, report, pd.read_csv(folder / "predictions.csv", index_col="clip_id")
+    table = pd.read_csv(folder / "predictions.csv", index_col="clip_id")
+    return about, report, table[about["data"]["classes"]]
 
 
 def aligned(work: Path) -> AlignedIndex:

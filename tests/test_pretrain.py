@@ -162,7 +162,11 @@ def test_both_stages_as_they_are_typed(tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
     assert call(tmp_path, "compare").exit_code == 0  # without the pretraining
     config = RunDir(tmp_path / "runs/teacher").config()
-    assert (config.reg, config.pretrain, config.recipe.standardize) == ("hint", True, True)
+    assert (config.reg, config.pretrain, config.recipe.feature_norm) == (
+        "hint",
+        True,
+        "standardize",
+    )
 
 
 @pytest.mark.parametrize(

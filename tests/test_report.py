@@ -48,7 +48,7 @@ def test_different_test_sets_are_numbered(work: Path, keep: np.ndarray, classes:
     result = CliRunner().invoke(train, ["compare", "--work", str(work)])
     assert result.exit_code == 0, result.output
     assert "same test set" in result.output
-    assert table(load(work, [], None).groups)["test set"].tolist() == [1, 2]
+    assert table(load(work, [], None)[0])["test set"].tolist() == [1, 2]
     page = (work / "reports" / "demo.html").read_text()
     assert page.count("Groups with another test set are not shown.") == 3
     assert left_out(page) == ["Con-Reg (musicnn, alpha 0.3): another test set"]
@@ -70,7 +70,7 @@ def test_equal_embeddings_have_equal_maps(work: Path) -> None:
     shutil.copy(work / "runs" / "demo-baseline-s0" / "embeddings.npz", run.path)
     rewrite_report(run)
     on_other_data(run, np.random.default_rng(0).permutation(40))
-    first, second, _ = load(work, [], None).groups
+    first, second, _ = load(work, [], None)[0]
     one, other = plots.embedding_map([first, second]).axes[:2]
     for here, there in zip(one.collections, other.collections, strict=True):
         apart = np.linalg.norm(here.get_offsets() - there.get_offsets(), axis=1)
@@ -131,7 +131,7 @@ def test_tables_name_the_commands_that_created_them(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["/any/bin/train", "ablate", "--seeds", "2"])
-    reports, groups = work / "reports", load(work, [], None).groups
+    reports, groups = work / "reports", load(work, [], None)[0]
     chosen = "alpha 0.3 of Con-Reg was chosen on the validation split."
     ablate.write(ablate.points(groups, chosen), reports)
     params.write(params.table_two(50, "mel_cnn"), reports)
@@ -150,7 +150,7 @@ def write_table(work: Path) -> None:
     """`train table1` of the runs that are there."""
     cells = [
         table1.Cell(each.config.method_title, [[result.config for result in each.results]])
-        for each in load(work, [], None).groups
+        for each in load(work, [], None)[0]
     ]
     table1.record(work, cells, {})
 

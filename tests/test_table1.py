@@ -79,7 +79,7 @@ def test_alpha_is_chosen_on_the_validation_split_only(tmp_path: Path, cells: lis
 def test_the_first_of_equal_alphas_is_chosen(tmp_path: Path) -> None:
     cell = made_up_cell(tmp_path, "Con-Reg", {3.0: [(0.5, 0.5)], 1.0: [(0.5, 0.5)]}, **CONREG)
     runner = Runner(tmp_path)
-    assert Choice(runner.groups(cell.candidates)).alpha == 3.0
+    assert Choice(runner.groups(cell.candidates)).chosen.config.alpha == 3.0
 
 
 def test_the_table_for_display(tmp_path: Path, cells: list[Cell]) -> None:

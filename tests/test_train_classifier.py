@@ -37,7 +37,7 @@ def test_a_clip_of_the_test_split_is_predicted_as_in_the_run(
         audio = shard["audio"][first:last] / 32767
     # six decimals in the file, and other clips in the batch
     np.testing.assert_allclose(
-        model.probabilities(audio, RATE), expected.loc["test-00000-4"].to_numpy(), atol=2e-6
+        model.probabilities(audio, RATE), expected.loc["test-00000-4"].to_numpy()[:3], atol=2e-6
     )
 
 

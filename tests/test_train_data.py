@@ -286,7 +286,7 @@ def test_scaling_uses_the_training_clips_only(tmp_path: Path) -> None:
     write_shard(tmp_path / "train-00000.h5", "train", [1.0] * 4, header())
     write_shard(tmp_path / "valid-00000.h5", "valid", [9.0] * 6, header())
     write_shard(tmp_path / "test-00000.h5", "test", [9.0] * 6, header())
-    recipe = dataclasses.replace(RECIPE, standardize=True)
+    recipe = dataclasses.replace(RECIPE, feature_norm="standardize")
     config = dataclasses.replace(CONREG, recipe=recipe, fraction=0.5)
     trial = _Run(config, AlignedSet(tmp_path), RunDir(tmp_path), Fabric(), 0, 60.0, False, "")
     scaling = trial._scaling()

@@ -39,7 +39,7 @@ RECIPE = Recipe(
     lr=3e-3,
     clip_norm=1.0,
     chunks=2,
-    standardize=True,
+    feature_norm="standardize",
     precision="float32",
 )
 CONFIG = Config(
@@ -211,8 +211,8 @@ def one_of_two(work: Path, rank: int, port: int, name: str, trouble: str, told: 
     torch.set_num_threads(1)
     forward = Objective.forward
 
-    def spoilt(self: Objective, batch: Any) -> Any:
-        losses = forward(self, batch)
+    def spoilt(self: Objective, batch: Any, *scale: float) -> Any:
+        losses = forward(self, batch, *scale)
         if trouble == "loss" and rank == 1 and (batch.clip == 5).any():
             return type(losses)(*(value * float("nan") for value in losses))
         return losses

@@ -67,13 +67,15 @@ def test_the_files_of_a_finished_run(finished: RunDir) -> None:
         curves["loss"], curves["task_loss"] + 0.5 * curves["reg_loss"], rtol=1e-6
     )
     predictions = pd.read_csv(finished.path / "predictions.csv", index_col="clip_id")
-    assert predictions.columns.tolist() == ["low", "middle", "high"]
+    names = ["low", "middle", "high"]
+    assert predictions.columns.tolist() == [*names, *(f"true:{name}" for name in names)]
     assert predictions.index.tolist() == [f"test-00000-{k}" for k in range(9)]
     assert predictions.to_numpy().min() >= 0
     assert predictions.to_numpy().max() <= 1
     with np.load(finished.path / "embeddings.npz") as arrays:
         assert arrays["embedding"].shape == (9, 8)
         assert arrays["clip_id"].tolist() == predictions.index.tolist()
+        assert arrays["label"].tolist() == predictions.iloc[:, 3:].to_numpy().tolist()
     assert not (finished.path / "state.pt").exists()
 
 
@@ -170,7 +172,13 @@ def test_a_single_label_task_trains(tmp_path: Path) -> None:
     write_toy(tmp_path, about=header(task="single-label"))
     folder = run(config(metric="accuracy"), tmp_path)
     predictions = pd.read_csv(folder.path / "predictions.csv", index_col="clip_id")
-    np.testing.assert_allclose(predictions.sum(axis=1), 1, atol=3e-6)  # six decimals of three
+    probabilities = predictions.iloc[:, :3]
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=3e-6)  # six decimals of three
+    matrix = np.array(folder.read_json("report.json")["confusion"])
+    truth = predictions.iloc[:, 3:].to_numpy()
+    assert matrix.sum(axis=1).tolist() == truth.sum(axis=0).tolist()
+    accuracy = folder.read_json("report.json")["test"]["accuracy"]
+    assert matrix.trace() == pytest.approx(9 * accuracy)
 
 
 def test_patience_ends_training(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +191,7 @@ def test_patience_ends_training(work: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_standardization_is_stored_with_the_run(work: Path) -> None:
-    recipe = dataclasses.replace(SMALL, standardize=True, epochs=1)
+    recipe = dataclasses.replace(SMALL, feature_norm="standardize", epochs=1)
     folder = run(dataclasses.replace(CONCAT, recipe=recipe), work)
     with np.load(folder.path / "scaling.npz") as scaling:
         assert scaling["mean"].shape == scaling["std"].shape == (4,)

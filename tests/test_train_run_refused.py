@@ -169,9 +169,10 @@ def test_the_clips_of_a_loss_that_is_not_finite_are_named(
 ) -> None:
     forward = Objective.forward
 
-    def spoilt(self: Objective, batch: Batch) -> Any:
+    def spoilt(self: Objective, batch: Batch, *scale: float) -> Any:
         factor = float("nan") if (batch.clip == 5).any() else 1.0
-        return type(losses := forward(self, batch))(*(value * factor for value in losses))
+        losses = forward(self, batch, *scale)
+        return type(losses)(*(value * factor for value in losses))
 
     monkeypatch.setattr(Objective, "forward", spoilt)
     with pytest.raises(

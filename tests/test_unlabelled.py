@@ -235,7 +235,7 @@ def test_labels_alone_are_trained_as_if_the_other_clips_were_not_there(
 
 
 def test_unlabelled_clips_take_part_in_the_standardization(work: Path) -> None:
-    recipe = dataclasses.replace(MIXED.recipe, standardize=True, epochs=1)
+    recipe = dataclasses.replace(MIXED.recipe, feature_norm="standardize", epochs=1)
     found = {}
     for per_batch in (0, 3):
         each = dataclasses.replace(MIXED, recipe=recipe, unlabelled_batch=per_batch)

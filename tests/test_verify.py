@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,7 +14,7 @@ from kit import make_clip, make_dataset
 from test_shards import HEADER, rows
 
 from featreg.datasets.shards.aligned import AlignedHeader, aligned_writer
-from featreg.datasets.shards.hdf5 import content_sha256, datasets_of
+from featreg.datasets.shards.hdf5 import datasets_of
 from featreg.datasets.shards.native import Failure, native_writer
 from featreg.datasets.shards.workdir import DatasetDir
 from featreg.extract.alignment.align_shards import align_shard, plan_alignment
@@ -135,8 +134,6 @@ def test_a_block_checksum_that_is_wrong_is_found(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         checksums = file["crc32/features/mood"]
         checksums[0] += 1
-        checksums.attrs["sha256"] = hashlib.sha256(checksums[()].tobytes()).hexdigest()
-        file.attrs["content_sha256"] = content_sha256(file)
     (fault,) = faults(path)
     assert "'features/mood'" in fault
 
@@ -148,7 +145,7 @@ def test_a_value_changed_with_its_checksum_is_found(work: Path, tmp_path: Path) 
     with h5py.File(copy, "r+") as file:
         file["frames"][7] = 1234
     (fault,) = faults(copy)
-    assert "frames" in fault
+    assert str(copy) in fault
 
 
 def test_values_that_are_not_finite_are_found(tmp_path: Path) -> None:
@@ -180,14 +177,12 @@ def test_a_shard_that_contradicts_itself_is_found(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         for name, values in (("label", [1, 1]), ("label_mask", [1, 0])):
             file[name][0] = values
-            file[name].attrs["sha256"] = hashlib.sha256(bytes(values)).hexdigest()
-        file.attrs["content_sha256"] = content_sha256(file)
     assert any("not annotated" in fault for fault in faults(path))
 
 
 def test_what_is_no_shard_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "x.h5").write_text("text")
-    assert "cannot be read" in faults(tmp_path / "x.h5")[0]
+    assert "not a readable HDF5 file" in faults(tmp_path / "x.h5")[0]
     h5py.File(tmp_path / "y.h5", "w").close()
     assert "expected a shard of featreg" in faults(tmp_path / "y.h5")[0]
 
@@ -202,7 +197,6 @@ def test_the_command_counts_shards_and_names_what_is_broken(tmp_path: Path) -> N
         file.attrs["notes"] = json.dumps(["Not tones."])
     broken = CliRunner().invoke(prep, ["verify", str(tmp_path), "--workers", "2"])
     assert broken.exit_code == 1
-    assert f"{copies[1]}: features/mood" in broken.output
-    assert f"{copies[1]}: the attributes have changed" in broken.output
-    assert "2 errors in 2 shards" in broken.output
+    assert f"{copies[1]}: 'features/mood'" in broken.output
+    assert "1 error in 2 shards" in broken.output
     assert str(copies[0]) not in broken.output

@@ -272,7 +272,7 @@ def test_where_a_shard_is_damaged_its_own_fault_says_enough(work: Path) -> None:
     assert "delete each damaged shard" in result.output
     (folder / "00001.h5").write_bytes(b"")
     (fault,) = verify(work).stdout.splitlines()
-    assert fault.startswith(f"{folder / '00001.h5'}: cannot be read")
+    assert fault.startswith(f"{folder / '00001.h5'}: not a readable HDF5 file")
 
 
 @pytest.mark.parametrize("name", ["clips.csv", "failures.csv", "dataset.json"])

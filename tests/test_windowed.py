@@ -143,6 +143,7 @@ def test_a_file_that_changes_is_another_feature(tmp_path: Path) -> None:
         ({"window_s": float("inf")}, "window_s"),
         ({"hop_s": -1.0}, "hop_s"),
         ({"hop_s": 0.001}, "hop_s"),
+        ({"network": len}, r"self\.network, which is a method"),
         ({"embed": lambda windows: windows[0]}, r"\(2, dim\) .* found \(100,\)"),
         ({"embed": lambda windows: windows[:1]}, r"found \(1, 100\)"),
         ({"embed": lambda windows: windows[:, :0]}, r"found \(2, 0\)"),

@@ -42,7 +42,7 @@ CONCAT = dataclasses.replace(
     reg="none",
     alpha=0.0,
     fusion="concat",
-    recipe=dataclasses.replace(RECIPE, epochs=1, standardize=True),
+    recipe=dataclasses.replace(RECIPE, epochs=1, feature_norm="standardize"),
 )
 
 

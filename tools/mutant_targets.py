@@ -39,12 +39,12 @@ TARGETS: Mapping[str, Target] = {
         ("tests/test_plan.py",),
         ("ShardJob.path", "header_of", "make_plan", "_Feature", "difference"),
     ),
+    "datasets/shards/native.py": Target(("tests/test_plan.py",), ("NativeHeader.difference",)),
     "extract/alignment/align_shards.py": Target(
         ("tests/test_align_plan.py",),
         (
             "_open_store",
             "_check_files",
-            "_in_words",
             "aligned_name",
             "plan_alignment",
             "_header",
@@ -211,15 +211,6 @@ EQUIVALENT: Mapping[tuple[str, str, str], str] = {
             'order = {"report.json": -2, "state.pt": -1, "config.json": 1}',
             ["2", "3"],
             "the order of the files stays",
-        ),
-        (
-            "train/experiments/compare.py",
-            (
-                "dataclasses.replace(group.config.recipe, standardize=False) "
-                "for group in (each, baseline)"
-            ),
-            ["True"],
-            "both recipes are compared with the same value",
         ),
         (
             "train/evaluation/bootstrap.py",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import urllib3
 from ..base import FeatregError
 from ..console import progress, say
 from ..locks import locked
+from ..shards.disk_space import free_bytes
 
 ATTEMPTS = 4
 BACKOFF_S = 1.0  # doubled after each attempt without progress
@@ -209,7 +209,10 @@ def _attempt(url: str, part: Path) -> None:
             present = 0
         length = response.headers.get("Content-Length")
         total = None if length is None else present + int(length)
-        _check_room(part, present, total)
+        needed, free = 0 if total is None else total - present, free_bytes(part.parent)
+        if needed > free:
+            where = f"of free space in {part.parent}"
+            raise _FetchError(f"expected {needed} bytes {where}, found {free}")
         with (
             part.open("ab" if present else "wb") as file,
             progress(part.stem, total or 0, in_bytes=True) as advance,
@@ -227,13 +230,6 @@ def _reason(error: Exception) -> str:
     """Message of the innermost error; requests wraps the errors of urllib3."""
     wrapped = error.args[0] if error.args else error
     return str(getattr(wrapped, "reason", error))
-
-
-def _check_room(part: Path, present: int, total: int | None) -> None:
-    needed = 0 if total is None else total - present
-    free = shutil.disk_usage(part.parent).free
-    if needed > free:
-        raise _FetchError(f"expected {needed} bytes of free space in {part.parent}, found {free}")
 
 
 def _length(path: Path) -> int:

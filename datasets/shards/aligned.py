@@ -47,6 +47,7 @@ from .hdf5 import (
     write_attributes,
     write_strings,
 )
+from .seal import read_seal
 
 FORMAT = "featreg-aligned"
 
@@ -222,18 +223,14 @@ def read_index(path: Path) -> AlignedIndex:
     FeatregError
         If `path` is not a readable aligned shard of this version.
     """
+    arrays = ("fold", "label", "label_mask", "duration_s", "offset", "audio_offset")
     with open_shard(path, FORMAT) as file, reading(file):
         return AlignedIndex(
             path=path,
             header=AlignedHeader.read(file),
             sources=read_text(file, "sources"),
-            content_sha256=read_text(file, "content_sha256"),
+            content_sha256=read_seal(path),
             clip_id=tuple(read_strings(file, "clip_id")),
             split=tuple(read_strings(file, "split")),
-            fold=file["fold"][()],
-            label=file["label"][()],
-            label_mask=file["label_mask"][()],
-            duration_s=file["duration_s"][()],
-            offset=file["offset"][()],
-            audio_offset=file["audio_offset"][()],
+            **{name: file[name][()] for name in arrays},
         )

@@ -4,13 +4,11 @@ A shard is written by one process under a temporary name, flushed, synced and re
 shard with its final name is always complete.
 
 Two kinds of checksums cover every bit: HDF5's own (Fletcher-32 of each HDF5 chunk and, since HDF5
-1.10, a checksum of each metadata block), and SHA-256 of every dataset in its attribute ``sha256``,
-with one of the whole content in ``content_sha256``.
+1.10, a checksum of each metadata block), and SHA-256 of all bytes of the file (`seal.py`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -99,7 +97,6 @@ def create_shard(path: Path) -> Iterator[h5py.File]:
             try:
                 with h5py.File(disk, "w", **options) as file:
                     yield file
-                    write_attributes(file, content_sha256=content_sha256(file))
             finally:
                 if disk.error is not None:
                     raise disk.error
@@ -109,8 +106,7 @@ def create_shard(path: Path) -> Iterator[h5py.File]:
 def write_array(group: h5py.Group, name: str, values: Array) -> None:
     """Store a whole array, with checksums and compression."""
     if not all(values.shape[1:]):  # labels without classes: there are no HDF5 chunks of 0 bytes
-        dataset = group.create_dataset(name, data=values)
-        write_attributes(dataset, sha256=hashlib.sha256().hexdigest())
+        group.create_dataset(name, data=values)
         return
     appender = Appender(group, name, values.dtype, values.shape[1:], max(1, len(values)))
     appender.append(values)
@@ -124,7 +120,7 @@ def write_attributes(item: h5py.Group | h5py.Dataset, **values: Any) -> None:
     make it search forever.
     """
     for name, value in values.items():
-        if isinstance(value, (int, float)):
+        if isinstance(value, (int, float, np.number)):
             item.attrs[name] = value
         else:
             text = (value if isinstance(value, str) else json.dumps(value)).encode()
@@ -234,7 +230,6 @@ class Appender:
             compression=None if np.dtype(dtype) == np.int16 else "lzf",
         )
         self.rows = 0
-        self._digest = hashlib.sha256()
         self._pending: list[Array] = []
         self._pending_rows = 0
 
@@ -248,18 +243,15 @@ class Appender:
             self._write(whole)
 
     def close(self) -> None:
-        """Write the remaining rows and the hash of all rows."""
+        """Write the remaining rows."""
         if self._pending_rows:
             self._write(self._pending_rows)
-        write_attributes(self.dataset, sha256=self._digest.hexdigest())
 
     def _write(self, rows: int) -> None:
         values = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
         start = len(self.dataset)
         self.dataset.resize(start + rows, axis=0)
-        written = np.ascontiguousarray(values[:rows])
-        self.dataset[start:] = written
-        self._digest.update(written.data)
+        self.dataset[start:] = values[:rows]
         self._pending = [values[rows:]]
         self._pending_rows -= rows
 
@@ -274,27 +266,6 @@ def datasets_of(root: h5py.Group) -> dict[str, h5py.Dataset]:
 
     root.visititems(add)
     return found
-
-
-def content_sha256(root: h5py.Group) -> str:
-    """Hash of all attributes, and of the name, type and shape of every dataset.
-
-    The attributes of a dataset include the hash of its values.
-    """
-    digest = hashlib.sha256()
-    _add_attributes(digest, root)
-    for name, dataset in datasets_of(root).items():
-        digest.update(f"{name} {dataset.dtype.str} {dataset.shape}\n".encode())
-        _add_attributes(digest, dataset)
-    return digest.hexdigest()
-
-
-def _add_attributes(digest: hashlib._Hash, item: h5py.Group | h5py.Dataset) -> None:
-    for name in sorted(item.attrs):
-        if name != "content_sha256":
-            value = item.attrs[name]
-            plain = value.item() if isinstance(value, np.generic) else value
-            digest.update(f"{name} {plain!r}\n".encode())
 
 
 @contextmanager

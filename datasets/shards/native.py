@@ -43,6 +43,7 @@ from .hdf5 import (
     write_attributes,
     write_strings,
 )
+from .seal import read_seal
 from .timing import FrameTiming
 
 FORMAT = "featreg-native"
@@ -190,8 +191,9 @@ class NativeShard:
 
     @property
     def content_sha256(self) -> str:
-        """Hash of the whole content."""
-        return read_text(self._file, "content_sha256")
+        """Hash of all bytes of the shard."""
+        with reading(self._file):
+            return read_seal(Path(self._file.filename))
 
     @cached_property
     def clip_ids(self) -> list[str]:

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -84,8 +86,7 @@ class AlignPlan:
     stale: tuple[Path, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Store:
+class _Store(NamedTuple):
     """Native shards of a feature: their common header, the clips with frames, their hashes."""
 
     header: NativeHeader
@@ -104,19 +105,15 @@ def _open_store(folder: DatasetDir, feature: str) -> _Store:
             f"{folder.path}: no native shards of {feature!r} (extracted features: {extracted}); "
             f"{again} first"
         )
-    header, first = None, None
-    for path, shard in index.shards.items():
-        if header is not None and shard.header != header:
+    for (first, one), (path, other) in pairwise(index.shards.items()):
+        if reason := one.header.difference(other.header):
             raise FeatregError(
-                f"{path}: computed with other settings than {first} "
-                f"({header.difference(shard.header)}); {again} again without --split and --limit, "
-                "which computes every clip with the same settings"
+                f"{path}: computed with other settings than {first} ({reason}); {again} again "
+                "without --split and --limit, which computes every clip with the same settings"
             )
-        header, first = shard.header, path
-    assert header is not None
     clips = {key: held for key, held in index.clips().items() if held.failure is None}
     contents = {path: shard.content_sha256 for path, shard in index.shards.items()}
-    return _Store(header, clips, contents)
+    return _Store(next(iter(index.shards.values())).header, clips, contents)
 
 
 def _check_files(folder: DatasetDir, stores: Mapping[str, _Store]) -> None:

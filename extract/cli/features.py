@@ -1,4 +1,4 @@
-"""``prep features``: list the built-in features and the models that compute them."""
+"""``prep features``: describe features and the models that compute them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
+
+from featreg.datasets.base import UsageError
 
 if TYPE_CHECKING:
     from ..extractors.base import Extractor
@@ -30,34 +32,39 @@ MEASURED_S = 30
     help="Setting of a feature; may be repeated.",
 )
 def features(names: tuple[str, ...], measure: bool, assignments: tuple[str, ...]) -> None:
-    """List the built-in features: dimension, hop, sample rate, training data, license, weights.
+    """List features: dimension, hop, sample rate, training data, license, weights.
 
-    They depend on the settings. The first weights are those of the settings, the others are
-    those of other settings. The cost is the processor time per hour of audio, without decoding,
-    measured with one thread on 30 s of noise.
+    NAME is any request of prep extract --features; the default is all features of featreg and of
+    installed packages. The first weights are those of the settings, the others are those of other
+    settings. The cost is the processor time per hour of audio, without decoding, measured with one
+    thread on 30 s of noise.
 
     \b
     Example:
         prep features
         prep features efficientat --measure --set efficientat.model=mn04
+        prep features speech=hf:facebook/wav2vec2-base
     """
     from ..extractors.feature_options import parse_settings
-    from ..extractors.registry import FEATURES, extractor_class
+    from ..extractors.registry import find_sources, known_features
 
     settings = parse_settings(assignments)
-    for name in (*names, *settings):
-        extractor_class(name)  # raise an error for an unknown feature
-    for name in names or FEATURES:
-        _describe(name, settings.get(name, {}), measure)
+    sources = find_sources(names or known_features(), settings)
+    for name in settings:
+        if name not in sources:
+            raise UsageError(f"--set {name}.…: {name} is not among {', '.join(sources)}")
+    for name, source in sources.items():
+        _describe(name, source, settings.get(name, {}), measure)
 
 
-def _describe(name: str, settings: Mapping[str, str], measure: bool) -> None:
-    """Print the description of a built-in feature."""
+def _describe(name: str, source: str, settings: Mapping[str, str], measure: bool) -> None:
+    """Print the description of a feature."""
     from ..extractors.registry import build_extractors, make_config, make_spec
     from ..weights.cache import whereabouts
     from ..weights.registry import WEIGHTS
 
-    spec = make_spec(name, "", make_config(name, settings), {}, "cpu", "float32", fetch=False)
+    config = make_config(name, settings, source=source)
+    spec = make_spec(name, source, config, {}, "cpu", "float32", fetch=False)
     (extractor,) = build_extractors([spec])
     dimensions = "1 dimension" if extractor.dim == 1 else f"{extractor.dim} dimensions"
     click.echo(

@@ -41,10 +41,11 @@ def _complete_features(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Shell completion: names of features after the last comma."""
-    from ..extractors.registry import FEATURES
+    from ..extractors.registry import known_features
 
     before, comma, last = incomplete.rpartition(",")
-    return [CompletionItem(f"{before}{comma}{name}") for name in FEATURES if name.startswith(last)]
+    names = [name for name in known_features() if name.startswith(last)]
+    return [CompletionItem(f"{before}{comma}{name}") for name in names]
 
 
 @click.group(cls=Commands, context_settings={"show_default": True})
@@ -72,8 +73,9 @@ def prep() -> None:
     "--features",
     required=True,
     shell_complete=_complete_features,
-    help="Features, separated by commas, such as vggish,openl3. Your own feature is MODULE:CLASS, "
-    "or any name with --set NAME.folder=DIR.",
+    help="Features, separated by commas, such as vggish,openl3. A model is NAME=SCHEME:SOURCE, "
+    "such as birds=onnx:model.onnx; your own feature is MODULE:CLASS, or any name with --set "
+    "NAME.folder=DIR.",
 )
 @click.option(
     "--split",
@@ -176,14 +178,18 @@ def extract(
     Finished shards are skipped; changing a setting recomputes only what it affects. Run the
     same command again to resume an interrupted run.
 
-    Your own feature is a subclass of featreg.extract.extractors.custom.WholeClip in an importable
-    module, or a folder of files CLIP_ID.npy with arrays of shape (frames, dimensions) and a
-    constant hop in seconds.
+    A model is a file or a module, under a name of your choice: NAME=onnx:FILE, ts:FILE
+    (TorchScript), tflite:FILE, hear:MODULE[:WEIGHTS] (HEAR API) or hf:MODEL (Hugging Face).
+
+    Your own feature is a subclass of featreg.extract.extractors.custom.WholeClip or
+    windowed.Windowed in an importable module, or a folder of files CLIP_ID.npy with arrays of shape
+    (frames, dimensions) and a constant hop in seconds.
 
     \b
     Example:
         prep extract --dataset mtat --root /data/mtat --features vggish,openl3
         prep extract --dataset mtat --features musicnn,mymodule:Chroma
+        prep extract --dataset mtat --features birds=onnx:model.onnx --set birds.rate=16000
         prep extract --dataset mtat --features chroma --set chroma.folder=DIR --set chroma.hop=0.1
     """
     from featreg.datasets.collections.registry import read

@@ -256,7 +256,7 @@ class Hear(WholeClip):
 def _array(found: Any) -> Array:
     """A tensor of any framework as an array."""
     if isinstance(found, torch.Tensor):
-        return found.float().cpu().numpy()
+        return found.float().cpu().contiguous().numpy()
     return np.asarray(found)
 
 

@@ -294,10 +294,10 @@ def find_sources(asked: Sequence[str], settings: Mapping[str, Mapping[str, str]]
         name, source = word, ""
         if model := parse_model(word, SCHEMES):
             name, scheme, place = model
-            found = extractor_class(name, f"{scheme}:{place}")
             try:
+                found = extractor_class(name, f"{scheme}:{place}")
                 source = f"{scheme}:{found.resolve(place)}"
-            except UsageError as error:
+            except (UsageError, ImportError) as error:
                 raise UsageError(f"--features {word}: {error}") from None
         elif ":" in word:
             name, source = extractor_class("", word).name, word

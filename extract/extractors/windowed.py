@@ -153,6 +153,11 @@ class Windowed(Extractor):
                     f"{self.name}: expected {name} in seconds, a sample or more, found {seconds!r}"
                 )
         self.load_once()
+        if taken := {"frames", "inputs", "network"} & vars(self).keys():
+            raise UsageError(
+                f"{self.name}: expected another name for self.{min(taken)}, which is a method of "
+                "Extractor; such as self.model"
+            )
         found = self._embedded(np.zeros((2, self._length), np.float32))
         if found.ndim not in (2, 3) or len(found) != 2 or not found.size:
             raise UsageError(

@@ -11,6 +11,7 @@ import numpy as np
 from featreg.datasets.base import FeatregError
 from featreg.datasets.shards import aligned, native
 from featreg.datasets.shards.hdf5 import find_shards, read_text, reading
+from featreg.datasets.shards.seal import read_seal
 
 
 def describe(path: Path) -> str:
@@ -95,7 +96,7 @@ def _aligned_lines(path: Path) -> list[str]:
 
 def _stored_lines(file: h5py.File) -> list[str]:
     lines = [
-        f"content: sha256 {read_text(file, 'content_sha256')}",
+        f"content: sha256 {read_seal(Path(file.filename))}",
         f"written by: featreg {read_text(file, 'featreg_version')}",
     ]
 

@@ -27,6 +27,7 @@ _EXTRAS = {
     "parquet": "prep export --format parquet",
     "tensorboard": "train run --tensorboard",
     "tflite": "features NAME=tflite:FILE",
+    "hf": "features NAME=hf:MODEL_ID",
     "tensorflow": "prep weights convert, from TensorFlow checkpoints",
 }
 _LITTLE_ROOM = 5e9  # bytes

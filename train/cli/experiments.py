@@ -10,6 +10,7 @@ import click
 
 from featreg.datasets.console import warn, work_option
 
+from ..config.option_types import Combined
 from ..config.options import alpha_option, config_options, shared_options, workers_option
 from ..models.registry import ENCODERS
 from ..regularizers.registry import REGULARIZERS
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..experiments.choose_alpha import Choice
     from ..experiments.sweep import Runner
 
-_SEEDS = click.option(
+seeds_option = click.option(
     "--seeds", type=click.IntRange(1), default=1, help="Number of seeds, that is runs, per method."
 )
 _ALPHAS = click.option(
@@ -28,13 +29,13 @@ _ALPHAS = click.option(
     help="Weights of the regularizer to try, such as 0.1,0.3,1; the best on the validation split "
     "is used.  [default: only the preset's, else the paper's]",
 )
-_JOBS = click.option(
+jobs_option = click.option(
     "--jobs",
     type=click.IntRange(1),
     help="Number of parallel runs, each with its share of GPUs and cores.  "
     "[default: one per GPU, or one per 4 CPU cores]",
 )
-_FRESH = click.option("--fresh", is_flag=True, help="Train again even if runs are finished.")
+fresh_option = click.option("--fresh", is_flag=True, help="Train again even if runs are finished.")
 
 
 def attach(group: click.Group) -> None:
@@ -91,7 +92,7 @@ def compare(runs: tuple[str, ...], dataset: str | None, report: Path | None, wor
     help="Feature sets, such as vggish,openl3,vggish+openl3.  [default: each aligned feature, and "
     "all of them combined]",
 )
-@_SEEDS
+@seeds_option
 @_ALPHAS
 @click.option(
     "--printed",
@@ -99,8 +100,8 @@ def compare(runs: tuple[str, ...], dataset: str | None, report: Path | None, wor
     help="CSV file of the paper's numbers, with the columns dataset, method, features and value.  "
     "[default: the numbers that featreg contains]",
 )
-@_JOBS
-@_FRESH
+@jobs_option
+@fresh_option
 @shared_options
 @workers_option
 @work_option
@@ -164,9 +165,9 @@ def table1_command(
 @click.option("--aligned", help="Aligned set of the dataset.  [default: the only one]")
 @click.option(
     "--reg",
-    type=click.Choice([name for name in REGULARIZERS if name != "none"]),
+    type=Combined([name for name in REGULARIZERS if name != "none"]),
     default="conreg",
-    help="Regularizer to compare with the baseline.",
+    help="Regularizer to compare with the baseline, or several, such as hint+disreg.",
 )
 @click.option(
     "--features", help="Features to use, such as vggish+openl3.  [default: all aligned ones]"
@@ -176,11 +177,11 @@ def table1_command(
     default="10,30,50,70,90,100",
     help="Fractions of the training clips to use, in percent.",
 )
-@_SEEDS
+@seeds_option
 @alpha_option
 @_ALPHAS
-@_JOBS
-@_FRESH
+@jobs_option
+@fresh_option
 @shared_options
 @workers_option
 @work_option
@@ -220,7 +221,7 @@ def ablate_command(
     where = resolve_device(device)
     shares, weights = ablate.read_fractions(fractions), read_alphas(alphas)
     if weights and options["alpha"] is not None:
-        raise UsageError(f"--alpha {options['alpha']:g} --alphas {alphas}: give only one of them")
+        raise UsageError(f"--alpha and --alphas {alphas}: give only one of them")
     every = {**options, "fraction": 1.0, "fusion": "none"}
     config = configure(work, where, {**every, "reg": reg, "features": features})
     plain = {"reg": "none", "features": None, "alpha": None}
@@ -246,9 +247,9 @@ def ablate_command(
 
 @click.command("choose-alpha")
 @click.option("--alphas", default="0.03,0.1,0.3,1,3", help="Weights of the regularizer to try.")
-@_SEEDS
-@_JOBS
-@_FRESH
+@seeds_option
+@jobs_option
+@fresh_option
 @config_options
 @workers_option
 @work_option

@@ -135,6 +135,12 @@ def predict_command(
 @click.option("--dataset", help="Dataset in the working folder.  [default: the run's]")
 @click.option("--aligned", help="Aligned set of the dataset.  [default: the run's]")
 @click.option(
+    "--group",
+    metavar="[FILE.csv:]COLUMN",
+    help="Column of WORK/DATASET/clips.csv, or of another CSV file with the column clip_id: its "
+    "groups are resampled for the intervals.  [default: as in the run]",
+)
+@click.option(
     "--format",
     type=click.Choice(["table", "json"]),
     default="table",
@@ -148,6 +154,7 @@ def eval_command(
     split: str,
     dataset: str | None,
     aligned: str | None,
+    group: str | None,
     format: str,
     workers: int,
     device: str,
@@ -155,7 +162,9 @@ def eval_command(
 ) -> None:
     """Evaluate the model of RUN on a split.
 
-    The output has the metrics with 95 % confidence intervals, and one line per class. With the
+    The output has the metrics with 95 % confidence intervals, one line per class and, for one
+    class per clip, the confusion matrix. Precision, recall and F1 use the most probable class or,
+    for several classes per clip, thresholds chosen on the validation split. With the
     default options, the numbers equal those in the run's report.
 
     \b
@@ -169,7 +178,8 @@ def eval_command(
     from ..training.run_dir import choose_run
 
     chosen = choose_run(work, run, "the argument RUN")
-    found = evaluate_run(chosen, work, split, dataset, aligned, resolve_device(device), workers)
+    where = resolve_device(device)
+    found = evaluate_run(chosen, work, split, dataset, aligned, where, workers, group)
     if format == "json":
         click.echo(json.dumps(found, indent=2))
         return
@@ -196,11 +206,16 @@ def _print_evaluation(found: dict[str, Any]) -> None:
     ]
     print_table(pd.DataFrame(rows))
     classes = pd.DataFrame(found["classes"])
-    for name in ("pr_auc", "roc_auc"):
+    for name in ("pr_auc", "roc_auc", "precision", "recall", "f1"):
         classes[name] = [
             "-" if value is None or value != value else f"{value:.3f}" for value in classes[name]
         ]
     print_table(classes.rename(columns={"name": "class", "pr_auc": "PR-AUC", "roc_auc": "ROC-AUC"}))
+    if "confusion" in found:
+        names = classes["name"]
+        matrix = pd.DataFrame(found["confusion"], columns=names)
+        matrix.insert(0, "true class", names)
+        print_table(matrix)
     for name, left in found["undefined"].items():
         if left:
             click.echo(f"{METRICS[name].title} excludes classes without a score: {', '.join(left)}")

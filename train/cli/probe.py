@@ -9,6 +9,7 @@ import click
 
 from featreg.datasets.console import say, work_option
 
+from ..config.fold_options import fold_options
 from ..config.probe_options import probe_options
 
 
@@ -19,6 +20,7 @@ def attach(group: click.Group) -> None:
 
 @click.command("probe")
 @probe_options
+@fold_options
 @click.option(
     "--run-name", help="Name of the run folder in WORK/runs.  [default: derived from the options]"
 )

@@ -10,14 +10,17 @@ import click
 from featreg.datasets.allocator import keep_memory
 from featreg.datasets.console import Commands, Finite, group_options, say, work_option
 
+from ..config.fold_options import fold_options
 from ..config.options import (
     alpha_option,
     config_options,
     pretraining_options,
     workers_option,
 )
+from . import cross_validate as cli_cross_validate
 from . import models as cli_models
 from . import probe as cli_probe
+from . import study as cli_study
 from .experiments import attach
 
 if TYPE_CHECKING:
@@ -65,6 +68,7 @@ def _run_options(command: Any) -> Any:
 @train.command("run")
 @alpha_option
 @config_options
+@fold_options
 @_run_options
 def run_command(work: Path, **options: Any) -> None:
     """Train one model and test its best epoch.
@@ -127,5 +131,7 @@ def _run(
 
 
 cli_probe.attach(train)
+cli_study.attach(train)
+cli_cross_validate.attach(train)
 attach(train)
 cli_models.attach(train)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from featreg.datasets.base import UsageError
 
+from ..regularizers.registry import parts_of
 from .choose_data import choose_features
 from .presets import ALPHAS
 
 if TYPE_CHECKING:
     from ..data.aligned_set import AlignedSet
+
+_SCORES = {"taggram": "musicnn.output=taggram", "scores": "efficientat.output=scores"}
+"""Outputs of extractors that are class scores -> how they are requested."""
 
 
 def init_of(work: Path, fusion: str, wanted: str | None) -> tuple[str, str]:
@@ -53,17 +58,67 @@ def features_of(reg: str, fusion: str, wanted: str | None, shards: AlignedSet) -
     return choose_features(shards, wanted)
 
 
-def alpha_of(reg: str, preset: str, wanted: float | None) -> float:
-    """Return `Config.alpha`: that wanted, else the preset's or the paper's."""
-    if reg == "none":
-        if wanted is not None:
-            raise UsageError(
-                f"--alpha {wanted:g}: there is no regularizer to weight; select one with --reg"
-            )
-        return 0.0
-    if wanted is not None:
-        return wanted
+def alphas_of(reg: str, preset: str, wanted: Sequence[float] | float | None) -> tuple[float, ...]:
+    """Return the weight of each regularizer: those wanted, else the preset's or the paper's."""
+    parts = parts_of(reg)
+    values = (wanted,) if isinstance(wanted, (int, float)) else tuple(wanted or ())
+    text = "+".join(f"{value:g}" for value in values)
+    if values and not parts:
+        raise UsageError(
+            f"--alpha {text}: there is no regularizer to weight; select one with --reg"
+        )
+    if values and len(values) != len(parts):
+        raise UsageError(
+            f"--alpha {text} --reg {reg}: expected {len(parts)} weights, found {len(values)}; give "
+            "one for each regularizer, joined by +"
+        )
+    return values or tuple(_default_alpha(name, preset) for name in parts)
+
+
+def _default_alpha(name: str, preset: str) -> float:
     from ..regularizers.registry import build_regularizer
 
-    paper = build_regularizer(reg, feature_dim=1, embedding_dim=1)
-    return ALPHAS.get(preset, {}).get(reg, paper.default_alpha if paper else 0.0)
+    paper = build_regularizer(name, feature_dim=1, embedding_dim=1)
+    return ALPHAS.get(preset, {}).get(name, paper.default_alpha if paper else 0.0)
+
+
+def alpha_schedule_of(reg: str, wanted: str) -> str:
+    """Return `Config.alpha_schedule`, which needs a regularizer."""
+    if wanted != "constant" and reg == "none":
+        raise UsageError(
+            f"--alpha-schedule {wanted}: there is no regularizer to weight; select one with --reg"
+        )
+    return wanted
+
+
+def require_scores(
+    reg: str, norm: str, features: Sequence[str], described: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Check that the regularizer `scores` gets class scores as they are.
+
+    Parameters
+    ----------
+    reg, norm, features
+        As in `Config` and its recipe.
+    described
+        Feature name -> description in the aligned shards.
+
+    Raises
+    ------
+    UsageError
+        If a feature is another output of its extractor, or the features are normalized.
+    """
+    if "scores" not in parts_of(reg):
+        return
+    if norm != "none":
+        raise UsageError(
+            f"--reg {reg} --feature-norm {norm}: `scores` needs probabilities as they are; use "
+            "--feature-norm none"
+        )
+    for name in features:
+        output = (described[name].get("settings") or {}).get("output")
+        if output is not None and output not in _SCORES:
+            raise UsageError(
+                f"--reg {reg}: {name} (output={output}) is not a teacher's class scores; extract "
+                f"{' or '.join(_SCORES.values())}, and select it with --features"
+            )

@@ -12,11 +12,20 @@ import click
 from featreg.datasets.console import Finite
 
 from ..models.registry import ENCODERS, FUSIONS, default_width
-from ..regularizers.registry import REGULARIZERS, STANDARDIZED
+from ..regularizers.registry import REGULARIZERS, default_norm
 from .choose_data import choose_metric, choose_shards
-from .method import alpha_of, features_of, init_of, unlabelled_batch_of
-from .presets import PRESETS, Config, Recipe, preset_for
-from .schedule import SCHEDULES
+from .fold_options import choose_fold
+from .method import (
+    alpha_schedule_of,
+    alphas_of,
+    features_of,
+    init_of,
+    require_scores,
+    unlabelled_batch_of,
+)
+from .option_types import Combined, Weights
+from .presets import NORMS, PRESETS, Config, Recipe, preset_for
+from .schedule import ALPHA_SCHEDULES, SCHEDULES
 
 READERS = 4
 """Default number of threads that read batches in advance."""
@@ -24,9 +33,10 @@ READERS = 4
 _PRESET = "the preset's"
 _ALPHA = click.option(
     "--alpha",
-    type=Finite(0),
+    type=Weights(),
     show_default="the preset's, else the paper's",
-    help="Weight of the regularizer in the training loss; `train choose-alpha` compares several.",
+    help="Weight of the regularizer in the training loss, or of each of a combination, such as "
+    "5+1; `train choose-alpha` compares several.",
 )
 _WORKERS = click.option(
     "--workers",
@@ -64,9 +74,9 @@ _DATA = (
 _METHOD = (
     click.option(
         "--reg",
-        type=click.Choice(REGULARIZERS),
+        type=Combined(REGULARIZERS),
         default="none",
-        help="Regularizer of the embedding.",
+        help="Regularizer of the embedding, or several, such as hint+disreg.",
     ),
     click.option(
         "--fusion",
@@ -84,6 +94,13 @@ _METHOD = (
         "--batch-size; they take part in the regularizer only. With 0, they are not used.",
     ),
     click.option(
+        "--alpha-schedule",
+        type=click.Choice(ALPHA_SCHEDULES),
+        default="constant",
+        help="Course of alpha over all steps: constant, increasing linearly from 0 in the first "
+        "tenth (warmup), or decreasing to 0 along half a cosine (decay).",
+    ),
+    click.option(
         "--init",
         metavar="RUN",
         help="Finished run, such as one of `train pretrain`, whose encoder is the initial one.",
@@ -92,9 +109,9 @@ _METHOD = (
 _PRETRAINING = (
     click.option(
         "--reg",
-        type=click.Choice([name for name in REGULARIZERS if name != "none"]),
+        type=Combined([name for name in REGULARIZERS if name != "none"]),
         default="hint",
-        help="Regularizer of the embedding, which is the only loss.",
+        help="Regularizer of the embedding, or several, such as hint+disreg; the only loss.",
     ),
     _FEATURES,
     _FRACTION,
@@ -153,6 +170,13 @@ _RECIPE = (
         "--epochs", type=click.IntRange(1), show_default=_PRESET, help="Total number of epochs."
     ),
     click.option(
+        "--epoch-steps",
+        type=click.IntRange(0),
+        show_default=_PRESET,
+        help="Minimum number of training steps of an epoch; a small training set is passed over "
+        "several times.",
+    ),
+    click.option(
         "--lr",
         type=Finite(0, 1e6, min_open=True),
         show_default=_PRESET,
@@ -177,10 +201,11 @@ _RECIPE = (
         help="Number of chunks per clip whose predictions are averaged in evaluation.",
     ),
     click.option(
-        "--standardize/--no-standardize",
-        default=None,
-        show_default=_PRESET,
-        help="Standardize the features to mean 0 and standard deviation 1 over the training clips.",
+        "--feature-norm",
+        type=click.Choice(NORMS),
+        show_default="standardize for hint, else the preset's",
+        help="Normalization of the features over the training clips: to mean 0 (center), and also "
+        "to standard deviation 1 (standardize).",
     ),
     click.option(
         "--precision",
@@ -266,8 +291,8 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
     names = [item.name for item in dataclasses.fields(Recipe)]
     changes = {name: options[name] for name in names if options.get(name) is not None}
     reg, fusion = options["reg"], options["fusion"]
-    if reg in STANDARDIZED:
-        changes.setdefault("standardize", True)
+    if (norm := default_norm(reg)) != "none":
+        changes.setdefault("feature_norm", norm)
     recipe = dataclasses.replace(PRESETS[preset], **changes)
     if recipe.encoder != PRESETS[preset].encoder:  # width and options belong to that encoder
         width = changes.get("width", default_width(recipe.encoder))
@@ -275,14 +300,17 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
     precision = resolve_precision(recipe.precision, device)
     pretrain = bool(options.get("pretrain"))
     init, init_sha256 = init_of(work, fusion, options.get("init"))
+    features = features_of(reg, fusion, options["features"], shards)
+    require_scores(reg, recipe.feature_norm, features, shards.header.features)
+    alphas = alphas_of(reg, preset, options.get("alpha"))
     return Config(
         dataset=folder.name,
         aligned=aligned,
         preset=preset,
         reg=reg,
         fusion=fusion,
-        features=features_of(reg, fusion, options["features"], shards),
-        alpha=alpha_of(reg, preset, options.get("alpha")),
+        features=features,
+        alpha=alphas[0] if alphas else 0.0,
         fraction=options["fraction"],
         seed=options["seed"],
         metric="reg_loss" if pretrain else choose_metric(folder, shards, options["metric"]),
@@ -290,7 +318,11 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
         recipe=dataclasses.replace(recipe, precision=precision),
         label_fraction=options.get("label_fraction", 1.0),
         unlabelled_batch=unlabelled_batch_of(reg, options.get("unlabelled_batch", 0)),
+        more_alphas=alphas[1:],
+        alpha_schedule=alpha_schedule_of(reg, options.get("alpha_schedule", "constant")),
         pretrain=pretrain,
         init=init,
         init_sha256=init_sha256,
+        fold=choose_fold(options),
+        group=options.get("group", ""),
     )

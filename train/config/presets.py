@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from ..regularizers.registry import STANDARDIZED
+from ..regularizers.registry import default_norm
+
+NORMS = ("none", "center", "standardize")
+"""Normalizations of the features: mean 0 (center), also standard deviation 1 (standardize)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,10 @@ class Recipe:
     schedule
         A name in ``schedule.SCHEDULES``.
     epochs
-        Total number of epochs.
+        Total number of epochs, after each of which the model is validated.
+    epoch_steps
+        Minimum number of training steps of an epoch. If one pass over the training clips has
+        fewer, an epoch consists of several.
     lr
         Base learning rate, by which the rates of the schedule's stages are multiplied.
     clip_norm
@@ -42,9 +48,9 @@ class Recipe:
         disables early stopping.
     chunks
         Number of evaluation chunks per clip, whose probabilities are averaged.
-    standardize
-        Whether the features are standardized to mean 0 and standard deviation 1 over the
-        training clips. The paper does not standardize them.
+    feature_norm
+        A name in `NORMS`: how the features are normalized over the training clips. The paper does
+        not normalize them.
     precision
         ``float32``, ``bf16-mixed`` or ``auto``, which is ``bf16-mixed`` if the hardware
         supports bfloat16.
@@ -57,11 +63,12 @@ class Recipe:
     batch_size: int = 16
     schedule: str = "short"
     epochs: int = 60
+    epoch_steps: int = 0
     lr: float = 1e-3
     clip_norm: float = 0.0
     patience: int = 0
     chunks: int = 16
-    standardize: bool = False
+    feature_norm: str = "none"
     precision: str = "auto"
 
 
@@ -81,7 +88,26 @@ class Probe:
     pool: str = "mean"
 
 
-PROBE_RECIPE = Recipe(standardize=True, precision="float32")
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One fold of a cross-validation, see `data.folds`.
+
+    Attributes
+    ----------
+    tested
+        Number of the fold that is tested.
+    count
+        Number of folds that are made; None for the folds that the shards store.
+    seed
+        Seed of the folds that are made.
+    """
+
+    tested: int
+    count: int | None = None
+    seed: int = 0
+
+
+PROBE_RECIPE = Recipe(feature_norm="standardize", precision="float32")
 """Recipe in the configuration of a probe; all its other settings are unused and not stored."""
 
 
@@ -161,13 +187,13 @@ class Config:
     preset
         Name of the preset from which the recipe is derived.
     reg
-        A name in ``regularizers.registry.REGULARIZERS``.
+        A name in ``regularizers.registry.REGULARIZERS``, or several joined by ``+``.
     fusion
         A name in ``models.registry.FUSIONS``.
     features
         Names of the features, concatenated in this order; empty if the method uses none.
     alpha
-        Weight of the regularizer; 0 without one.
+        Weight of the (first) regularizer; 0 without one.
     fraction
         Fraction of the training clips to use, in (0, 1].
     seed
@@ -182,6 +208,10 @@ class Config:
         Fraction of the labelled training clips whose labels are used, in (0, 1].
     unlabelled_batch
         Number of training clips without labels per batch and device; with 0, they are not used.
+    more_alphas
+        Weights of the other regularizers of a combination.
+    alpha_schedule
+        A name in ``schedule.ALPHA_SCHEDULES``.
     pretrain
         Whether only the encoder and the regularizer are trained, on all training clips.
     init
@@ -190,6 +220,10 @@ class Config:
         SHA-256 of that run's file with the encoder.
     probe
         Settings of a probe, whose `fusion` is ``features``; None for a network.
+    fold
+        The tested fold of a cross-validation; None for the stored splits.
+    group
+        Groups of clips, see `data.groups.read_groups`; empty for none.
     """
 
     dataset: str
@@ -206,10 +240,24 @@ class Config:
     recipe: Recipe
     label_fraction: float = 1.0
     unlabelled_batch: int = 0
+    more_alphas: tuple[float, ...] = ()
+    alpha_schedule: str = "constant"
     pretrain: bool = False
     init: str = ""
     init_sha256: str = ""
     probe: Probe | None = None
+    fold: Fold | None = None
+    group: str = ""
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """Return the weight of each regularizer."""
+        return (self.alpha, *self.more_alphas) if self.reg != "none" else ()
+
+    @property
+    def alpha_text(self) -> str:
+        """Return the weights as on the command line, such as ``5+1``; empty without any."""
+        return "+".join(f"{alpha:g}" for alpha in self.alphas)
 
     @property
     def method(self) -> str:
@@ -237,7 +285,7 @@ class Config:
         Settings that differ from the preset are appended, such as ``-epochs5``.
         """
         parts = [self.method, "+".join(self.features)]
-        parts += [f"a{self.alpha:g}"] if self.reg != "none" else []
+        parts += [f"a{self.alpha_text}"] if self.reg != "none" else []
         return "-".join(filter(None, parts + [f"{k}{_word(v)}" for k, v in self._overrides()]))
 
     @property
@@ -248,7 +296,7 @@ class Config:
     def title_without(self, omitted: Collection[str] = ()) -> str:
         """Return the title without those of its `overrides` that are in `omitted`."""
         parts = ["+".join(self.features)]
-        parts += [f"alpha {self.alpha:g}"] if self.reg != "none" else []
+        parts += [f"alpha {self.alpha_text}"] if self.reg != "none" else []
         parts += [override for override in self.overrides if override not in omitted]
         details = ", ".join(filter(None, parts))
         return f"{self.method_title} ({details})" if details else self.method_title
@@ -275,16 +323,24 @@ class Config:
             overrides.append(("labels", self.label_fraction))
         if self.unlabelled_batch:
             overrides.append(("unlabelled", self.unlabelled_batch))
+        if self.alpha_schedule != "constant":
+            overrides.append(("alphaschedule", self.alpha_schedule))
         if self.init:
             overrides.append(("from", self.init_name))
         if self.devices > 1:
             overrides.append(("devices", self.devices))
+        if self.fold:
+            overrides.append(("fold", self.fold.tested))
+            if self.fold.count is not None:
+                overrides.append(("of", self.fold.count))
+                overrides += [("foldseed", self.fold.seed)] * (self.fold.seed != 0)
         if self.probe:
             return overrides + [("pool", self.probe.pool)] * (self.probe.pool != Probe().pool)
         if self.preset != preset_for(self.dataset):
             overrides.append(("preset", self.preset))
         preset, recipe = dataclasses.asdict(PRESETS[self.preset]), dataclasses.asdict(self.recipe)
-        preset["standardize"] |= self.reg in STANDARDIZED
+        if preset["feature_norm"] == "none":
+            preset["feature_norm"] = default_norm(self.reg)
         changed = {k: v for k, v in recipe.items() if v != preset[k] and k != "precision"}
         return overrides + [(k.removesuffix("_s").replace("_", ""), v) for k, v in changed.items()]
 
@@ -292,18 +348,22 @@ class Config:
         """Return the configuration as JSON values, which `from_json` reads."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         if self.probe:
-            used = ("standardize", "precision")
+            used = ("feature_norm", "precision")
             values["recipe"] = {name: values["recipe"][name] for name in used}
-        else:
-            del values["probe"]
+        for name in ("probe", "fold", "group"):
+            if not values[name]:
+                del values[name]
         return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Config:
         """Return the configuration whose `to_json` gave `values`."""
-        read = {"features": tuple(values["features"]), "recipe": Recipe(**values["recipe"])}
+        read: dict[str, Any] = {"recipe": Recipe(**values["recipe"])}
+        read |= {name: tuple(values.get(name, ())) for name in ("features", "more_alphas")}
         if "probe" in values:
             read["probe"] = Probe(**values["probe"])
+        if "fold" in values:
+            read["fold"] = Fold(**values["fold"])
         return cls(**{**values, **read})
 
     def fingerprint(self, data: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from .choose_data import choose_features, choose_metric, choose_shards
+from .fold_options import choose_fold
 from .options import data_options
 from .presets import PROBE_RECIPE, Config, Probe, preset_for
 
@@ -80,5 +81,7 @@ def configure_probe(work: Path, options: Mapping[str, Any]) -> Config:
         metric=choose_metric(folder, shards, options["metric"]),
         devices=1,
         recipe=PROBE_RECIPE,
+        fold=choose_fold(options),
+        group=options["group"],
         probe=Probe("mlp" if options["mlp"] else "logistic", options["pool"]),
     )

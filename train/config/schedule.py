@@ -13,6 +13,30 @@ if TYPE_CHECKING:
 WARM_UP = 0.05
 """Fraction of a cosine stage in which the learning rate increases."""
 
+ALPHA_SCHEDULES = ("constant", "warmup", "decay")
+"""Schedules of the regularizer's weight, see `alpha_scale`."""
+
+ALPHA_WARM_UP = 0.1
+"""Fraction of the steps in which the regularizer's weight increases."""
+
+
+def alpha_scale(name: str, done: float) -> float:
+    """Return the factor by which the regularizer's weight is multiplied in a step.
+
+    Parameters
+    ----------
+    name
+        ``constant``: 1. ``warmup``: increases linearly from 0 to 1 in the first `ALPHA_WARM_UP` of
+        all steps. ``decay``: decays from 1 to 0 along half a cosine over all steps.
+    done
+        Fraction of all steps before this one, in [0, 1).
+    """
+    if name == "warmup":
+        return min(1.0, done / ALPHA_WARM_UP)
+    if name == "decay":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    return 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:

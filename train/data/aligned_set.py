@@ -107,11 +107,28 @@ class AlignedSet:
         self.header: AlignedHeader = self._shards[0].header
         for shard in self._shards[1:]:
             _check_same(self._shards[0], shard)
+        self._made_folds = ""
+
+    def divide(self, clips: Clips, made_folds: str, notes: tuple[str, ...]) -> None:
+        """Use other splits and folds than those in the shards.
+
+        Parameters
+        ----------
+        clips
+            The clips with their splits and folds.
+        made_folds
+            A hash of the folds if they are not in the shards, to become part of `fingerprint`.
+        notes
+            Remarks that are printed with every result.
+        """
+        self.clips, self._made_folds = clips, made_folds
+        self.header = replace(self.header, notes=(*self.header.notes, *notes))
 
     @property
     def fingerprint(self) -> str:
-        """Return a hash of the contents of all shards, in the order of their names."""
+        """Return a hash of the contents of all shards, and of the folds that were made."""
         parts = [f"{shard.path.name} {shard.content_sha256}\n" for shard in self._shards]
+        parts.append(self._made_folds)
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     def features(self, wanted: Sequence[str] = ()) -> tuple[str, ...]:

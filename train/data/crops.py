@@ -56,6 +56,10 @@ class Scaling:
     mean: Array
     std: Array
 
+    def centering(self) -> Scaling:
+        """Return the scaling that only subtracts the mean."""
+        return Scaling(self.mean, np.ones_like(self.std))
+
     @classmethod
     def of(cls, reader: ClipReader) -> Scaling:
         """Compute the statistics of all frames of `reader`; std is 1 for constant dimensions."""
@@ -252,6 +256,8 @@ class Chunks:
 class EpochOrder:
     """Random order of the labelled clips of an epoch, in batches that differ by at most one clip.
 
+    An epoch is one pass over these clips, or several if one has fewer than `least_batches` batches.
+
     A short last batch would give its clips more weight, and batch normalization fails on a
     single clip; distributing the remainder over all batches avoids both.
 
@@ -268,6 +274,8 @@ class EpochOrder:
         Index of this device and number of devices, which share each batch.
     unlabelled
         Unlabelled clips that follow the labelled ones of each batch; None for none.
+    least_batches
+        Minimum number of batches of an epoch.
 
     Attributes
     ----------
@@ -290,6 +298,7 @@ class EpochOrder:
         rank: int,
         world: int,
         unlabelled: UnlabelledCycle | None = None,
+        least_batches: int = 0,
     ) -> None:
         if clips < 2 * world:
             raise UsageError(
@@ -298,22 +307,30 @@ class EpochOrder:
             )
         self._clips, self._seed, self._unlabelled = clips, seed, unlabelled
         self._batches = min(-(-clips // (batch_size * world)), clips // (2 * world))
+        self._passes = max(1, -(-least_batches // self._batches))
         self._rank, self._world = rank, world
+        self._order: tuple[int, list[npt.NDArray[np.int64]]] = (-1, [])
         self.epoch = self.done = 0
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng((self._seed, 2, self.epoch)).permutation(self._clips)
-        batches = np.array_split(order, self._batches)
-        for step in range(self.done, self._batches):
-            own = batches[step][self._rank :: self._world]
-            keys = [(self.epoch, int(clip)) for clip in own]
+        for step in range(self.done, len(self)):
+            number, place = divmod(self.epoch * len(self) + step, self._batches)
+            own = self._batch(number, place)[self._rank :: self._world]
+            keys = [(number, int(clip)) for clip in own]
             if self._unlabelled is not None:
-                batch = (self.epoch * self._batches + step) * self._world + self._rank
-                keys += self._unlabelled.keys(batch)
+                batch = number * self._batches + place
+                keys += self._unlabelled.keys(batch * self._world + self._rank)
             yield keys
 
+    def _batch(self, number: int, place: int) -> npt.NDArray[np.int64]:
+        """Return the clips of a batch of a pass, over all devices."""
+        if self._order[0] != number:
+            rng = np.random.default_rng((self._seed, 2, number))
+            self._order = number, np.array_split(rng.permutation(self._clips), self._batches)
+        return self._order[1][place]
+
     def __len__(self) -> int:
-        return self._batches
+        return self._passes * self._batches
 
 
 def crop_loader(crops: Crops, order: EpochOrder, threads: int) -> Prefetcher:

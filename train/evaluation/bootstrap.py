@@ -32,8 +32,9 @@ def bootstrap(
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    groups: npt.NDArray[Any] | None = None,
 ) -> dict[str, Interval]:
-    """Compute confidence intervals of all metrics of the task by resampling clips.
+    """Compute confidence intervals of all metrics of the task by resampling clips or groups.
 
     All metrics are computed on the same draws. A class without positives in a draw is excluded
     from that draw's macro mean. The intervals reflect the variation between test sets, not the
@@ -55,24 +56,51 @@ def bootstrap(
         Confidence level.
     seed
         Seed of the draws.
+    groups
+        Group of each clip, such as its source, of shape (clips,). Whole groups are drawn, since
+        clips of one group are not independent. None for clips that are.
 
     Returns
     -------
     Metric name -> interval.
     """
-    values = resampled(label, probability, mask, draws(len(label), resamples, seed), task)
+    values = resampled(label, probability, mask, draws(len(label), resamples, seed, groups), task)
     return {name: interval(each, measured[name], level) for name, each in values.items()}
 
 
-def draws(clips: int, resamples: int = 1000, seed: int = 0) -> Counts:
-    """Draw as many clips as there are with replacement, and count how often each is drawn.
+def draws(
+    clips: int, resamples: int = 1000, seed: int = 0, groups: npt.NDArray[Any] | None = None
+) -> Counts:
+    """Draw as many clips, or groups, as there are with replacement, and count each clip's draws.
 
     Returns
     -------
     Counts of shape (clips, resamples).
     """
+    if groups is not None:
+        names, group = np.unique(groups, return_inverse=True)
+        return np.ascontiguousarray(draws(len(names), resamples, seed)[group])
     counts = np.random.default_rng(seed).multinomial(clips, np.full(clips, 1 / clips), resamples)
     return np.ascontiguousarray(counts.T, np.int32)
+
+
+def group_draws(groups: npt.NDArray[Any], resamples: int = 1000, seed: int = 0) -> Counts:
+    """Draw as many groups as there are with replacement, and count how often each clip is drawn.
+
+    Clips of one source resemble each other, so that intervals from draws of single clips would be
+    too narrow.
+
+    Parameters
+    ----------
+    groups
+        Group of each clip, of shape (clips,).
+
+    Returns
+    -------
+    Counts of shape (clips, resamples).
+    """
+    names, number = np.unique(groups, return_inverse=True)
+    return draws(len(names), resamples, seed)[number]
 
 
 def interval(values: Values, measured: float, level: float = 0.95) -> Interval:
@@ -187,6 +215,15 @@ def _accuracy(label: Label, probability: Probability, mask: Label, counts: Count
     return _clip_mean(right, label, counts)
 
 
+def _balanced_accuracy(
+    label: Label, probability: Probability, mask: Label, counts: Counts
+) -> Values:
+    right = label.argmax(axis=1) == probability.argmax(axis=1)
+    with np.errstate(invalid="ignore"):
+        recalls = [(right * y) @ counts / (y.astype(np.int64) @ counts) for y in label.T]
+    return _defined_mean(recalls)
+
+
 def _clip_mean(value: npt.NDArray[Any], needed: Label, counts: Counts) -> Values:
     """Compute the mean of `value` over the drawn clips with at least one 1 in `needed`."""
     known = np.asarray(needed.any(axis=1))
@@ -198,5 +235,6 @@ _BY_CLIP: Mapping[str, Callable[[Label, Probability, Label, Counts], Values]] = 
     "f1_samples": _samples_f1,
     "f1_micro": _micro_f1,
     "accuracy": _accuracy,
+    "balanced_accuracy": _balanced_accuracy,
 }
 """Metrics that are sums over clips; unannotated entries of their labels are 0."""

@@ -16,13 +16,14 @@ from featreg.datasets.shards.workdir import DatasetDir, choose
 from ..data.aligned_set import AlignedSet
 from ..data.clip_reader import ClipReader
 from ..data.crops import Chunks, Cutter, Scaling
+from ..data.folds import open_set
 from ..deploy.model_file import Card, read_model
 from ..models.probe import Probe
 from ..training.build import build_fabric
 from ..training.deterministic import deterministic
 from ..training.memory import enough_memory
 from ..training.run_dir import RunDir
-from ..training.run_outputs import evaluate_predictions
+from ..training.run_outputs import evaluate_predictions, groups_of
 from .predict import clips_per_batch, pooled_features, predict, predict_pooled
 
 
@@ -34,6 +35,7 @@ def evaluate_run(
     aligned: str | None = None,
     device: str = "cpu",
     workers: int = 0,
+    group: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate the model of a run on a split.
 
@@ -54,6 +56,9 @@ def evaluate_run(
         ``cpu`` or ``cuda``.
     workers
         Number of threads that read batches in advance; 0 disables them.
+    group
+        Groups for the intervals, see `data.groups.read_groups`; None for those of the run, and
+        empty for intervals by clip.
 
     Returns
     -------
@@ -72,7 +77,8 @@ def evaluate_run(
     name = aligned or (config.aligned if dataset is None else None)
     empty = f"{folder.path}: no aligned features here; run `prep align` first"
     name = choose("aligned set", "--aligned", folder.aligned_names(), name, empty)
-    shards = AlignedSet(folder.aligned(name))
+    own = dataset is None and name == config.aligned
+    shards = open_set(work, config) if own else AlignedSet(folder.aligned(name))
     check_shards(card, shards, run.read_json("config.json")["data"]["mode"])
     clips = shards.split(split)
     features = tuple(card.features)
@@ -82,13 +88,22 @@ def evaluate_run(
             reader = ClipReader(clips, shards.dims(features))
             predictions = predict_pooled(tagger, pooled_features(reader, tagger.pool), card.task)
         else:
-            scaling = read_scaling(run.path) if config.recipe.standardize and features else None
+            normalized = config.recipe.feature_norm != "none" and features
+            scaling = read_scaling(run.path) if normalized else None
             chunks = Chunks(Cutter(shards, clips, features, card.samples, scaling), card.chunks)
             fabric = build_fabric(dataclasses.replace(config, devices=1), device)
             batch_size = clips_per_batch(config.recipe)
             tagger = tagger.to(fabric.device)
             predictions = predict(fabric, tagger, chunks, card.task, batch_size, workers)
-    results = evaluate_predictions(clips, predictions, card.classes, card.task)
+    thresholds = run.read_json("report.json").get("thresholds")
+    results = evaluate_predictions(
+        clips,
+        predictions,
+        card.classes,
+        card.task,
+        thresholds and [thresholds[name] for name in card.classes],
+        groups_of(config.group if group is None else group, shards, clips),
+    )
     return {
         "run": run.name,
         "split": split,

@@ -13,7 +13,12 @@ from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import accuracy_score, average_precision_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
 from featreg.datasets.base import FeatregError, Task
 
@@ -72,6 +77,7 @@ class ClassScore:
     """Counts and scores of one class; an undefined score is None.
 
     PR-AUC requires an annotated positive clip, and ROC-AUC also an annotated negative clip.
+    Precision, recall and F1 require decisions, see `by_class`.
     """
 
     name: str
@@ -79,6 +85,9 @@ class ClassScore:
     positives: int
     pr_auc: float | None
     roc_auc: float | None
+    precision: float | None = None
+    recall: float | None = None
+    f1: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +234,14 @@ def _accuracy(label: Label, probability: Probability, mask: Label) -> float:
     return float(accuracy_score(y[known].argmax(axis=1), probability[known].argmax(axis=1)))
 
 
+def _balanced_accuracy(label: Label, probability: Probability, mask: Label) -> float:
+    """Compute the mean recall of the classes that occur."""
+    y = label * mask
+    known = y.any(axis=1)
+    true, predicted = y[known].argmax(axis=1), probability[known].argmax(axis=1)
+    return float(recall_score(true, predicted, labels=np.unique(true), average="macro"))
+
+
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -233,6 +250,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("f1_samples", "samples F1", _samples_f1, ("multi-label",)),
         Metric("f1_micro", "micro F1", _micro_f1, ("multi-label",)),
         Metric("accuracy", "accuracy", _accuracy, ("single-label",)),
+        Metric("balanced_accuracy", "balanced accuracy", _balanced_accuracy, ("single-label",)),
     )
 }
 """Name of a metric -> the metric."""

@@ -103,7 +103,7 @@ def _note(each: Group, chosen: str) -> str:
     config = each.config
     if config.reg == "none":
         return ""
-    default = f"alpha of {config.method_title} is {config.alpha:g}; no other value was tried."
+    default = f"alpha of {config.method_title} is {config.alpha_text}; no other value was tried."
     return chosen or " ".join(alphas([each])) or default
 
 

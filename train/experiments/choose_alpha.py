@@ -45,9 +45,20 @@ def with_seeds(config: Config, seeds: int) -> list[Config]:
 
 
 def with_alphas(config: Config, alphas: Sequence[float]) -> list[Config]:
-    """Return `config` with each alpha; unchanged without a regularizer or without alphas."""
+    """Return `config` with each alpha; unchanged without a regularizer or without alphas.
+
+    Raises
+    ------
+    UsageError
+        If `config` combines several regularizers.
+    """
     if config.reg == "none" or not alphas:
         return [config]
+    if config.more_alphas:
+        raise UsageError(
+            f"--reg {config.reg} --alphas: the weight of one regularizer at a time can be chosen; "
+            "compare runs with other --alpha values instead"
+        )
     return [dataclasses.replace(config, alpha=alpha) for alpha in alphas]
 
 
@@ -83,11 +94,6 @@ class Choice:
         sign = 1 if METRICS[metric].higher_is_better else -1
         means = [np.mean(list(each.values(metric, "valid").values())) for each in self.tried]
         return self.tried[int(np.argmax(sign * np.array(means)))]
-
-    @property
-    def alpha(self) -> float:
-        """Return the chosen alpha."""
-        return self.chosen.config.alpha
 
     def table(self) -> pd.DataFrame:
         """Return mean and standard deviation of the validation metric, one row per alpha."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from ..evaluation.metrics import METRICS
 from ..report.print_table import UNKNOWN
 from ..training.run_dir import RunDir
 from .select_runs import select_runs
+
+Key = int | tuple[int, int]
+"""Seed of a run, or its tested fold and its seed."""
 
 
 @dataclass
@@ -62,7 +65,8 @@ class Result:
         file = self._open("predictions.csv")
         # A clip may be called NA, which pandas would read as a missing value.
         rows = pd.read_csv(file, dtype={"clip_id": str}, keep_default_na=False)
-        predictions: pd.DataFrame = rows.set_index("clip_id")
+        classes = len(self.about["data"]["classes"])
+        predictions: pd.DataFrame = rows.set_index("clip_id").iloc[:, :classes]
         return predictions
 
     def embeddings(self) -> dict[str, npt.NDArray[Any]]:
@@ -86,7 +90,7 @@ class Result:
 
 @dataclass
 class Group:
-    """Runs that differ only in their seeds, sorted by seed."""
+    """Runs that differ only in their seeds and in the folds that they test, sorted by both."""
 
     label: str
     results: list[Result]
@@ -97,74 +101,98 @@ class Group:
         return self.results[0].config
 
     @property
+    def folds(self) -> list[int]:
+        """Return the numbers of the tested folds; empty without cross-validation."""
+        return sorted({each.config.fold.tested for each in self.results if each.config.fold})
+
+    @property
     def test_set(self) -> str:
-        """Return the hash of the test set, which is the same for all runs of the group."""
-        return self.results[0].test_set
+        """Return the hash of the test set, or of the test sets of all folds."""
+        found = sorted({each.test_set for each in self.results})
+        return found[0] if len(found) == 1 else hashlib.sha256(" ".join(found).encode()).hexdigest()
+
+    @property
+    def positives(self) -> pd.Series[int]:
+        """Return the number of test clips of each class, summed over folds."""
+        firsts = {each.config.fold: each for each in reversed(self.results)}
+        counts = pd.concat([each.classes["positives"] for each in firsts.values()], axis=1)
+        total: pd.Series[int] = counts.sum(axis=1)
+        return total
 
     @property
     def precision(self) -> pd.Series[float]:
-        """Return each class's test average precision, as mean over seeds; NaN if undefined."""
+        """Return each class's test average precision, as mean over runs; NaN if undefined."""
         each = [result.classes["pr_auc"].astype(float) for result in self.results]
         means: pd.Series[float] = pd.concat(each, axis=1).mean(axis=1)
         return means
 
-    def values(self, metric: str, split: str = "test") -> dict[int, float]:
-        """Return a dict of seeds and values of a metric."""
-        return {result.config.seed: result.report[split][metric] for result in self.results}
+    def values(self, metric: str, split: str = "test") -> dict[Key, float]:
+        """Return a dict of seeds, or (fold, seed), and values of a metric."""
+        return {_run_key(result.config): result.report[split][metric] for result in self.results}
+
+    def samples(self, metric: str, split: str = "test") -> list[float]:
+        """Return the values whose mean and spread describe the group.
+
+        One for each seed; of a cross-validation, one for each fold, the mean over its seeds.
+        """
+        values: dict[int, list[float]] = {}
+        for key, value in self.values(metric, split).items():
+            values.setdefault(outer(key), []).append(value)
+        return [float(np.mean(each)) for each in values.values()]
 
 
-class Loaded(NamedTuple):
-    """Groups of finished runs, baseline first, and the reasons for skipped runs by name."""
-
-    groups: list[Group]
-    damaged: dict[str, str]
+def _run_key(config: Config) -> Key:
+    return config.seed if config.fold is None else (config.fold.tested, config.seed)
 
 
-def load(work: Path, names: Sequence[str], dataset: str | None) -> Loaded:
-    """Read finished runs and group them; damaged runs are skipped with a warning.
+def outer(key: Key) -> int:
+    """Return the fold of a run of a cross-validation, else its seed."""
+    return key[0] if isinstance(key, tuple) else key
 
-    Parameters
-    ----------
-    work
-        The working folder.
-    names
-        Names or paths of runs; duplicates are ignored. If empty, all runs on the dataset.
-    dataset
-        Dataset of the runs; None if all runs are on one dataset.
 
-    Raises
-    ------
-    FeatregError
-        If a named run is not finished, or no run can be used.
-    UsageError
-        If the runs are on several datasets.
+def load(
+    work: Path, names: Sequence[str], dataset: str | None
+) -> tuple[list[Group], dict[str, str]]:
+    """Group the runs that `select_runs` selects, baseline first.
+
+    Parameters, second result and errors are those of `select_runs`.
     """
     runs, damaged = select_runs(work, names, dataset)
-    return Loaded(group([Result(run) for run in runs]), damaged)
+    return group([Result(run) for run in runs]), damaged
 
 
 def group(results: Sequence[Result]) -> list[Group]:
-    """Group results that have the same data and the same configuration except the seed.
+    """Group results that have the same data and configuration except the seed and tested fold.
 
     Settings that all groups share (see `common`) are omitted from the labels. Labels that would
-    be equal are extended by what differs. If two runs of a group have the same seed, the run
-    whose name is derived from its configuration is used.
+    be equal are extended by what differs. If two runs of a group have the same seed and fold, the
+    run whose name is derived from its configuration is used.
     """
-    groups: dict[str, dict[int, Result]] = {}
+    groups: dict[str, dict[Key, Result]] = {}
     for result in sorted(results, key=_by_seed):
-        first = groups.setdefault(key_of(result, "seed"), {}).setdefault(result.config.seed, result)
+        members = groups.setdefault(key_of(result, "seed"), {})
+        first = members.setdefault(_run_key(result.config), result)
         if first is not result:
             warn(f"{result.folder.name} repeats {first.folder.name} and is skipped")
-    members = [list(each.values()) for each in groups.values()]
-    shared = common([Group("", each) for each in members])
-    labeled = [Group(each[0].config.title_without(shared), each) for each in members]
+    several = [list(each.values()) for each in groups.values()]
+    shared = common([Group("", each) for each in several])
+    labeled = [
+        Group(each[0].config.title_without([*shared, *_tested(each[0].config)]), each)
+        for each in several
+    ]
     _make_labels_unique(labeled)
     return sorted(labeled, key=lambda each: (each.config.method != "baseline", each.label))
 
 
-def _by_seed(result: Result) -> tuple[int, bool]:
+def _tested(config: Config) -> list[str]:
+    """Return the tested fold as in `Config.overrides`; empty without one."""
+    return [f"fold {config.fold.tested}"] if config.fold else []
+
+
+def _by_seed(result: Result) -> tuple[int, int, bool]:
     config = result.config
-    return config.seed, not result.folder.name.startswith(config.run_name)
+    fold = config.fold.tested if config.fold else -1
+    return fold, config.seed, not result.folder.name.startswith(config.run_name)
 
 
 def _make_labels_unique(groups: Sequence[Group]) -> None:
@@ -195,14 +223,25 @@ def _properties(each: Group) -> dict[str, str]:
 
 
 def common(groups: Sequence[Group]) -> list[str]:
-    """Return the settings in which all groups differ equally from their dataset's preset."""
-    first, *others = [each.config.overrides for each in groups]
+    """Return the settings in which all groups differ equally from their dataset's preset.
+
+    The tested fold is not such a setting.
+    """
+    first, *others = [
+        [name for name in each.config.overrides if name not in _tested(each.config)]
+        for each in groups
+    ]
     return [override for override in first if all(override in other for other in others)]
 
 
 def key_of(result: Result, *without: str) -> str:
-    """Return the fingerprint of the data and the configuration except the keys `without`."""
-    values = {**result.config.to_json(), "data": result.about["data"]["fingerprint"]}
+    """Return the fingerprint of the data and the configuration except the keys `without`.
+
+    It never depends on the tested fold, and on the groups only through the folds made from them.
+    """
+    values = {**result.config.to_json(), "data": result.about["data"]["fingerprint"], "group": ""}
+    if "fold" in values:
+        values["fold"] = {**values["fold"], "tested": None}
     if "seed" in without:  # each seed may have its own pretraining
         values |= {"init": result.config.init_name, "init_sha256": ""}
     return json.dumps({k: v for k, v in values.items() if k not in without}, sort_keys=True)
@@ -211,20 +250,24 @@ def key_of(result: Result, *without: str) -> str:
 def table(groups: Sequence[Group]) -> pd.DataFrame:
     """Return a table of test metrics and validation metric, with one row per group.
 
-    The spread is the sample standard deviation over seeds, omitted for a single seed. If the
-    groups have different test sets, an additional column numbers the test sets. If their epochs
-    were selected by different metrics, each metric has a column.
+    The spread is the sample standard deviation over seeds or, in a cross-validation, over folds,
+    each the mean over its seeds; it is omitted for a single value. If the groups have different
+    test sets, an additional column numbers the test sets. If their epochs were selected by
+    different metrics, each metric has a column.
     """
     tested = list(dict.fromkeys(each.test_set for each in groups))
     rows: list[dict[str, object]] = []
     for each in groups:
         metric = each.config.metric
-        row: dict[str, object] = {"method": each.label, "seeds": len(each.results)}
+        row: dict[str, object] = {"method": each.label}
+        if each.folds:
+            row["folds"] = len(each.folds) if len(each.folds) > 1 else f"fold {each.folds[0]}"
+        row["seeds"] = len({result.config.seed for result in each.results})
         if len(tested) > 1:
             row["test set"] = 1 + tested.index(each.test_set)
         for name in each.results[0].report["test"]:
-            row[f"test {METRICS[name].title}"] = spread(list(each.values(name).values()))
-        row[f"valid {METRICS[metric].title}"] = spread(list(each.values(metric, "valid").values()))
+            row[f"test {METRICS[name].title}"] = spread(each.samples(name))
+        row[f"valid {METRICS[metric].title}"] = spread(each.samples(metric, "valid"))
         row["parameters without extractors"] = (
             f"{each.results[0].about['parameters']['inference']:,}"
         )

@@ -9,11 +9,11 @@ import numpy as np
 
 from ..config.presets import ALPHAS
 from ..evaluation.metrics import METRICS
-from .compare import Group, key_of
+from .compare import Group, key_of, outer
 
 
 def differences(groups: Sequence[Group]) -> list[str]:
-    """Return a sentence per group on the difference from its baseline, paired by seed.
+    """Return a sentence per group on the difference from its baseline, paired by seed or fold.
 
     The baseline of a group has the same recipe and the same training clips.
     """
@@ -29,12 +29,12 @@ def differences(groups: Sequence[Group]) -> list[str]:
 
 def _comparable(each: Group, baseline: Group) -> bool:
     method = ["seed", "reg", "fusion", "features", "alpha", "unlabelled_batch", "recipe", "probe"]
-    method += ["init", "init_sha256"]
+    method += ["more_alphas", "alpha_schedule", "init", "init_sha256"]
     if each.config.probe:  # it shares the clips and the metric with networks of every recipe
         method += ["preset", "devices"]
         return key_of(each.results[0], *method) == key_of(baseline.results[0], *method)
-    recipes = [  # `standardize` applies to features only
-        dataclasses.replace(group.config.recipe, standardize=False) for group in (each, baseline)
+    recipes = [  # `feature_norm` applies to features only
+        dataclasses.replace(group.config.recipe, feature_norm="none") for group in (each, baseline)
     ]
     keys = [key_of(group.results[0], *method) for group in (each, baseline)]
     return recipes[0] == recipes[1] and keys[0] == keys[1]
@@ -50,24 +50,28 @@ def _difference(each: Group, baselines: Sequence[Group]) -> str:
     metric = first.config.metric
     title = METRICS[metric].title
     ours, theirs = each.values(metric), first.values(metric)
-    seeds = sorted(set(ours) & set(theirs))
-    if not seeds:
-        return f"{each.label} and {first.label} have no seed in common."
+    shared = [key for key in ours if key in theirs]
+    noun = "fold" if each.folds else "seed"
+    if not shared:
+        return f"{each.label} and {first.label} have no {noun} in common."
     sign = 1 if METRICS[metric].higher_is_better else -1
-    gains = sign * np.array([ours[seed] - theirs[seed] for seed in seeds])
+    pairs: dict[int, list[float]] = {}
+    for key in shared:  # of a cross-validation, the mean over the seeds of each fold
+        pairs.setdefault(outer(key), []).append(sign * (ours[key] - theirs[key]))
+    gains = np.array([np.mean(found) for found in pairs.values()])
     word = "better" if gains.mean() > 0 else "worse"
     sentence = f"{each.label} is {abs(gains.mean()):.3f} {word} than {first.label} in {title}"
     if not gains.any():
         sentence = f"{each.label} and {first.label} do not differ in {title}"
-    if len(seeds) == 1:
-        return f"{sentence}, with one seed only, which is not conclusive."
+    if len(gains) == 1:
+        return f"{sentence}, with one {noun} only, which is not conclusive."
     if not gains.any():
-        return f"{sentence}, with {len(seeds)} seeds."
+        return f"{sentence}, with {len(gains)} {noun}s."
     if (gains > 0).all() or (gains < 0).all():
-        return f"{sentence}, and {word} with each of {len(seeds)} seeds."
+        return f"{sentence}, and {word} with each of {len(gains)} {noun}s."
     return (
         f"{sentence} on average, but the differences range from {gains.min():+.3f} to "
-        f"{gains.max():+.3f} over {len(seeds)} seeds: no clear difference."
+        f"{gains.max():+.3f} over {len(gains)} {noun}s: no clear difference."
     )
 
 
@@ -98,7 +102,7 @@ def ceilings(groups: Sequence[Group]) -> list[str]:
 
 
 def _mean(each: Group, split: str = "test") -> float:
-    return float(np.mean(list(each.values(each.config.metric, split).values())))
+    return float(np.mean(each.samples(each.config.metric, split)))
 
 
 def notes(groups: Sequence[Group]) -> list[str]:

@@ -17,9 +17,8 @@ Extractors are not trained; at inference they count for the methods that need fe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 from torch import nn
@@ -28,6 +27,7 @@ from featreg.datasets.shards.hdf5 import atomic_path
 
 from ..models.registry import build_encoder, build_tagger
 from ..regularizers.registry import build_regularizer
+from ..report.print_table import UNKNOWN
 
 EXTRACTORS: Mapping[str, tuple[int, int]] = {
     "vggish": (128, 72_141_184),
@@ -50,32 +50,7 @@ PAPER = ("harmonic_cnn", 17)
 _FILE = "table2.csv"
 
 
-class Row(NamedTuple):
-    """One row of the table.
-
-    Attributes
-    ----------
-    method
-        Name of the method in the paper.
-    features
-        Names of the features joined by ``+``; empty for the baseline.
-    training
-        Number of trained parameters.
-    inference
-        Number of parameters needed to classify an audio file, including extractors.
-    encoder, classes
-        Encoder (at full width) and number of classes of the model; empty and 0 in old tables.
-    """
-
-    method: str
-    features: str
-    training: int
-    inference: int
-    encoder: str = ""
-    classes: int = 0
-
-
-def table_two(classes: int = 17, encoder: str = "harmonic_cnn") -> list[Row]:
+def table_two(classes: int = 17, encoder: str = "harmonic_cnn") -> pd.DataFrame:
     """Count the parameters of the baseline and of every method with VGGish, OpenL3 and both.
 
     Parameters
@@ -85,41 +60,44 @@ def table_two(classes: int = 17, encoder: str = "harmonic_cnn") -> list[Row]:
     encoder
         A name in `registry.ENCODERS`; ``harmonic_cnn`` in the paper.
 
+    Returns
+    -------
+    One row per method and feature set: ``method`` (its name in the paper), ``features`` (joined
+    by ``+``; empty for the baseline), ``training`` (number of trained parameters), ``inference``
+    (number of parameters needed to classify an audio file, including extractors), ``encoder`` (at
+    full width) and ``classes``.
+
     Raises
     ------
     UsageError
         If there is no such encoder.
     """
-    return [
-        _row("baseline", (), "none", "none", encoder, classes),
-        *(
-            _row(method, features, fusion, regularizer, encoder, classes)
-            for method, (fusion, regularizer) in METHODS.items()
-            for features in (("vggish",), ("openl3",), ("vggish", "openl3"))
-        ),
+    rows: list[tuple[str, tuple[str, ...], str, str]] = [("baseline", (), "none", "none")]
+    rows += [
+        (method, features, fusion, regularizer)
+        for method, (fusion, regularizer) in METHODS.items()
+        for features in (("vggish",), ("openl3",), ("vggish", "openl3"))
     ]
-
-
-def formatted(rows: Sequence[Row]) -> pd.DataFrame:
-    """Return the table for display."""
-    table: pd.DataFrame = pd.DataFrame(
-        {
-            "method": [row.method for row in rows],
-            "features": [row.features or "–" for row in rows],
-            "training": [f"{row.training:,}" for row in rows],
-            "inference": [f"{row.inference:,}" for row in rows],
-        }
-    )
+    table: pd.DataFrame = pd.DataFrame([_row(*row, encoder, classes) for row in rows])
     return table
 
 
-def caption(rows: Sequence[Row]) -> str:
+def formatted(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table for display."""
+    shown: pd.DataFrame = table[["method", "features", "training", "inference"]].copy()
+    shown["features"] = shown["features"].replace("", UNKNOWN)
+    for column in ("training", "inference"):
+        shown[column] = shown[column].map("{:,}".format)
+    return shown
+
+
+def caption(table: pd.DataFrame) -> str:
     """Return a description of the table, the counted model, and how it differs from the paper's."""
-    encoder, classes = model = rows[0].encoder, rows[0].classes
-    network = f"{encoder} at full width, {classes} classes" if encoder else "unknown encoder"
+    encoder, classes = table.loc[0, ["encoder", "classes"]]
+    network = f"{encoder} at full width, {classes} classes"
     paper = (
         "as in Table II of the paper"
-        if model == PAPER
+        if (encoder, classes) == PAPER
         else f"Table II of the paper is for {PAPER[0]} and {PAPER[1]} classes"
     )
     return (
@@ -128,27 +106,23 @@ def caption(rows: Sequence[Row]) -> str:
     )
 
 
-def command(rows: Sequence[Row]) -> str:
+def command(table: pd.DataFrame) -> str:
     """Return the command that creates this table."""
-    encoder, classes = rows[0].encoder, rows[0].classes
-    options = f" --classes {classes} --encoder {encoder}" if encoder else ""
-    return f"train params{options} --save"
+    encoder, classes = table.loc[0, ["encoder", "classes"]]
+    return f"train params --classes {classes} --encoder {encoder} --save"
 
 
-def write(rows: Sequence[Row], folder: Path) -> Path:
+def write(table: pd.DataFrame, folder: Path) -> Path:
     """Write ``table2.csv`` to a folder, for `read` and the report; return its path."""
     with atomic_path(folder / _FILE) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+        table.to_csv(temporary, index=False)
     return folder / _FILE
 
 
-def read(folder: Path) -> list[Row]:
-    """Read the table that `write` wrote; return no rows if there is none."""
+def read(folder: Path) -> pd.DataFrame | None:
+    """Read the table that `write` wrote; return None if there is none."""
     path = folder / _FILE
-    if not path.is_file():
-        return []
-    found = pd.read_csv(path, keep_default_na=False)
-    return [Row(*values) for values in found.itertuples(index=False)]
+    return pd.read_csv(path, keep_default_na=False) if path.is_file() else None
 
 
 def _row(
@@ -158,20 +132,20 @@ def _row(
     regularizer: str,
     encoder: str,
     classes: int,
-) -> Row:
+) -> dict[str, object]:
     feature_dim = sum(EXTRACTORS[feature][0] for feature in features)
     net = build_encoder(encoder)
     tagger = build_tagger(fusion, net, feature_dim, classes)
     loss = build_regularizer(regularizer, feature_dim, net.dim)
     extractors = sum(EXTRACTORS[feature][1] for feature in features)
-    return Row(
-        method=method,
-        features="+".join(features),
-        training=count(tagger) + (0 if loss is None else count(loss)),
-        inference=count(tagger) + (extractors if tagger.needs_features else 0),
-        encoder=encoder,
-        classes=classes,
-    )
+    return {
+        "method": method,
+        "features": "+".join(features),
+        "training": count(tagger) + (0 if loss is None else count(loss)),
+        "inference": count(tagger) + (extractors if tagger.needs_features else 0),
+        "encoder": encoder,
+        "classes": classes,
+    }
 
 
 def count(module: nn.Module) -> int:

@@ -17,11 +17,10 @@ from typing import Any
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.console import counted, progress, say, warn
-from featreg.datasets.shards.workdir import DatasetDir
 
 from ..config.options import READERS
 from ..config.presets import Config
-from ..data.aligned_set import AlignedSet
+from ..data.folds import open_set
 from ..training.build import require_gpus
 from ..training.run_dir import LOG, run_dir
 from ..training.versions import command_line
@@ -109,19 +108,20 @@ class Runner:
             )
 
     def _todo(self, configs: Iterable[Config]) -> list[Config]:
-        data: dict[Path, str] = {}
+        data: dict[object, str] = {}
         found = []
         for config in configs:
             if config.run_name in self.damaged:
                 continue
-            aligned = DatasetDir(self.work / config.dataset).aligned(config.aligned)
-            if aligned not in data:
-                data[aligned] = AlignedSet(aligned).fingerprint
+            made = config.fold and (config.fold.count, config.fold.seed)
+            key = (config.dataset, config.aligned, made, config.group)
+            if key not in data:
+                data[key] = open_set(self.work, config).fingerprint
             folder = run_dir(self.work, config)
             if self.fresh and config.run_name not in self.made:
                 folder.clear()
             try:
-                if folder.todo(config, data[aligned], otherwise=_OTHERWISE):
+                if folder.todo(config, data[key], otherwise=_OTHERWISE):
                     found.append(config)
             except UsageError:
                 raise

@@ -20,9 +20,11 @@ import pandas as pd
 from featreg.datasets.base import FeatregError
 from featreg.datasets.collections.registry import metric
 from featreg.datasets.shards.hdf5 import atomic_path
+from featreg.datasets.shards.workdir import DatasetDir
 
 from ..config.options import configure
 from ..config.presets import Config
+from ..data.aligned_set import AlignedSet
 from ..evaluation.metrics import METRICS
 from ..report.print_table import UNKNOWN
 from ..training.run_dir import RunDir, run_dir
@@ -141,18 +143,19 @@ def plan(
     """
     cells = []
     for dataset in datasets:
-
-        def cell(method: str, fusion: str, reg: str, features: str | None) -> Cell:
-            settings = {"fusion": fusion, "reg": reg, "features": features, "fraction": 1.0}
-            config = configure(work, device, {**options, **settings, "dataset": dataset})  # noqa: B023
-            candidates = [with_seeds(each, seeds) for each in with_alphas(config, alphas)]
-            return Cell(method, candidates)
-
-        baseline = cell("baseline", "none", "none", None)
-        cells.append(baseline)
-        sets = feature_sets or _aligned_sets(work, baseline.candidates[0][0])
+        shared = {**options, "dataset": dataset, "fraction": 1.0}
+        plain = {"fusion": "none", "reg": "none", "features": None}
+        baseline = configure(work, device, {**shared, **plain})
+        sets = feature_sets or _aligned_sets(work, baseline)
+        wanted = [("baseline", baseline)]
         for method, (fusion, reg) in METHODS.items():
-            cells += [cell(method, fusion, reg, features) for features in sets]
+            for features in sets:
+                settings = {"fusion": fusion, "reg": reg, "features": features}
+                wanted.append((method, configure(work, device, {**shared, **settings})))
+        cells += [
+            Cell(method, [with_seeds(each, seeds) for each in with_alphas(config, alphas)])
+            for method, config in wanted
+        ]
     return cells
 
 
@@ -174,10 +177,6 @@ def datasets_with_shards(work: Path) -> list[str]:
 
 
 def _aligned_sets(work: Path, config: Config) -> list[str]:
-    from featreg.datasets.shards.workdir import DatasetDir
-
-    from ..data.aligned_set import AlignedSet
-
     names = AlignedSet(DatasetDir(work / config.dataset).aligned(config.aligned)).features()
     return [*names, "+".join(names)] if len(names) > 1 else list(names)
 

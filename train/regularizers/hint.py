@@ -26,7 +26,7 @@ class Hint(Regularizer):
     Romero et al. use the squared distance. Con-Reg maps in the other direction, from the
     features to the embedding, where a constant direction can minimize the loss; here the
     embedding has to contain what distinguishes the features. Standardize the features first
-    (``Recipe.standardize``), because a common direction of all v would dominate the cosine.
+    (``--feature-norm standardize``), because a common direction of all v would dominate the cosine.
 
     Gradients reach l and g, not v.
 

@@ -13,7 +13,22 @@ REGULARIZERS = ("none", "conreg", "disreg", "hint", "dcor", "rkd", "scores")
 """Names of the regularizers, as on the command line."""
 
 STANDARDIZED = frozenset({"hint"})
-"""Regularizers whose features are standardized unless ``--no-standardize`` is given."""
+"""Regularizers whose features are standardized unless ``--feature-norm`` is given."""
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """Return the names in a combination such as ``hint+disreg``; none for ``none``."""
+    return tuple(part for part in name.split("+") if part != "none")
+
+
+def default_norm(name: str) -> str:
+    """Return the normalization of the features that a regularizer or combination uses.
+
+    It is ``standardize`` if one of `STANDARDIZED` is included, unless `scores` is, too, which
+    needs probabilities.
+    """
+    parts = set(parts_of(name))
+    return "standardize" if parts & STANDARDIZED and "scores" not in parts else "none"
 
 
 def build_regularizer(name: str, feature_dim: int, embedding_dim: int) -> Regularizer | None:

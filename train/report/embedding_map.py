@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import orthogonal_procrustes
 from sklearn.manifold import TSNE
+from sklearn.preprocessing import normalize
 
 MOST_CLIPS = 1000
 """Maximum number of points in a map; more points would overlap."""
@@ -63,12 +64,9 @@ def rotate(embeddings: Sequence[Array]) -> list[Array]:
         dimensions are zero-padded.
     """
     dim = max(each.shape[1] for each in embeddings)
-    units = [_unit(np.pad(each, ((0, 0), (0, dim - each.shape[1])))) for each in embeddings]
+    units = [
+        np.pad(normalize(each.astype(np.float64)), ((0, 0), (0, dim - each.shape[1])))
+        for each in embeddings
+    ]
     first = units[0]
     return [first] + [each @ orthogonal_procrustes(each, first)[0] for each in units[1:]]
-
-
-def _unit(vectors: Array) -> Array:
-    vectors = vectors.astype(np.float64)
-    units: Array = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return units

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from jinja2 import Environment
@@ -74,7 +73,7 @@ def write_report(path: Path, groups: Sequence[Group], reports: Path | None = Non
     sections = _table_one(tabled) if tabled else []
     sections += _ablations(reports, dataset) if reports else []
     sections += [_results(groups, shown), *_figures(groups, shown)]
-    if reports and (counts := params.read(reports)):
+    if reports and (counts := params.read(reports)) is not None:
         text = [params.caption(counts), f"Created by `{params.command(counts)}`."]
         sections.append(Section("Parameters (Table II)", text, params.formatted(counts)))
     write_page(path, f"featreg: {dataset}", _lead(groups), sections, groups)
@@ -116,13 +115,14 @@ def write_page(
     template = files(__package__).joinpath("report.html").read_text(encoding="utf-8")
     circumstances = {_circumstances(result) for each in groups for result in each.results}
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["prose"] = _prose
+    environment.filters.update(prose=_prose, circumstances=_circumstances, selected=_selected)
     html = environment.from_string(template).render(
         title=title,
         lead=lead,
         sections=sections,
         shared=circumstances.pop() if len(circumstances) == 1 else "",
-        origins=[_origin(each) for each in groups],
+        groups=groups,
+        metrics=METRICS,
     )
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
@@ -210,9 +210,10 @@ def _ablations(reports: Path, dataset: str) -> list[Section]:
 
 def _results(groups: Sequence[Group], shown: Sequence[Group]) -> Section:
     first = groups[0].results[0]
-    seeds = max(len(each.results) for each in groups)
+    seeds = max(len(each.samples(each.config.metric)) for each in groups)
+    noun = "folds, each the mean over its seeds" if groups[0].folds else "seeds"
     note = (
-        f"Mean ± sample standard deviation over up to {seeds} seeds."
+        f"Mean ± sample standard deviation over up to {seeds} {noun}."
         if seeds > 1
         else "One seed per method, so that the variation between seeds is unknown."
     )
@@ -282,7 +283,7 @@ def _how_many(drawn: int, total: int) -> str:
 
 def _per_class(groups: Sequence[Group]) -> Section:
     """Return the numbers of the figure as a table of classes (rows) and groups (columns)."""
-    counts = groups[0].results[0].classes["positives"]
+    counts = groups[0].positives
     cells = {
         each.label: [
             f"{value:.3f}" if value == value else UNKNOWN  # NaN
@@ -309,6 +310,11 @@ def _circumstances(result: Result) -> str:
     )
 
 
+def _numbered(result: Result) -> str:
+    fold, seed = result.config.fold, f"seed {result.config.seed}"
+    return f"fold {fold.tested}, {seed}" if fold else seed
+
+
 def _selected(result: Result) -> str:
     """Return what the validation split selected, such as ``best epoch 3 of 24``."""
     number, curves = result.report["best_epoch"], result.curves
@@ -317,25 +323,3 @@ def _selected(result: Result) -> str:
     row = curves.iloc[number - 1]
     names = [name for name in ("C", "weight_decay", "epoch") if name in curves]
     return ", ".join(f"{name.replace('_', ' ')} {row[name]:.3g}" for name in names)
-
-
-def _origin(group: Group) -> dict[str, Any]:
-    metric = group.config.metric
-    return {
-        "label": group.label,
-        "commands": list(dict.fromkeys(result.about["command"] for result in group.results)),
-        "circumstances": list(dict.fromkeys(map(_circumstances, group.results))),
-        "metric": METRICS[metric].title,
-        "runs": [
-            {
-                "name": result.folder.name,
-                "seed": result.config.seed,
-                "value": f"{result.report['test'][metric]:.3f}",
-                "interval": [f"{end:.3f}" for end in result.report["intervals"][metric]],
-                "selected": _selected(result),
-                "seconds": round(result.report["seconds"]),
-                "started": result.about["started"][:16].replace("T", " "),
-            }
-            for result in group.results
-        ],
-    }

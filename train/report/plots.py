@@ -13,7 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ..evaluation.metrics import METRICS
 from ..experiments.compare import Group
@@ -42,8 +42,8 @@ def data_uri(figure: Figure) -> str:
 
 @mpl.rc_context(_STYLE)
 def save(figure: Figure, path: Path, kind: str) -> None:
-    """Save the figure as ``png`` or ``svg``; equal figures give equal files."""
-    metadata = {"Date": None} if kind == "svg" else None
+    """Save the figure as ``png``, ``svg`` or ``pdf``; equal figures give equal files."""
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     figure.savefig(path, format=kind, dpi=200, bbox_inches="tight", metadata=metadata)
 
 
@@ -191,4 +191,36 @@ def ablation(points: pd.DataFrame) -> Figure:
     axes.xaxis.set_major_formatter("{x:g} %")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="best")
+    return figure
+
+
+@mpl.rc_context(_STYLE)
+def label_fractions(found: pd.DataFrame) -> Figure:
+    """Plot each test metric of a study against the fraction of the labels, on a logarithmic axis.
+
+    Parameters
+    ----------
+    found
+        The table returned by `study_table.table`.
+    """
+    metrics = list(found["metric"].unique())
+    figure = Figure(figsize=(_WIDTH, 3.0 * len(metrics)), layout="constrained")
+    panels = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, metric in zip(panels, metrics, strict=True):
+        rows = found[found["metric"] == metric]
+        for number, (method, each) in enumerate(rows.groupby("method", sort=False)):
+            percent, style = 100 * each["label_fraction"], _style(number)
+            band = {"color": style["color"], "alpha": 0.12, "linewidth": 0}
+            axes.fill_between(percent, each["low"], each["high"], **band)
+            axes.plot(percent, each["mean"], label=str(method), markersize=4, **style)
+        axes.set_ylabel(f"test {METRICS[metric].title}")
+        axes.grid(alpha=0.3)
+    panels[-1].set_xscale("log")
+    panels[-1].set_xticks(sorted(100 * found["label_fraction"].unique()))
+    panels[-1].xaxis.set_major_formatter("{x:g} %")
+    panels[-1].xaxis.set_minor_locator(NullLocator())
+    panels[-1].set_xlabel("training clips with labels")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside upper center", frameon=False, ncols=2
+    )
     return figure

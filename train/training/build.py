@@ -18,7 +18,9 @@ from ..config.presets import Config, Recipe
 from ..data.aligned_set import AlignedSet
 from ..models.base import Encoder
 from ..models.registry import build_encoder, build_tagger
-from ..regularizers.registry import build_regularizer
+from ..regularizers.base import Regularizer
+from ..regularizers.combination import Combination
+from ..regularizers.registry import build_regularizer, parts_of
 from .objective import Objective
 from .pretraining import Pretraining
 
@@ -73,18 +75,30 @@ def build_objective(
     if weights:
         encoder.load_state_dict(weights)
     # After the model, so that a baseline and a regularized run have the same initial weights.
-    regularizer = build_regularizer(config.reg, dim, encoder.dim)
-    return Objective(tagger, regularizer, config.alpha, aligned.task, config.unlabelled_batch)
+    regularizer, alpha = _weighted_regularizer(config, dim, encoder.dim)
+    return Objective(tagger, regularizer, alpha, aligned.task, config.unlabelled_batch)
+
+
+def _weighted_regularizer(
+    config: Config, dim: int, embedding_dim: int
+) -> tuple[Regularizer | None, float]:
+    """Return a configuration's regularizer and its weight, which is 1 for a combination."""
+    parts = [build_regularizer(name, dim, embedding_dim) for name in parts_of(config.reg)]
+    found = [part for part in parts if part is not None]
+    if len(found) > 1:
+        return Combination(found, config.alphas), 1.0
+    return (found[0] if found else None), config.alpha
 
 
 def build_pretraining(config: Config, aligned: AlignedSet) -> Pretraining:
     """Build the encoder and regularizer of a pretraining; the weights depend on its seed."""
     torch.manual_seed(config.seed)
     encoder = encoder_of(config, aligned.header.audio_rate)
-    regularizer = build_regularizer(config.reg, aligned.dim(config.features), encoder.dim)
+    dim = aligned.dim(config.features)
+    regularizer, alpha = _weighted_regularizer(config, dim, encoder.dim)
     if regularizer is None:
         raise UsageError("--reg none: pretraining needs a regularizer, such as hint")
-    return Pretraining(encoder, regularizer, config.alpha)
+    return Pretraining(encoder, regularizer, alpha)
 
 
 def resolve_device(device: str) -> str:

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from featreg.datasets.console import Advance, progress, say
 
 from ..config.presets import Config
-from ..config.schedule import Schedule
+from ..config.schedule import Schedule, alpha_scale
 from ..data.crops import EpochOrder
 from ..evaluation.metrics import improves
 from .checkpoint import Progress
@@ -167,7 +167,9 @@ class Fit:
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(epoch, step / steps)
             optimizer.zero_grad()
-            losses: Losses = self.objective(batch)
+            done = (epoch + step / steps) / self.config.recipe.epochs
+            scale = alpha_scale(self.config.alpha_schedule, done)
+            losses: Losses = self.objective(batch, scale)
             self.fabric.backward(losses.total)
             norm = self._clip_gradient()
             optimizer.step()

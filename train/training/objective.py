@@ -16,7 +16,10 @@ from ..regularizers.base import Regularizer
 
 
 class Losses(NamedTuple):
-    """Scalar losses, with ``total = task + alpha * regularization``."""
+    """Scalar losses, with ``total = task + alpha * regularization``.
+
+    For a combination of regularizers, `regularization` is their weighted sum and alpha is 1.
+    """
 
     total: Tensor
     task: Tensor
@@ -65,8 +68,8 @@ class Objective(nn.Module):
         self.task = task
         self.unlabelled = unlabelled
 
-    def forward(self, batch: Batch) -> Losses:
-        """Compute the losses of a batch of crops."""
+    def forward(self, batch: Batch, scale: float = 1.0) -> Losses:
+        """Compute the losses of a batch of crops, with alpha multiplied by `scale`."""
         labelled = len(batch.audio) - self.unlabelled
         output = self.tagger(batch.audio, batch.features, labelled)
         label, mask = batch.label[:labelled], batch.label_mask[:labelled]
@@ -74,7 +77,7 @@ class Objective(nn.Module):
         if self.regularizer is None:
             return Losses(task, task, task.new_zeros(()))
         regularization = self.regularizer(output.embedding, batch.features)
-        return Losses(task + self.alpha * regularization, task, regularization)
+        return Losses(task + scale * self.alpha * regularization, task, regularization)
 
     def _task_loss(self, logits: Tensor, label: Tensor, mask: Tensor) -> Tensor:
         if self.task == "single-label":

@@ -32,10 +32,10 @@ class Pretraining(nn.Module):
         super().__init__()
         self.encoder, self.regularizer, self.alpha = encoder, regularizer, alpha
 
-    def forward(self, batch: Batch) -> Losses:
-        """Compute the losses of a batch of crops; that of the task is 0."""
+    def forward(self, batch: Batch, scale: float = 1.0) -> Losses:
+        """Compute the losses of a batch of crops, that of the task being 0; see `Objective`."""
         loss = self.regularizer(self.encoder(batch.audio), batch.features)
-        return Losses(self.alpha * loss, torch.zeros_like(loss), loss)
+        return Losses(scale * self.alpha * loss, torch.zeros_like(loss), loss)
 
 
 @torch.no_grad()

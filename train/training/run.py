@@ -12,13 +12,13 @@ from torch import Tensor
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.console import say
-from featreg.datasets.shards.workdir import DatasetDir
 
 from ..config.options import READERS
 from ..config.presets import Config, Recipe
 from ..data.aligned_set import AlignedSet, Clips
 from ..data.clip_reader import ClipReader
 from ..data.crops import Chunks, Crops, Cutter, EpochOrder, Scaling, crop_loader
+from ..data.folds import open_set
 from ..data.unlabelled import TrainingClips, UnlabelledCycle, training_clips
 from ..deploy.model_file import Card, write_model
 from ..evaluation.metrics import evaluate
@@ -34,10 +34,12 @@ from .metrics_log import require_tensorboard
 from .pretraining import mean_regularization
 from .run_dir import RunDir, run_dir
 from .run_outputs import (
+    groups_of,
     pretraining_report,
     report,
     require_metrics,
     run_config,
+    thresholds_of,
     write_predictions,
     write_scaling,
 )
@@ -99,7 +101,7 @@ def run(
         return run_probe(config, work, name, fresh, command)
     if tensorboard:
         require_tensorboard()
-    aligned = AlignedSet(DatasetDir(work / config.dataset).aligned(config.aligned))
+    aligned = open_set(work, config)
     folder = run_dir(work, config, name)
     # Lightning's loggers print the precision, which is in config.json.
     with deterministic(), warnings_only("lightning.fabric", "lightning.pytorch"):
@@ -213,6 +215,7 @@ class _Run:
         """Test the model and write it with its predictions; return the values of the report."""
         path, header, test = self.folder.path, self.aligned.header, self.evaluated["test"]
         predictions = self._predict(self._chunks(test))
+        valid = self._predict(self._chunks(self.evaluated["valid"]))
         if not self.fabric.is_global_zero:
             return {}
         card = Card.of(self.folder.name, self.config, header)
@@ -220,7 +223,10 @@ class _Run:
         if self.scaling is not None:
             write_scaling(path, self.scaling)
         write_predictions(path, test, predictions, header.classes)
-        return report(progress, test, predictions, header.classes, self.aligned.task)
+        task = self.aligned.task
+        thresholds = thresholds_of(self.evaluated["valid"], valid, task)
+        groups = groups_of(self.config.group, self.aligned, test)
+        return report(progress, test, predictions, header.classes, task, thresholds, groups)
 
     def _pretrained(self, progress: Progress) -> dict[str, Any]:
         """Write the encoder; return the values of the report."""
@@ -232,10 +238,12 @@ class _Run:
         return ClipReader(self.train, self.aligned.dims(self.config.features))
 
     def _scaling(self) -> Scaling | None:
-        """Return the standardization of the features, or None if it is disabled."""
-        if not self.config.recipe.standardize or not self.config.features:
+        """Return the normalization of the features, or None if it is disabled."""
+        norm = self.config.recipe.feature_norm
+        if norm == "none" or not self.config.features:
             return None
-        return Scaling.of(self._reader())
+        scaling = Scaling.of(self._reader())
+        return scaling if norm == "standardize" else scaling.centering()
 
     def _cutter(self, clips: Clips, features: tuple[str, ...]) -> Cutter:
         samples = crop_samples(self.config.recipe, self.aligned.header.audio_rate)
@@ -246,7 +254,8 @@ class _Run:
         if config.unlabelled_batch:
             cycle = UnlabelledCycle(self.chosen, config.unlabelled_batch, config.seed)
         batch_size, labelled = config.recipe.batch_size, self.chosen.labelled
-        return EpochOrder(labelled, batch_size, config.seed, rank, world, cycle)
+        least = config.recipe.epoch_steps
+        return EpochOrder(labelled, batch_size, config.seed, rank, world, cycle, least)
 
     def _training_clips(self) -> TrainingClips:
         """Return the training clips; those without labels only if they are used."""

@@ -8,7 +8,7 @@
     WORK/runs/RUN/state.pt           training state of an unfinished run
     WORK/runs/RUN/model.safetensors  the best epoch's model, see `model_file.py`
     WORK/runs/RUN/encoder.safetensors  the best epoch's encoder, instead, of a pretraining
-    WORK/runs/RUN/scaling.npz        mean and std of the features, with --standardize
+    WORK/runs/RUN/scaling.npz        mean and std of the features, with --feature-norm
     WORK/runs/RUN/predictions.csv    test split: clip_id, probability of each class
     WORK/runs/RUN/embeddings.npz     test split: clip_id, embedding, label, label_mask
     WORK/runs/RUN/report.json        test metrics; written last, which marks the run as finished

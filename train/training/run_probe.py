@@ -14,11 +14,11 @@ import torch
 from featreg.datasets.base import FeatregError, Task
 from featreg.datasets.console import say
 from featreg.datasets.shards.hdf5 import atomic_path
-from featreg.datasets.shards.workdir import DatasetDir
 
 from ..config.presets import Config
 from ..data.aligned_set import AlignedSet, Clips
 from ..data.clip_reader import ClipReader
+from ..data.folds import open_set
 from ..data.unlabelled import training_clips
 from ..deploy.model_file import Card, write_model
 from ..evaluation.metrics import METRICS, evaluate
@@ -29,7 +29,14 @@ from .fit_probe import HIDDEN, Pooled, fit_probe
 from .memory import enough_memory
 from .objective import Objective
 from .run_dir import RunDir, run_dir
-from .run_outputs import report, require_metrics, run_config, write_predictions
+from .run_outputs import (
+    groups_of,
+    report,
+    require_metrics,
+    run_config,
+    thresholds_of,
+    write_predictions,
+)
 
 
 def run_probe(
@@ -66,7 +73,7 @@ def run_probe(
     UsageError
         If the folder contains another run.
     """
-    aligned = AlignedSet(DatasetDir(work / config.dataset).aligned(config.aligned))
+    aligned = open_set(work, config)
     folder = run_dir(work, config, name)
     chosen = aligned.split("train").fraction(config.fraction, config.seed)
     splits = {
@@ -134,7 +141,10 @@ def _fit_and_test(
     write_model(folder.path / "model.safetensors", probe, card)
     predictions = predict_pooled(probe, pooled["test"], task)
     write_predictions(folder.path, splits["test"], predictions, header.classes)
-    results = report(progress, splits["test"], predictions, header.classes, task)
+    thresholds = thresholds_of(valid.clips, predict_pooled(probe, valid.features, task), task)
+    groups = groups_of(config.group, aligned, splits["test"])
+    tested = (splits["test"], predictions, header.classes, task, thresholds, groups)
+    results = report(progress, *tested)
     folder.write_json("report.json", results)
 
 
