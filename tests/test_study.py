@@ -12,7 +12,7 @@ from test_train_cli import call
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.train.data.crops import EpochOrder
-from featreg.train.evaluation.bootstrap import group_draws
+from featreg.train.evaluation.bootstrap import draws
 from featreg.train.experiments import study_table
 from featreg.train.experiments.study import pretrainings, read_study, run_name, runs
 from featreg.train.training.run_dir import RunDir
@@ -107,7 +107,7 @@ def test_a_study_runs_resumes_and_prints_its_table(recipe: Path, tmp_path: Path)
 
 def test_groups_are_drawn_whole() -> None:
     groups = np.array(["a", "b", "a", "c", "b", "b"])
-    counts = group_draws(groups, resamples=200)
+    counts = draws(len(groups), resamples=200, groups=groups)
     assert (counts[0] == counts[2]).all()
     assert (counts[1] == counts[4]).all()
     assert (counts[[0, 1, 3]].sum(axis=0) == 3).all()

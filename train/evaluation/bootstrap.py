@@ -84,25 +84,6 @@ def draws(
     return np.ascontiguousarray(counts.T, np.int32)
 
 
-def group_draws(groups: npt.NDArray[Any], resamples: int = 1000, seed: int = 0) -> Counts:
-    """Draw as many groups as there are with replacement, and count how often each clip is drawn.
-
-    Clips of one source resemble each other, so that intervals from draws of single clips would be
-    too narrow.
-
-    Parameters
-    ----------
-    groups
-        Group of each clip, of shape (clips,).
-
-    Returns
-    -------
-    Counts of shape (clips, resamples).
-    """
-    names, number = np.unique(groups, return_inverse=True)
-    return draws(len(names), resamples, seed)[number]
-
-
 def interval(values: Values, measured: float, level: float = 0.95) -> Interval:
     """Compute the quantiles of a metric over draws, shifted so that their mean is `measured`.
 

@@ -15,7 +15,7 @@ from featreg.datasets.shards.hdf5 import atomic_path
 from featreg.datasets.shards.workdir import DatasetDir
 
 from ..data.groups import read_groups
-from ..evaluation.bootstrap import Counts, Values, group_draws, interval, resampled
+from ..evaluation.bootstrap import Counts, Values, draws, interval, resampled
 from ..evaluation.metrics import METRICS
 from ..training.run_dir import RunDir
 from .compare import Result
@@ -52,10 +52,10 @@ def table(work: Path, study: Study) -> pd.DataFrame:
                     continue
                 seeds = np.array([result.report["test"][metric] for result in results])
                 values = np.take_along_axis(np.array([each[metric] for each in drawn]), picks, 0)
-                mean, draws = float(seeds.mean()), values.mean(axis=0)
-                base, base_draws = first.setdefault(metric, (mean, draws))
-                low, high = interval(draws, mean)
-                gain = draws - base_draws
+                mean, sampled = float(seeds.mean()), values.mean(axis=0)
+                base, base_sampled = first.setdefault(metric, (mean, sampled))
+                low, high = interval(sampled, mean)
+                gain = sampled - base_sampled
                 gain_low, gain_high = np.nanquantile(
                     gain + (mean - base - np.nanmean(gain)), [0.025, 0.975]
                 )
@@ -104,7 +104,7 @@ def _counts(work: Path, study: Study, results: Sequence[Result]) -> Counts:
     clips = np.sort(first.embeddings()["clip_id"])
     folder = DatasetDir(work / first.config.dataset)
     groups = read_groups(study.group, folder, clips) if study.group else clips
-    return group_draws(groups, RESAMPLES)
+    return draws(len(clips), RESAMPLES, groups=groups)
 
 
 def _drawn(result: Result, counts: Counts) -> dict[str, Values]:
