@@ -15,6 +15,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from featreg.datasets.shards.hdf5 import atomic_path
+
 from ..evaluation.metrics import METRICS
 from ..experiments.compare import Group
 from .embedding_map import project
@@ -33,6 +35,10 @@ _COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#5
 _MARKERS = "osD^vPX"
 
 
+KINDS = ("png", "svg", "pdf")
+"""Formats of figures in files."""
+
+
 def data_uri(figure: Figure) -> str:
     """Return the figure as a PNG in a data URI, for embedding in a web page."""
     buffer = io.BytesIO()
@@ -42,9 +48,17 @@ def data_uri(figure: Figure) -> str:
 
 @mpl.rc_context(_STYLE)
 def save(figure: Figure, path: Path, kind: str) -> None:
-    """Save the figure as ``png`` or ``svg``; equal figures give equal files."""
-    metadata = {"Date": None} if kind == "svg" else None
+    """Save the figure as one of `KINDS`; equal figures give equal files."""
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     figure.savefig(path, format=kind, dpi=200, bbox_inches="tight", metadata=metadata)
+
+
+def publish(figure: Figure, stem: Path, name: str) -> str:
+    """Write the figure as STEM-NAME in all `KINDS`; return it as `data_uri` does."""
+    for kind in KINDS:
+        with atomic_path(stem.with_name(f"{stem.name}-{name}.{kind}")) as temporary:
+            save(figure, temporary, kind)
+    return data_uri(figure)
 
 
 def _style(number: int) -> dict[str, Any]:
