@@ -16,9 +16,10 @@ from featreg.datasets.shards.hdf5 import atomic_path
 
 from ..evaluation.metrics import METRICS
 from ..experiments import ablate, params, table1
-from ..experiments.compare import Group, Result, common, table
+from ..experiments.compare import Group, common, table
 from ..experiments.differences import alphas, ceilings, differences, notes
 from . import plots
+from .origins import circumstances_of, numbered, selected
 from .print_table import UNKNOWN
 
 MOST_GROUPS = 6
@@ -72,7 +73,7 @@ def write_report(path: Path, groups: Sequence[Group], reports: Path | None = Non
     shown = headline(groups, rows) if reports else list(groups)
     sections = _table_one(tabled) if tabled else []
     sections += _ablations(reports, dataset) if reports else []
-    sections += [_results(groups, shown), *_figures(groups, shown)]
+    sections += [_results(groups, shown), *_figures(groups, shown, path.with_suffix(""))]
     if reports and (counts := params.read(reports)) is not None:
         text = [params.caption(counts), f"Created by `{params.command(counts)}`."]
         sections.append(Section("Parameters (Table II)", text, params.formatted(counts)))
@@ -113,9 +114,11 @@ def write_page(
         The groups of runs whose provenance is listed.
     """
     template = files(__package__).joinpath("report.html").read_text(encoding="utf-8")
-    circumstances = {_circumstances(result) for each in groups for result in each.results}
+    circumstances = {circumstances_of(result) for each in groups for result in each.results}
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(prose=_prose, circumstances=_circumstances, selected=_selected)
+    environment.filters.update(
+        prose=_prose, circumstances=circumstances_of, selected=selected, numbered=numbered
+    )
     html = environment.from_string(template).render(
         title=title,
         lead=lead,
@@ -217,6 +220,7 @@ def _results(groups: Sequence[Group], shown: Sequence[Group]) -> Section:
         if seeds > 1
         else "One seed per method, so that the variation between seeds is unknown."
     )
+    note += " In brackets: 95 % confidence intervals, from resampled test clips or groups."
     for metric in _metrics(groups):
         if undefined := first.report["undefined"].get(metric, []):
             note += (
@@ -224,11 +228,16 @@ def _results(groups: Sequence[Group], shown: Sequence[Group]) -> Section:
                 f"the test split: {', '.join(undefined)}."
             )
     points = differences(shown) + ceilings(shown) + alphas(shown)
-    return Section("All runs on the test split", [note], table(groups), points=points)
+    return Section(
+        "All runs on the test split", [note], table(groups, intervals=True), points=points
+    )
 
 
-def _figures(groups: Sequence[Group], shown: Sequence[Group]) -> list[Section]:
-    """Return the figures of the groups with the same test set as the first group."""
+def _figures(groups: Sequence[Group], shown: Sequence[Group], stem: Path) -> list[Section]:
+    """Return the figures of the groups with the same test set as the first group.
+
+    Each is also written as a file, such as ``STEM-curves.pdf``.
+    """
     alike = [each for each in shown if each.test_set == shown[0].test_set]
     drawn = alike[:MOST_GROUPS]
     trained = [each for each in drawn if not each.config.probe]
@@ -243,7 +252,7 @@ def _figures(groups: Sequence[Group], shown: Sequence[Group]) -> list[Section]:
     curves = Section(
         "Learning curves",
         many,
-        image=plots.data_uri(plots.learning_curves(trained)) if trained else "",
+        image=plots.publish(plots.learning_curves(trained), stem, "curves") if trained else "",
         caption="Thick lines are means over seeds, thin lines are single seeds." + apart,
         left_out=omitted,
     )
@@ -251,19 +260,19 @@ def _figures(groups: Sequence[Group], shown: Sequence[Group]) -> list[Section]:
         *([curves] if trained else []),
         Section(
             "Average precision per class",
-            image=plots.data_uri(plots.per_class(drawn)),
+            image=plots.publish(plots.per_class(drawn), stem, "classes"),
             caption="Average precision on the test split, mean over seeds. Chance is the fraction "
             "of clips with the class." + apart,
         ),
         _per_class(alike),
-        *([_maps(maps[:MOST_MAPS], apart)] if maps else []),
+        *([_maps(maps[:MOST_MAPS], apart, stem)] if maps else []),
     ]
 
 
-def _maps(groups: Sequence[Group], apart: str) -> Section:
+def _maps(groups: Sequence[Group], apart: str, stem: Path) -> Section:
     return Section(
         "Embeddings with and without regularization",
-        image=plots.data_uri(plots.embedding_map(groups)),
+        image=plots.publish(plots.embedding_map(groups), stem, "embeddings"),
         caption="Projections of the time-averaged embeddings of the test clips, for the first "
         "seed of each method. Each row highlights the clips of one class; the classes are the "
         "three with the highest average precision in the first method. The embeddings of each "
@@ -298,28 +307,3 @@ def _per_class(groups: Sequence[Group]) -> Section:
     )
     folded = f"All {len(found)} classes" if len(found) > MOST_ROWS else ""
     return Section("Average precision per class, in numbers", [text], found, folded=folded)
-
-
-def _circumstances(result: Result) -> str:
-    about = result.about
-    versions = about["versions"]
-    return (
-        f"{about['machine']['device']} in {result.config.recipe.precision}; featreg "
-        f"{versions['featreg']}, torch {versions['torch']}, Python {versions['python']}; shards "
-        f"{about['data']['fingerprint'][:16]} of {result.config.dataset}/{result.config.aligned}"
-    )
-
-
-def _numbered(result: Result) -> str:
-    fold, seed = result.config.fold, f"seed {result.config.seed}"
-    return f"fold {fold.tested}, {seed}" if fold else seed
-
-
-def _selected(result: Result) -> str:
-    """Return what the validation split selected, such as ``best epoch 3 of 24``."""
-    number, curves = result.report["best_epoch"], result.curves
-    if not result.config.probe:
-        return f"best epoch {number} of {len(curves)}"
-    row = curves.iloc[number - 1]
-    names = [name for name in ("C", "weight_decay", "epoch") if name in curves]
-    return ", ".join(f"{name.replace('_', ' ')} {row[name]:.3g}" for name in names)
