@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ..evaluation.metrics import METRICS
-from ..experiments.compare import Group, Result
+from ..experiments.compare import Result
 
 
 def circumstances_of(result: Result) -> str:
@@ -19,12 +16,13 @@ def circumstances_of(result: Result) -> str:
     )
 
 
-def _numbered(result: Result) -> str:
+def numbered(result: Result) -> str:
+    """Return the seed of a run, and its fold if it has one."""
     fold, seed = result.config.fold, f"seed {result.config.seed}"
     return f"fold {fold.tested}, {seed}" if fold else seed
 
 
-def _selected(result: Result) -> str:
+def selected(result: Result) -> str:
     """Return what the validation split selected, such as ``best epoch 3 of 24``."""
     number, curves = result.report["best_epoch"], result.curves
     if not result.config.probe:
@@ -32,26 +30,3 @@ def _selected(result: Result) -> str:
     row = curves.iloc[number - 1]
     names = [name for name in ("C", "weight_decay", "epoch") if name in curves]
     return ", ".join(f"{name.replace('_', ' ')} {row[name]:.3g}" for name in names)
-
-
-def origin_of(group: Group) -> dict[str, Any]:
-    """Return the commands, circumstances and runs behind a group's numbers, for the page."""
-    metric = group.config.metric
-    return {
-        "label": group.label,
-        "commands": list(dict.fromkeys(result.about["command"] for result in group.results)),
-        "circumstances": list(dict.fromkeys(map(circumstances_of, group.results))),
-        "metric": METRICS[metric].title,
-        "runs": [
-            {
-                "name": result.folder.name,
-                "seed": _numbered(result),
-                "value": f"{result.report['test'][metric]:.3f}",
-                "interval": [f"{end:.3f}" for end in result.report["intervals"][metric]],
-                "selected": _selected(result),
-                "seconds": round(result.report["seconds"]),
-                "started": result.about["started"][:16].replace("T", " "),
-            }
-            for result in group.results
-        ],
-    }
