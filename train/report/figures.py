@@ -21,6 +21,9 @@ MOST_ROWS = 12
 MOST_MAPS = 3
 """Maximum number of groups in the embedding map."""
 
+MOST_MATRICES = 3
+"""Maximum number of groups with a confusion matrix."""
+
 
 def figures(groups: Sequence[Group], shown: Sequence[Group], stem: Path) -> list[Section]:
     """Return the figures of the groups with the same test set as the first group.
@@ -54,6 +57,7 @@ def figures(groups: Sequence[Group], shown: Sequence[Group], stem: Path) -> list
             "of clips with the class." + apart,
         ),
         _per_class(alike),
+        *_confusions(drawn, apart, stem),
         *([_maps(maps[:MOST_MAPS], apart, stem)] if maps else []),
     ]
 
@@ -70,6 +74,21 @@ def _maps(groups: Sequence[Group], apart: str, stem: Path) -> Section:
         "are comparable between maps. Distances between remote clusters are not meaningful."
         + apart,
     )
+
+
+def _confusions(groups: Sequence[Group], apart: str, stem: Path) -> list[Section]:
+    """Return the confusion matrices of a single-label task; nothing for another task."""
+    if "confusion" not in groups[0].results[0].report:
+        return []
+    few = groups[:MOST_MATRICES]
+    only = f" The first {len(few)} groups are shown." if len(few) < len(groups) else ""
+    section = Section(
+        "Confusion of classes",
+        image=plots.publish(plots.confusions(few), stem, "confusion"),
+        caption="Percentage of the test clips of a class (row) for which a class (column) is the "
+        "most probable one, over all seeds." + only + apart,
+    )
+    return [section]
 
 
 def _how_many(drawn: int, total: int) -> str:

@@ -23,6 +23,7 @@ from .embedding_map import project
 
 _WIDTH = 4.6  # inches; 9-point text is 10 pixels high on a phone with a width of 390 pixels
 _MAP_CLASSES = 3
+_MOST_NUMBERS = 30  # classes up to which a confusion matrix has numbers in its cells
 _STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -172,6 +173,37 @@ def embedding_map(groups: Sequence[Group]) -> Figure:
                 axes.set_title(_wrapped(each.label, 56 // len(maps)), fontsize=8)
             if column == 0:
                 axes.set_ylabel(_wrapped(classes[number], 20))
+    return figure
+
+
+@mpl.rc_context(_STYLE)
+def confusions(groups: Sequence[Group]) -> Figure:
+    """Plot the confusion matrix of each group, summed over its runs, in percent of each row.
+
+    Parameters
+    ----------
+    groups
+        Groups of a single-label task with the same classes.
+    """
+    classes = groups[0].results[0].about["data"]["classes"]
+    side = max(2.4, 0.3 * len(classes)) + 1.4
+    figure = Figure(figsize=(side, side * len(groups)), layout="constrained")
+    panels = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
+    for axes, group in zip(panels, groups, strict=True):
+        counts = np.sum([result.report["confusion"] for result in group.results], axis=0)
+        percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+        if len(classes) <= _MOST_NUMBERS:
+            for (row, column), value in np.ndenumerate(percent):
+                if value >= 0.5:
+                    color = "white" if value > 60 else "black"
+                    axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=color)
+        axes.set_xticks(range(len(classes)), classes, rotation=90)
+        axes.set_yticks(range(len(classes)), classes)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        axes.set_title(_wrapped(group.label, 50), fontsize=9)
+        axes.spines[:].set_visible(False)
     return figure
 
 
