@@ -140,11 +140,11 @@ class Command:
         """Send SIGINT, as ``docker stop`` does."""
         os.kill(int(self._pid.read_text()), signal.SIGINT)
 
-    def end(self, *expected: int, timeout: float | None = None) -> None:
-        """Wait until the command ends, with one of the `expected` exit statuses."""
-        status = self.process.wait(timeout)
-        if status not in expected:
-            sys.exit(f"{' '.join(self.words)}: exit status {status}, expected {expected[0]}")
+    def end(self, expected: int) -> None:
+        """Wait until the command ends, with the `expected` exit status."""
+        status = self.process.wait()
+        if status != expected:
+            sys.exit(f"{' '.join(self.words)}: exit status {status}, expected {expected}")
         print(f"  {time.monotonic() - self._began:.0f} s", flush=True)
 
 
