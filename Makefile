@@ -7,7 +7,7 @@ WORK ?= featreg-work
 PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
 .PHONY: help demo reproduce-demo study test lint types test-slow test-lowest coverage mutants docs dist \
-        bench clean
+        image-check bench clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -102,6 +102,9 @@ dist: ## build the sdist and the wheel in dist/, and run the demo with the insta
 	    train run --reg conreg --epochs 1 && \
 	    train predict $(CURDIR)/datasets/collections/demo_clips/s000-fluid-r3.ogg
 	rm -rf $(DIST)/tools $(DIST)/venv $(DIST)/work
+
+image-check: installed ## build the image without Docker and use it: root on Debian, takes minutes
+	$(VENV)/bin/python tools/image_check.py
 
 bench: installed ## every benchmark, with the machine described, into BENCHMARKS.md
 	$(VENV)/bin/python benchmarks/run_all.py --output BENCHMARKS.md
