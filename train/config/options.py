@@ -14,6 +14,7 @@ from featreg.datasets.console import Finite
 from ..models.registry import ENCODERS, FUSIONS, default_width
 from ..regularizers.registry import REGULARIZERS, default_norm
 from .choose_data import choose_metric, choose_shards
+from .config import Config
 from .fold_options import choose_fold
 from .method import (
     alpha_schedule_of,
@@ -24,7 +25,7 @@ from .method import (
     unlabelled_batch_of,
 )
 from .option_types import Combined, Weights
-from .presets import NORMS, PRESETS, Config, Recipe, preset_for
+from .presets import NORMS, PRESETS, Recipe, preset_for
 from .schedule import ALPHA_SCHEDULES, SCHEDULES
 
 READERS = 4

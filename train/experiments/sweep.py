@@ -18,8 +18,8 @@ from typing import Any
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.console import counted, progress, say, warn
 
+from ..config.config import Config
 from ..config.options import READERS
-from ..config.presets import Config
 from ..data.folds import open_set
 from ..training.build import require_gpus
 from ..training.run_dir import LOG, run_dir

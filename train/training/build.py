@@ -14,7 +14,8 @@ from torch import Tensor
 
 from featreg.datasets.base import FeatregError, UsageError
 
-from ..config.presets import Config, Recipe
+from ..config.config import Config
+from ..config.presets import Recipe
 from ..data.aligned_set import AlignedSet
 from ..models.base import Encoder
 from ..models.registry import build_encoder, build_tagger

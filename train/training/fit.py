@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from featreg.datasets.console import Advance, progress, say
 
-from ..config.presets import Config
+from ..config.config import Config
 from ..config.schedule import Schedule, alpha_scale
 from ..data.crops import EpochOrder
 from ..evaluation.metrics import improves

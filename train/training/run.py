@@ -13,8 +13,9 @@ from torch import Tensor
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.console import say
 
+from ..config.config import Config
 from ..config.options import READERS
-from ..config.presets import Config, Recipe
+from ..config.presets import Recipe
 from ..data.aligned_set import AlignedSet, Clips
 from ..data.clip_reader import ClipReader
 from ..data.crops import Chunks, Crops, Cutter, EpochOrder, Scaling, crop_loader
