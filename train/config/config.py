@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ..regularizers.registry import default_norm
-from .presets import PRESETS, Recipe, preset_for
+from .presets import OFF, PRESETS, Recipe, preset_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +247,9 @@ class Config:
         for name in ("probe", "fold", "group"):
             if not values[name]:
                 del values[name]
+        for name in OFF:
+            if not values["recipe"].get(name):
+                values["recipe"].pop(name, None)
         return values
 
     @classmethod

@@ -13,6 +13,7 @@ from featreg.datasets.console import Finite
 
 from ..models.registry import ENCODERS, FUSIONS, default_width
 from ..regularizers.registry import REGULARIZERS, default_norm
+from .augment_options import AUGMENTATION, LABELS
 from .choose_data import choose_metric, choose_shards
 from .config import Config
 from .fold_options import choose_fold
@@ -214,6 +215,7 @@ _RECIPE = (
         show_default=_PRESET,
         help="Precision of training; auto uses bfloat16 if the hardware supports it.",
     ),
+    *AUGMENTATION,
     click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "cuda"]),
@@ -231,7 +233,7 @@ _RECIPE = (
 
 def config_options(command: Any) -> Any:
     """Add the options of `configure` to a command, except ``--alpha``."""
-    return _give(command, (*_WHERE, *_METHOD, *_RECIPE, _METRIC))
+    return _give(command, (*_WHERE, *_METHOD, *_RECIPE, *LABELS, _METRIC))
 
 
 def pretraining_options(command: Any) -> Any:
@@ -246,7 +248,7 @@ def data_options(command: Any) -> Any:
 
 def shared_options(command: Any) -> Any:
     """Add the options that select neither data nor method to a command."""
-    return _give(command, (*_RECIPE, _METRIC))
+    return _give(command, (*_RECIPE, *LABELS, _METRIC))
 
 
 def _give(command: Any, options: Sequence[Any]) -> Any:

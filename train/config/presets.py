@@ -10,6 +10,10 @@ NORMS = ("none", "center", "standardize")
 """Normalizations of the features: mean 0 (center), also standard deviation 1 (standardize)."""
 
 
+OFF = ("mixup", "mask", "gain", "label_smoothing", "class_weights")
+"""Settings that are off unless a preset or an option turns them on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Settings of model and training that a preset determines.
@@ -48,6 +52,17 @@ class Recipe:
     precision
         ``float32``, ``bf16-mixed`` or ``auto``, which is ``bf16-mixed`` if the hardware
         supports bfloat16.
+    mixup
+        Parameter of the Beta distribution of mixup, see `data.augment`; 0 disables it.
+    mask
+        Maximum width of the masks of the spectrogram, as a fraction of all frequencies and
+        frames, see `models.mask`; 0 disables them.
+    gain
+        Maximum random gain and attenuation of the audio, in dB; 0 disables both.
+    label_smoothing
+        Share of the uniform distribution in the targets, see `training.objective`.
+    class_weights
+        Whether rare classes have a greater weight in the loss, see `training.objective`.
     """
 
     encoder: str = "harmonic_cnn"
@@ -64,6 +79,11 @@ class Recipe:
     chunks: int = 16
     feature_norm: str = "none"
     precision: str = "auto"
+    mixup: float = 0.0
+    mask: float = 0.0
+    gain: float = 0.0
+    label_smoothing: float = 0.0
+    class_weights: bool = False
 
 
 PRESETS: Mapping[str, Recipe] = {

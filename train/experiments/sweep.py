@@ -229,7 +229,11 @@ class Runner:
 def _differences(one: Config, other: Config) -> str:
     """Return the settings that differ, such as ``alpha 0.3 and 0.3000001``."""
     first, second = (each.pop("recipe") | each for each in (one.to_json(), other.to_json()))
-    found = [f"{key} {first[key]} and {second[key]}" for key in first if first[key] != second[key]]
+    found = [
+        f"{key} {first.get(key, 'off')} and {second.get(key, 'off')}"
+        for key in dict.fromkeys([*first, *second])
+        if first.get(key) != second.get(key)
+    ]
     return ", ".join(found)
 
 

@@ -285,9 +285,9 @@ def _differences(
     found = {**stored["config"], **stored["config"]["recipe"]}
     wanted = {**config, **config["recipe"]}
     different = [
-        f"{key} ({found.get(key)}, not {wanted[key]})"
-        for key in wanted
-        if key != "recipe" and found.get(key) != wanted[key]
+        f"{key} ({found.get(key, 'off')}, not {wanted.get(key, 'off')})"
+        for key in dict.fromkeys([*wanted, *found])
+        if key != "recipe" and found.get(key) != wanted.get(key)
     ]
     if stored["data"]["fingerprint"] != data:
         current = {} if header is None else json.loads(json.dumps(dataclasses.asdict(header)))
