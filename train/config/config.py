@@ -91,7 +91,7 @@ class Config:
     fraction
         Fraction of the training clips to use, in (0, 1].
     seed
-        Seed of weights, crops, order, dropout and the choice of the training clips and labels.
+        Seed of weights, crops, order, dropout, augmentation, and the choice of clips and labels.
     metric
         Name in ``metrics.METRICS`` of the validation metric that selects the best epoch.
     devices
@@ -180,7 +180,7 @@ class Config:
         """
         parts = [self.method, "+".join(self.features)]
         parts += [f"a{self.alpha_text}"] if self.reg != "none" else []
-        return "-".join(filter(None, parts + [f"{k}{_word(v)}" for k, v in self._overrides()]))
+        return "-".join(filter(None, parts + [f"{k}{word(v)}" for k, v in self._overrides()]))
 
     @property
     def title(self) -> str:
@@ -198,7 +198,7 @@ class Config:
     @property
     def overrides(self) -> list[str]:
         """Return the settings that differ from the dataset's preset, such as ``epochs 5``."""
-        return [f"{name} {_word(value)}".strip() for name, value in self._overrides()]
+        return [f"{name} {word(value)}".strip() for name, value in self._overrides()]
 
     @property
     def run_name(self) -> str:
@@ -269,11 +269,12 @@ class Config:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _word(value: object) -> str:
+def word(value: object) -> str:
+    """Return a setting as in the names of runs, such as ``0.5``; empty for True."""
     if isinstance(value, bool):
         return "" if value else "off"
     if isinstance(value, Mapping):
-        return "-".join(f"{key}{_word(item)}" for key, item in value.items())
+        return "-".join(f"{key}{word(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):
         return "x".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

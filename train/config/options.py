@@ -16,6 +16,7 @@ from ..regularizers.registry import REGULARIZERS, default_norm
 from .augment_options import AUGMENTATION, LABELS
 from .choose_data import choose_metric, choose_shards
 from .config import Config
+from .fit_preset import choose_preset
 from .fold_options import choose_fold
 from .method import (
     alpha_schedule_of,
@@ -26,7 +27,7 @@ from .method import (
     unlabelled_batch_of,
 )
 from .option_types import Combined, Weights
-from .presets import NORMS, PRESETS, Recipe, preset_for
+from .presets import NORMS, PRESETS, Recipe
 from .schedule import ALPHA_SCHEDULES, SCHEDULES
 
 READERS = 4
@@ -128,13 +129,14 @@ _RECIPE = (
         "--seed",
         type=click.IntRange(0, 2**32 - 1),
         default=0,
-        help="Seed of weights, crops, order and dropout.",
+        help="Seed of weights, crops, order, dropout and augmentation.",
     ),
     click.option(
         "--preset",
         type=click.Choice(list(PRESETS)),
-        show_default="the dataset's name, else default",
-        help="Preset of model and training settings, which the options below override.",
+        show_default="the dataset's, else one that fits the data and the machine",
+        help="Preset of model and training settings, which the options below override; "
+        "`train presets` lists them.",
     ),
     click.option(
         "--encoder",
@@ -290,7 +292,7 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
     from ..training.build import resolve_precision
 
     folder, aligned, shards = choose_shards(work, options)
-    preset = options["preset"] or preset_for(folder.name)
+    preset = choose_preset(options["preset"], folder.name, len(shards.clips), device)
     names = [item.name for item in dataclasses.fields(Recipe)]
     changes = {name: options[name] for name in names if options.get(name) is not None}
     reg, fusion = options["reg"], options["fusion"]

@@ -124,6 +124,8 @@ PRESETS: Mapping[str, Recipe] = {
         clip_norm=5.0,
         chunks=3,
     ),
+    # For a CPU, or for few clips; see docs/few-labels.md.
+    "small-data": Recipe(width=32, crop_s=3.0, epochs=24, lr=2e-3, clip_norm=5.0, chunks=3),
     "default": Recipe(clip_norm=5.0),
 }
 

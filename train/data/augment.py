@@ -29,7 +29,8 @@ class Augmentation:
     seed
         Seed of the run.
     gain
-        Maximum gain and attenuation of the audio, in dB; 0 disables both.
+        Maximum gain and attenuation of the audio, in dB; 0 disables both. Amplified audio may
+        exceed [-1, 1] and is not clipped.
     mixup
         Parameter of the Beta distribution of mixup; 0 disables it.
     unlabelled
