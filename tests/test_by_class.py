@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_up import made_up_run, page_of
 from sklearn.metrics import (
     balanced_accuracy_score,
     classification_report,
@@ -17,6 +19,7 @@ from sklearn.metrics import (
 from synthetic import header, write_toy
 from toy_runs import call
 
+from featreg.train.config.config import Fold
 from featreg.train.evaluation.bootstrap import bootstrap, draws, resampled
 from featreg.train.evaluation.by_class import (
     UNCALIBRATED,
@@ -25,6 +28,8 @@ from featreg.train.evaluation.by_class import (
     with_decisions,
 )
 from featreg.train.evaluation.metrics import METRICS, evaluate, per_class
+from featreg.train.experiments.compare import load
+from featreg.train.report.plots import confusions
 from featreg.train.training.run_dir import RunDir
 
 NAMES = ["a", "b", "c"]
@@ -158,3 +163,33 @@ def test_a_run_and_its_evaluation(task: str, tmp_path: Path) -> None:
     wrong = call(tmp_path, "eval", "--group", "singer")
     assert wrong.exit_code == 2
     assert "singer" in wrong.output
+
+
+def test_the_table_of_the_report_has_intervals(tmp_path: Path) -> None:
+    for fold, value in ((1, 0.4), (2, 0.6)):
+        for seed in (0, 1):
+            made_up_run(tmp_path, seed, value, fold=Fold(fold))
+    (found,), _ = load(tmp_path, [], None)
+    # The made-up folds have the same clips, hence one test set: their intervals are averaged.
+    assert found.interval("pr_auc") == pytest.approx((0.4, 0.6))
+    for result in found.results:
+        result.test_set = str(result.config.fold)
+    half = np.hypot(0.1, 0.1) / 2
+    assert found.interval("pr_auc") == pytest.approx((0.5 - half, 0.5 + half))
+    made_up_run(tmp_path, 0, 0.45)
+    assert "0.450 (0.350 to 0.550)" in page_of(tmp_path)
+    for name in ("curves", "classes", "embeddings"):
+        for kind, start in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
+            assert (tmp_path / f"page-{name}.{kind}").read_bytes().startswith(start)
+
+
+def test_the_report_shows_the_confusion_of_a_single_label_task() -> None:
+    counts = [[3, 1], [0, 0]]
+    run = SimpleNamespace(
+        about={"data": {"classes": ["cat", "dog"]}}, report={"confusion": counts, "test": {}}
+    )
+    figure = confusions([SimpleNamespace(label="baseline", results=[run, run])])  # type: ignore[list-item]
+    (axes,) = figure.axes
+    shown = {tuple(map(int, text.get_position())): text.get_text() for text in axes.texts}
+    assert shown == {(0, 0): "75", (1, 0): "25"}  # (column, row), percent of 6 and 2 of 8 clips
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["cat", "dog"]

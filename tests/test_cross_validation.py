@@ -266,7 +266,7 @@ def test_a_fold_is_not_a_seed(tmp_path: Path) -> None:
         for seed, more in ((0, 0.0), (1, 0.1)):
             made_up_run(tmp_path, seed, low + more, fold=Fold(fold))
             made_up_run(tmp_path, seed, high + more, fold=Fold(fold), **CONREG)
-    baseline, conreg = load(tmp_path, [], None).groups
+    (baseline, conreg), _ = load(tmp_path, [], None)
     assert (baseline.label, conreg.label) == ("baseline", "Con-Reg (musicnn, alpha 0.3)")
     assert baseline.folds == [1, 2]
     assert baseline.samples("pr_auc") == pytest.approx([0.45, 0.65])

@@ -68,7 +68,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_tutorial(desk: Path) -> None:
-    assert {path.name for path in (desk / "featreg-work" / "runs").iterdir()} == {"alone", "shaped"}
+    runs = {path.name for path in (desk / "featreg-work" / "runs").iterdir()}
+    assert runs == {"alone", "shaped", "clips-probe-musicnn-s0"}
     assert (desk / "featreg-work" / "reports" / "clips.html").is_file()
     laid_out = {folder.name: len(list(folder.iterdir())) for folder in desk.glob("recordings/*")}
     assert laid_out == dict.fromkeys(CLASSES, CLIPS)

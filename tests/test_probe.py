@@ -246,7 +246,7 @@ def test_the_probe_is_the_ceiling(tmp_path: Path) -> None:
     made_up_run(tmp_path, 0, 0.7, valid=0.9, **probe, probe=Probe())
     made_up_run(tmp_path, 0, 0.9, valid=0.8, **probe, probe=Probe("mlp"))
     made_up_run(tmp_path, 0, 0.99, **probe, probe=Probe(), fraction=0.5)
-    groups = load(tmp_path, [], None).groups
+    groups, _ = load(tmp_path, [], None)
     (sentence,) = ceilings(groups)
     assert "75% of the way" in sentence
     assert "Probe (musicnn) (0.700)" in sentence

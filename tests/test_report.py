@@ -123,7 +123,7 @@ def test_the_classes_are_also_in_a_table(work: Path) -> None:
 
 
 def test_a_long_table_of_classes_is_collapsed(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("featreg.train.report.html.MOST_ROWS", len(CLASSES) - 1)
+    monkeypatch.setattr("featreg.train.report.figures.MOST_ROWS", len(CLASSES) - 1)
     assert "<details><summary>All 4 classes</summary>" in page_of(work)
 
 

@@ -79,6 +79,7 @@ def test_recipes_that_cannot_be(recipe: Path, change: tuple[str, str], named: st
 def test_a_study_runs_resumes_and_prints_its_table(recipe: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     write_toy(work)
+    recipe.write_text(RECIPE.replace("[3, 4]", "[3]").replace(', 1: ""', ""))
     study = read_study(recipe)
     with pytest.raises(FeatregError, match="few-baseline-50-s3"):
         study_table.table(work, study)
@@ -86,7 +87,7 @@ def test_a_study_runs_resumes_and_prints_its_table(recipe: Path, tmp_path: Path)
     assert first.exit_code == 0, first.output
     again = call(work, "study", str(recipe), "--jobs", "2")
     assert again.exit_code == 0, again.output
-    assert "16 runs: 16 finished, 0 to do" in again.stderr + again.stdout
+    assert "4 runs: 4 finished, 0 to do" in again.stderr + again.stdout
     for kind in ("csv", "md", "png", "svg", "pdf"):
         assert (work / "reports" / f"study-few.{kind}").stat().st_size > 0
 

@@ -202,7 +202,7 @@ def ablate_command(
 
     The baseline and a regularized model are trained on each fraction. Finished runs are not
     repeated. With --alphas, the weight is chosen with all training clips and used for all
-    fractions. The figure is written to WORK/reports as PNG, SVG and CSV.
+    fractions. The figure is written to WORK/reports as PNG, SVG, PDF and CSV.
 
     \b
     Example:
@@ -241,7 +241,7 @@ def ablate_command(
     print_table(ablate.formatted(points))
     for note in (ablate.caption(points), *notes(groups)):
         click.echo(note)
-    click.echo(f"figure: {path.with_suffix('.png')} (also as .svg and .csv)")
+    click.echo(f"figure: {path.with_suffix('.png')} (also as .svg, .pdf and .csv)")
     refuse_damaged(runner.damaged)
 
 

@@ -27,8 +27,9 @@ def attach(group: click.Group) -> None:
 @click.option("--table-only", is_flag=True, help="Train nothing; print the table of finished runs.")
 @work_option
 def study_command(recipe: Path, jobs: int | None, table_only: bool, work: Path) -> None:
-    """Compare methods over fractions of the labels and seeds, as the file RECIPE lists them.
+    """Compare methods over fractions of the labels and seeds.
 
+    RECIPE is a YAML file that lists them; benchmarks/few-labels.yaml is a recipe with comments.
     Finished runs are not repeated, so that the same command resumes an interrupted study. The
     table has test metrics with 95 % intervals from resampled groups of clips and seeds, and is
     written to WORK/reports with a figure.

@@ -184,13 +184,13 @@ def _bands(found: pd.DataFrame) -> str:
 
 
 def write(found: pd.DataFrame, folder: Path) -> Path:
-    """Write the figure as CSV, PNG and SVG; return the path of the CSV file."""
-    from ..report.plots import ablation, save
+    """Write the figure as CSV, PNG, SVG and PDF; return the path of the CSV file."""
+    from ..report.plots import KINDS, ablation, save
 
     last = regularized(found)
     stem = f"ablate-{last['dataset']}-{last['method'].lower()}-{last['features']}"
     figure = ablation(found)
-    for kind in ("png", "svg"):
+    for kind in KINDS:
         with atomic_path(folder / f"{stem}.{kind}") as temporary:
             save(figure, temporary, kind)
     with atomic_path(folder / f"{stem}.csv") as temporary:

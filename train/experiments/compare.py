@@ -140,6 +140,21 @@ class Group:
             values.setdefault(outer(key), []).append(value)
         return [float(np.mean(each)) for each in values.values()]
 
+    def interval(self, metric: str) -> tuple[float, float]:
+        """Return the confidence interval of a mean test metric, from those of the runs.
+
+        It is the mean interval of the runs of a test set, which vary together. The test sets of
+        folds are independent: the distances of the ends to the mean add up in squares.
+        """
+        ends: dict[str, list[tuple[float, float, float]]] = {}
+        for result in self.results:
+            value = result.report["test"][metric]
+            low, high = result.report["intervals"][metric]
+            ends.setdefault(result.test_set, []).append((value, value - low, high - value))
+        found = np.array([np.mean(each, axis=0) for each in ends.values()])
+        mean, (below, above) = found[:, 0].mean(), np.sqrt((found[:, 1:] ** 2).sum(axis=0))
+        return float(mean - below / len(found)), float(mean + above / len(found))
+
 
 def _run_key(config: Config) -> Key:
     return config.seed if config.fold is None else (config.fold.tested, config.seed)
@@ -247,26 +262,29 @@ def key_of(result: Result, *without: str) -> str:
     return json.dumps({k: v for k, v in values.items() if k not in without}, sort_keys=True)
 
 
-def table(groups: Sequence[Group]) -> pd.DataFrame:
+def table(groups: Sequence[Group], intervals: bool = False) -> pd.DataFrame:
     """Return a table of test metrics and validation metric, with one row per group.
 
     The spread is the sample standard deviation over seeds or, in a cross-validation, over folds,
-    each the mean over its seeds; it is omitted for a single value. If the groups have different
-    test sets, an additional column numbers the test sets. If their epochs were selected by
-    different metrics, each metric has a column.
+    each the mean over its seeds; it is omitted for a single value. With `intervals`, the 95 %
+    intervals of the test metrics follow in brackets, see `Group.interval`. If the groups have
+    different test sets, an additional column numbers the test sets. If their epochs were selected
+    by different metrics, each metric has a column.
     """
     tested = list(dict.fromkeys(each.test_set for each in groups))
     rows: list[dict[str, object]] = []
     for each in groups:
         metric = each.config.metric
         row: dict[str, object] = {"method": each.label}
-        if each.folds:
-            row["folds"] = len(each.folds) if len(each.folds) > 1 else f"fold {each.folds[0]}"
+        if any(other.folds for other in groups):
+            folds = each.folds
+            row["folds"] = f"fold {folds[0]}" if len(folds) == 1 else len(folds) or UNKNOWN
         row["seeds"] = len({result.config.seed for result in each.results})
         if len(tested) > 1:
             row["test set"] = 1 + tested.index(each.test_set)
         for name in each.results[0].report["test"]:
-            row[f"test {METRICS[name].title}"] = spread(each.samples(name))
+            ends = " ({:.3f} to {:.3f})".format(*each.interval(name)) if intervals else ""
+            row[f"test {METRICS[name].title}"] = spread(each.samples(name)) + ends
         row[f"valid {METRICS[metric].title}"] = spread(each.samples(metric, "valid"))
         row["parameters without extractors"] = (
             f"{each.results[0].about['parameters']['inference']:,}"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
-import pandas as pd
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
@@ -16,42 +15,12 @@ from featreg.datasets.shards.hdf5 import atomic_path
 
 from ..evaluation.metrics import METRICS
 from ..experiments import ablate, params, table1
-from ..experiments.compare import Group, Result, common, table
+from ..experiments.compare import Group, common, table
 from ..experiments.differences import alphas, ceilings, differences, notes
 from . import plots
-from .print_table import UNKNOWN
-
-MOST_GROUPS = 6
-"""Maximum number of groups in a plot; tables contain all groups."""
-
-MOST_ROWS = 12
-"""Number of classes above which the table of classes is collapsed."""
-
-MOST_MAPS = 3
-"""Maximum number of groups in the embedding map."""
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A heading and the contents below it, from top to bottom; empty parts are omitted."""
-
-    title: str
-    paragraphs: Sequence[str] = ()
-    table: pd.DataFrame | None = None
-    image: str = ""
-    caption: str = ""
-    points: Sequence[str] = field(default_factory=tuple)
-    folded: str = ""  # summary of a collapsed table; empty for an open one
-    left_out: Sequence[str] = ()  # collapsed list of the groups that are not drawn
-
-    @property
-    def html(self) -> Markup:
-        """Return the table with escaped cells and possible line breaks after +."""
-        if self.table is None:
-            return Markup("")
-        kinds = ["features"] if "features" in self.table.columns[1:2] else None
-        html = self.table.to_html(index=False, border=0, classes=kinds)
-        return Markup(html.replace("+", "+<wbr>"))
+from .figures import figures
+from .origins import circumstances_of, numbered, selected
+from .section import Section
 
 
 def write_report(path: Path, groups: Sequence[Group], reports: Path | None = None) -> None:
@@ -72,7 +41,7 @@ def write_report(path: Path, groups: Sequence[Group], reports: Path | None = Non
     shown = headline(groups, rows) if reports else list(groups)
     sections = _table_one(tabled) if tabled else []
     sections += _ablations(reports, dataset) if reports else []
-    sections += [_results(groups, shown), *_figures(groups, shown)]
+    sections += [_results(groups, shown), *figures(groups, shown, path.with_suffix(""))]
     if reports and (counts := params.read(reports)) is not None:
         text = [params.caption(counts), f"Created by `{params.command(counts)}`."]
         sections.append(Section("Parameters (Table II)", text, params.formatted(counts)))
@@ -113,9 +82,11 @@ def write_page(
         The groups of runs whose provenance is listed.
     """
     template = files(__package__).joinpath("report.html").read_text(encoding="utf-8")
-    circumstances = {_circumstances(result) for each in groups for result in each.results}
+    circumstances = {circumstances_of(result) for each in groups for result in each.results}
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(prose=_prose, circumstances=_circumstances, selected=_selected)
+    environment.filters.update(
+        prose=_prose, circumstances=circumstances_of, selected=selected, numbered=numbered
+    )
     html = environment.from_string(template).render(
         title=title,
         lead=lead,
@@ -217,6 +188,7 @@ def _results(groups: Sequence[Group], shown: Sequence[Group]) -> Section:
         if seeds > 1
         else "One seed per method, so that the variation between seeds is unknown."
     )
+    note += " In brackets: 95 % confidence intervals, from resampled test clips or groups."
     for metric in _metrics(groups):
         if undefined := first.report["undefined"].get(metric, []):
             note += (
@@ -224,102 +196,6 @@ def _results(groups: Sequence[Group], shown: Sequence[Group]) -> Section:
                 f"the test split: {', '.join(undefined)}."
             )
     points = differences(shown) + ceilings(shown) + alphas(shown)
-    return Section("All runs on the test split", [note], table(groups), points=points)
-
-
-def _figures(groups: Sequence[Group], shown: Sequence[Group]) -> list[Section]:
-    """Return the figures of the groups with the same test set as the first group."""
-    alike = [each for each in shown if each.test_set == shown[0].test_set]
-    drawn = alike[:MOST_GROUPS]
-    trained = [each for each in drawn if not each.config.probe]
-    apart = " Groups with another test set are not shown." if len(alike) < len(shown) else ""
-    maps = [each for each in trained if each.config.reg != "none" or each is trained[0]]
-    omitted = [
-        each.label + ("" if each.test_set == drawn[0].test_set else ": another test set")
-        for each in groups
-        if each not in drawn
-    ]
-    many = [_how_many(len(drawn), len(groups))] if omitted else []
-    curves = Section(
-        "Learning curves",
-        many,
-        image=plots.data_uri(plots.learning_curves(trained)) if trained else "",
-        caption="Thick lines are means over seeds, thin lines are single seeds." + apart,
-        left_out=omitted,
-    )
-    return [
-        *([curves] if trained else []),
-        Section(
-            "Average precision per class",
-            image=plots.data_uri(plots.per_class(drawn)),
-            caption="Average precision on the test split, mean over seeds. Chance is the fraction "
-            "of clips with the class." + apart,
-        ),
-        _per_class(alike),
-        *([_maps(maps[:MOST_MAPS], apart)] if maps else []),
-    ]
-
-
-def _maps(groups: Sequence[Group], apart: str) -> Section:
     return Section(
-        "Embeddings with and without regularization",
-        image=plots.data_uri(plots.embedding_map(groups)),
-        caption="Projections of the time-averaged embeddings of the test clips, for the first "
-        "seed of each method. Each row highlights the clips of one class; the classes are the "
-        "three with the highest average precision in the first method. The embeddings of each "
-        "model are rotated onto those of the first model, which preserves the cosines within a "
-        "model, and then projected together (t-SNE of cosine distances), so that positions "
-        "are comparable between maps. Distances between remote clusters are not meaningful."
-        + apart,
+        "All runs on the test split", [note], table(groups, intervals=True), points=points
     )
-
-
-def _how_many(drawn: int, total: int) -> str:
-    return (
-        f"The figures show {drawn} of {total} groups of runs, and the maps at most {MOST_MAPS}. "
-        f"To select others, name up to {MOST_GROUPS} groups of runs: `train compare RUN...`."
-    )
-
-
-def _per_class(groups: Sequence[Group]) -> Section:
-    """Return the numbers of the figure as a table of classes (rows) and groups (columns)."""
-    counts = groups[0].positives
-    cells = {
-        each.label: [
-            f"{value:.3f}" if value == value else UNKNOWN  # NaN
-            for value in each.precision[counts.index]
-        ]
-        for each in groups
-    }
-    found = pd.DataFrame({"class": counts.index, "test clips": counts.to_numpy(), **cells})
-    text = (
-        "Average precision on the test split, mean over seeds. Test clips are the clips with the "
-        f"class; {UNKNOWN} means that there are none."
-    )
-    folded = f"All {len(found)} classes" if len(found) > MOST_ROWS else ""
-    return Section("Average precision per class, in numbers", [text], found, folded=folded)
-
-
-def _circumstances(result: Result) -> str:
-    about = result.about
-    versions = about["versions"]
-    return (
-        f"{about['machine']['device']} in {result.config.recipe.precision}; featreg "
-        f"{versions['featreg']}, torch {versions['torch']}, Python {versions['python']}; shards "
-        f"{about['data']['fingerprint'][:16]} of {result.config.dataset}/{result.config.aligned}"
-    )
-
-
-def _numbered(result: Result) -> str:
-    fold, seed = result.config.fold, f"seed {result.config.seed}"
-    return f"fold {fold.tested}, {seed}" if fold else seed
-
-
-def _selected(result: Result) -> str:
-    """Return what the validation split selected, such as ``best epoch 3 of 24``."""
-    number, curves = result.report["best_epoch"], result.curves
-    if not result.config.probe:
-        return f"best epoch {number} of {len(curves)}"
-    row = curves.iloc[number - 1]
-    names = [name for name in ("C", "weight_decay", "epoch") if name in curves]
-    return ", ".join(f"{name.replace('_', ' ')} {row[name]:.3g}" for name in names)

@@ -15,12 +15,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from featreg.datasets.shards.hdf5 import atomic_path
+
 from ..evaluation.metrics import METRICS
 from ..experiments.compare import Group
 from .embedding_map import project
 
 _WIDTH = 4.6  # inches; 9-point text is 10 pixels high on a phone with a width of 390 pixels
 _MAP_CLASSES = 3
+_MOST_NUMBERS = 30  # classes up to which a confusion matrix has numbers in its cells
 _STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -33,6 +36,10 @@ _COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#5
 _MARKERS = "osD^vPX"
 
 
+KINDS = ("png", "svg", "pdf")
+"""Formats of figures in files."""
+
+
 def data_uri(figure: Figure) -> str:
     """Return the figure as a PNG in a data URI, for embedding in a web page."""
     buffer = io.BytesIO()
@@ -42,9 +49,17 @@ def data_uri(figure: Figure) -> str:
 
 @mpl.rc_context(_STYLE)
 def save(figure: Figure, path: Path, kind: str) -> None:
-    """Save the figure as ``png``, ``svg`` or ``pdf``; equal figures give equal files."""
+    """Save the figure as one of `KINDS`; equal figures give equal files."""
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     figure.savefig(path, format=kind, dpi=200, bbox_inches="tight", metadata=metadata)
+
+
+def publish(figure: Figure, stem: Path, name: str) -> str:
+    """Write the figure as STEM-NAME in all `KINDS`; return it as `data_uri` does."""
+    for kind in KINDS:
+        with atomic_path(stem.with_name(f"{stem.name}-{name}.{kind}")) as temporary:
+            save(figure, temporary, kind)
+    return data_uri(figure)
 
 
 def _style(number: int) -> dict[str, Any]:
@@ -158,6 +173,37 @@ def embedding_map(groups: Sequence[Group]) -> Figure:
                 axes.set_title(_wrapped(each.label, 56 // len(maps)), fontsize=8)
             if column == 0:
                 axes.set_ylabel(_wrapped(classes[number], 20))
+    return figure
+
+
+@mpl.rc_context(_STYLE)
+def confusions(groups: Sequence[Group]) -> Figure:
+    """Plot the confusion matrix of each group, summed over its runs, in percent of each row.
+
+    Parameters
+    ----------
+    groups
+        Groups of a single-label task with the same classes.
+    """
+    classes = groups[0].results[0].about["data"]["classes"]
+    side = max(2.4, 0.3 * len(classes)) + 1.4
+    figure = Figure(figsize=(side, side * len(groups)), layout="constrained")
+    panels = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
+    for axes, group in zip(panels, groups, strict=True):
+        counts = np.sum([result.report["confusion"] for result in group.results], axis=0)
+        percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+        if len(classes) <= _MOST_NUMBERS:
+            for (row, column), value in np.ndenumerate(percent):
+                if value >= 0.5:
+                    color = "white" if value > 60 else "black"
+                    axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=color)
+        axes.set_xticks(range(len(classes)), classes, rotation=90)
+        axes.set_yticks(range(len(classes)), classes)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        axes.set_title(_wrapped(group.label, 50), fontsize=9)
+        axes.spines[:].set_visible(False)
     return figure
 
 
