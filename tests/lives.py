@@ -53,7 +53,7 @@ def live(
     """
     import torch
 
-    from featreg.train.config.presets import Config
+    from featreg.train.config.config import Config
     from featreg.train.training import checkpoint, fit, run
 
     torch.set_num_threads(1)

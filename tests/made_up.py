@@ -10,7 +10,8 @@ import pandas as pd
 from click.testing import CliRunner
 
 from featreg.train.cli.train import train
-from featreg.train.config.presets import PRESETS, Config
+from featreg.train.config.config import Config
+from featreg.train.config.presets import PRESETS
 from featreg.train.experiments.compare import Result
 from featreg.train.training.run_dir import RunDir
 

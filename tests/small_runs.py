@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from featreg.train.config.presets import Config, Recipe
+from featreg.train.config.config import Config
+from featreg.train.config.presets import Recipe
 
 SMALL = Recipe(width=4, crop_s=2.1, batch_size=8, epochs=3, lr=3e-3, chunks=2, precision="float32")
 

@@ -19,7 +19,7 @@ from sklearn.metrics import (
 from synthetic import header, write_toy
 from toy_runs import call
 
-from featreg.train.config.presets import Fold
+from featreg.train.config.config import Fold
 from featreg.train.evaluation.bootstrap import bootstrap, draws, resampled
 from featreg.train.evaluation.by_class import (
     UNCALIBRATED,

@@ -13,8 +13,8 @@ from synthetic import header, write_toy
 from toy_runs import CONREG, call
 
 from featreg.datasets.base import UsageError
+from featreg.train.config.config import Config
 from featreg.train.config.method import alphas_of, require_scores
-from featreg.train.config.presets import Config
 from featreg.train.config.schedule import alpha_scale
 from featreg.train.data.aligned_set import AlignedSet
 from featreg.train.data.clip_reader import ClipReader
@@ -24,9 +24,9 @@ from featreg.train.regularizers.combination import Combination
 from featreg.train.regularizers.disreg import DisReg
 from featreg.train.regularizers.registry import build_regularizer, default_norm
 from featreg.train.training.build import build_objective
+from featreg.train.training.find_runs import find_runs
 from featreg.train.training.objective import Objective
 from featreg.train.training.run import run
-from featreg.train.training.run_dir import find_runs
 
 pytest_plugins = ["run_fixtures"]
 pytestmark = pytest.mark.usefixtures("one_thread")

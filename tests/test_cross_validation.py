@@ -19,7 +19,7 @@ from toy_runs import call
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.collections import esc50, urbansound8k
 from featreg.datasets.shards.workdir import DatasetDir
-from featreg.train.config.presets import Config, Fold
+from featreg.train.config.config import Config, Fold
 from featreg.train.data.aligned_set import Clips
 from featreg.train.data.folds import _check_groups, _rare_classes, make_folds, split_by_fold
 from featreg.train.data.groups import read_groups

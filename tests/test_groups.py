@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from featreg.train.config.presets import ALPHAS, PRESETS, Config
+from featreg.train.config.config import Config
+from featreg.train.config.presets import ALPHAS, PRESETS
 from featreg.train.evaluation.metrics import METRICS
 from featreg.train.experiments.compare import (
     Group,

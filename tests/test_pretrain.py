@@ -16,13 +16,14 @@ from test_unlabelled import hide_labels
 from toy_runs import CONREG, RECIPE, call
 
 from featreg.datasets.base import FeatregError, UsageError
-from featreg.train.config.presets import Config
+from featreg.train.config.config import Config
 from featreg.train.data.aligned_set import AlignedSet
 from featreg.train.experiments.compare import Result, group
 from featreg.train.training.build import build_objective
+from featreg.train.training.find_runs import choose_run
 from featreg.train.training.initial_weights import find_initial, initial_weights
 from featreg.train.training.run import run
-from featreg.train.training.run_dir import RunDir, choose_run
+from featreg.train.training.run_dir import RunDir
 
 pytest_plugins = ["run_fixtures"]
 pytestmark = pytest.mark.usefixtures("one_thread")

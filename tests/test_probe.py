@@ -19,7 +19,7 @@ from synthetic import header, write_toy
 from toy_runs import CONREG as NETWORK
 from toy_runs import call
 
-from featreg.train.config.presets import PROBE_RECIPE, Config, Probe
+from featreg.train.config.config import PROBE_RECIPE, Config, Probe
 from featreg.train.data.aligned_set import AlignedSet, Clips
 from featreg.train.data.clip_reader import ClipReader
 from featreg.train.deploy.model_file import read_model

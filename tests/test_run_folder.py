@@ -14,8 +14,9 @@ from synthetic import header
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.locks import LOCK
-from featreg.train.config.presets import Config
-from featreg.train.training.run_dir import RunDir, choose_run, find_run, find_runs, run_dir
+from featreg.train.config.config import Config
+from featreg.train.training.find_runs import choose_run, find_run, find_runs
+from featreg.train.training.run_dir import RunDir, run_dir
 
 DATA = "0123456789abcdef0123"
 

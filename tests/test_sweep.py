@@ -16,8 +16,8 @@ import pytest
 from synthetic import write_toy
 
 from featreg.datasets.base import FeatregError, UsageError
+from featreg.train.config.config import Config
 from featreg.train.config.options import configure
-from featreg.train.config.presets import Config
 from featreg.train.experiments import sweep as many
 from featreg.train.experiments.sweep import Runner, environments
 from featreg.train.training.run import run

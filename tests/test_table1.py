@@ -25,7 +25,8 @@ from featreg.train.experiments.params import METHODS
 from featreg.train.experiments.sweep import Runner
 from featreg.train.experiments.table1 import Cell
 from featreg.train.report.html import write_table_one
-from featreg.train.training.run_dir import RunDir, find_runs
+from featreg.train.training.find_runs import find_runs
+from featreg.train.training.run_dir import RunDir
 
 NOTHING: dict[tuple[str, ...], str] = {}
 QUICK = "--preset default --width 2 --crop 2.1 --epochs 1 --chunks 2 --precision float32"

@@ -20,7 +20,7 @@ from featreg.datasets.shards.workdir import DatasetDir
 from featreg.train.cli.train import train
 from featreg.train.config.presets import PRESETS
 from featreg.train.evaluation.metrics import METRICS
-from featreg.train.training.run_dir import find_runs
+from featreg.train.training.find_runs import find_runs
 
 QUICK = [
     "--preset",

@@ -21,8 +21,8 @@ from featreg.datasets.base import Task, UsageError
 from featreg.train.data.crops import Batch
 from featreg.train.models.base import Output
 from featreg.train.training.build import build_fabric
+from featreg.train.training.find_runs import find_runs
 from featreg.train.training.objective import Objective
-from featreg.train.training.run_dir import find_runs
 
 QUICK = (
     "--preset default --width 2 --crop 2.1 --epochs 1 --chunks 2 --precision float32 --device cpu"

@@ -10,7 +10,7 @@ import torch
 from synthetic import write_toy
 from toy_runs import CONREG, RECIPE
 
-from featreg.train.config.presets import Config
+from featreg.train.config.config import Config
 from featreg.train.data.aligned_set import AlignedSet
 from featreg.train.data.crops import Batch, Crops, Cutter
 from featreg.train.experiments.params import count

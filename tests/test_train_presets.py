@@ -7,7 +7,8 @@ import json
 
 from toy_runs import CONREG
 
-from featreg.train.config.presets import ALPHAS, PRESETS, Config
+from featreg.train.config.config import Config
+from featreg.train.config.presets import ALPHAS, PRESETS
 from featreg.train.training.build import resolve_precision
 
 

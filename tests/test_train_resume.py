@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from synthetic import write_toy
 
 from featreg.datasets.base import FeatregError
-from featreg.train.config.presets import Config, Recipe
+from featreg.train.config.config import Config
+from featreg.train.config.presets import Recipe
 from featreg.train.evaluation.evaluate_run import evaluate_run
 from featreg.train.training.checkpoint import Progress
 from featreg.train.training.ddp import exit_with_parent, kill_children_on_error

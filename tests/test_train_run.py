@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from small_runs import CONCAT, CONREG, SMALL, config
 from synthetic import header, write_toy
 
-from featreg.train.config.presets import Config
+from featreg.train.config.config import Config
 from featreg.train.config.schedule import Schedule
 from featreg.train.data.aligned_set import AlignedSet
 from featreg.train.training.build import build_objective

@@ -23,7 +23,7 @@ from synthetic import header, write_toy
 from toy_runs import CONREG
 
 from featreg.datasets.base import FeatregError, UsageError
-from featreg.train.config.presets import Config
+from featreg.train.config.config import Config
 from featreg.train.data.aligned_set import AlignedSet
 from featreg.train.data.clip_reader import ClipReader
 from featreg.train.data.crops import Batch, EpochOrder

@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 from synthetic import RATE, TONES_HZ
 
 from featreg.train.cli.train import train
-from featreg.train.config.presets import Config, Recipe
+from featreg.train.config.config import Config
+from featreg.train.config.presets import Recipe
 
 CLASSES = tuple(TONES_HZ)
 RECIPE = Recipe(

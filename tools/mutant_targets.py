@@ -75,6 +75,7 @@ TARGETS: Mapping[str, Target] = {
     "datasets/shards/contiguous.py": Target(("tests/test_shard_reader.py",)),
     "datasets/shards/reader.py": Target(("tests/test_shard_reader.py",)),
     "train/training/run_dir.py": Target(("tests/test_run_folder.py",)),
+    "train/training/find_runs.py": Target(("tests/test_run_folder.py",)),
     "train/training/run_files.py": Target(
         ("tests/test_run_files.py",),
         ("read_bytes", "read_verified", "write_json", "read_json", "_at", "_checksum"),

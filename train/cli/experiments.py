@@ -17,7 +17,7 @@ from ..regularizers.registry import REGULARIZERS
 from ..report.print_table import print_table
 
 if TYPE_CHECKING:
-    from ..config.presets import Config
+    from ..config.config import Config
     from ..experiments.choose_alpha import Choice
     from ..experiments.sweep import Runner
 
@@ -304,7 +304,7 @@ def run_config(asked: str, work: Path) -> None:
     """Train one run of a sweep, described by ASKED in JSON (for internal use)."""
     import json
 
-    from ..config.presets import Config
+    from ..config.config import Config
     from ..training.run import run
 
     values = json.loads(asked)

@@ -175,7 +175,7 @@ def eval_command(
 
     from ..evaluation.evaluate_run import evaluate_run
     from ..training.build import resolve_device
-    from ..training.run_dir import choose_run
+    from ..training.find_runs import choose_run
 
     chosen = choose_run(work, run, "the argument RUN")
     where = resolve_device(device)
@@ -246,7 +246,7 @@ def export_command(run: str | None, format: str, output: Path | None, work: Path
         train export demo-conreg-musicnn-a1-s0 --format onnx
     """
     from ..deploy.export import SUFFIXES, export
-    from ..training.run_dir import choose_run
+    from ..training.find_runs import choose_run
 
     chosen = choose_run(work, run, "the argument RUN")
     path = output or work / "exports" / f"{chosen.name}{SUFFIXES[format]}"
@@ -258,7 +258,7 @@ def export_command(run: str | None, format: str, output: Path | None, work: Path
 
 def _model_path(work: Path, wanted: str | None) -> Path:
     """The safetensors file of the selected run, or the selected file itself."""
-    from ..training.run_dir import choose_run
+    from ..training.find_runs import choose_run
 
     if wanted is not None and Path(wanted).is_file():
         return Path(wanted)

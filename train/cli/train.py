@@ -20,6 +20,7 @@ from ..config.options import (
 from . import cross_validate as cli_cross_validate
 from . import errors as cli_errors
 from . import models as cli_models
+from . import presets as cli_presets
 from . import probe as cli_probe
 from . import study as cli_study
 from .experiments import attach
@@ -119,12 +120,15 @@ def _run(
     tensorboard: bool,
     **options: Any,
 ) -> RunDir:
+    from ..config.fit_preset import started_preset
     from ..config.options import configure
     from ..training.build import resolve_device
     from ..training.run import run
     from ..training.versions import command_line
 
     where = resolve_device(device)
+    if not fresh:
+        options["preset"] = started_preset(work, where, options, run_name)
     config = configure(work, where, options)
     return run(
         config, work, run_name, fresh, where, workers, save_every, tensorboard, command_line()
@@ -133,6 +137,7 @@ def _run(
 
 cli_probe.attach(train)
 cli_study.attach(train)
+cli_presets.attach(train)
 cli_cross_validate.attach(train)
 attach(train)
 cli_models.attach(train)

@@ -9,7 +9,7 @@ import click
 
 from featreg.datasets.base import UsageError
 
-from .presets import Fold
+from .config import Fold
 
 _FOLD = click.option(
     "--fold",

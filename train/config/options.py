@@ -13,7 +13,10 @@ from featreg.datasets.console import Finite
 
 from ..models.registry import ENCODERS, FUSIONS, default_width
 from ..regularizers.registry import REGULARIZERS, default_norm
+from .augment_options import AUGMENTATION, LABELS
 from .choose_data import choose_metric, choose_shards
+from .config import Config
+from .fit_preset import choose_preset
 from .fold_options import choose_fold
 from .method import (
     alpha_schedule_of,
@@ -24,7 +27,7 @@ from .method import (
     unlabelled_batch_of,
 )
 from .option_types import Combined, Weights
-from .presets import NORMS, PRESETS, Config, Recipe, preset_for
+from .presets import NORMS, PRESETS, Recipe
 from .schedule import ALPHA_SCHEDULES, SCHEDULES
 
 READERS = 4
@@ -126,13 +129,14 @@ _RECIPE = (
         "--seed",
         type=click.IntRange(0, 2**32 - 1),
         default=0,
-        help="Seed of weights, crops, order and dropout.",
+        help="Seed of weights, crops, order, dropout and augmentation.",
     ),
     click.option(
         "--preset",
         type=click.Choice(list(PRESETS)),
-        show_default="the dataset's name, else default",
-        help="Preset of model and training settings, which the options below override.",
+        show_default="the dataset's, else one that fits the data and the machine",
+        help="Preset of model and training settings, which the options below override; "
+        "`train presets` lists them.",
     ),
     click.option(
         "--encoder",
@@ -213,6 +217,7 @@ _RECIPE = (
         show_default=_PRESET,
         help="Precision of training; auto uses bfloat16 if the hardware supports it.",
     ),
+    *AUGMENTATION,
     click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "cuda"]),
@@ -230,7 +235,7 @@ _RECIPE = (
 
 def config_options(command: Any) -> Any:
     """Add the options of `configure` to a command, except ``--alpha``."""
-    return _give(command, (*_WHERE, *_METHOD, *_RECIPE, _METRIC))
+    return _give(command, (*_WHERE, *_METHOD, *_RECIPE, *LABELS, _METRIC))
 
 
 def pretraining_options(command: Any) -> Any:
@@ -245,7 +250,7 @@ def data_options(command: Any) -> Any:
 
 def shared_options(command: Any) -> Any:
     """Add the options that select neither data nor method to a command."""
-    return _give(command, (*_RECIPE, _METRIC))
+    return _give(command, (*_RECIPE, *LABELS, _METRIC))
 
 
 def _give(command: Any, options: Sequence[Any]) -> Any:
@@ -287,7 +292,7 @@ def configure(work: Path, device: str, options: Mapping[str, Any]) -> Config:
     from ..training.build import resolve_precision
 
     folder, aligned, shards = choose_shards(work, options)
-    preset = options["preset"] or preset_for(folder.name)
+    preset = choose_preset(options["preset"], folder.name, len(shards.clips), device)
     names = [item.name for item in dataclasses.fields(Recipe)]
     changes = {name: options[name] for name in names if options.get(name) is not None}
     reg, fusion = options["reg"], options["fusion"]

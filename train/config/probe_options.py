@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from .choose_data import choose_features, choose_metric, choose_shards
+from .config import PROBE_RECIPE, Config, Probe
 from .fold_options import choose_fold
 from .options import data_options
-from .presets import PROBE_RECIPE, Config, Probe, preset_for
+from .presets import preset_for
 
 _POOLS = ("mean", "mean+std", "max")
 

@@ -6,7 +6,7 @@ process that reads it, or on whether the run was resumed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from featreg.datasets.base import UsageError
 from .aligned_set import AlignedSet, Clips
 from .clip_reader import ClipReader
 from .prefetch import Prefetcher
-from .unlabelled import UnlabelledCycle
+from .unlabelled import Key, UnlabelledCycle
 
 Array = npt.NDArray[np.float32]
 
@@ -209,19 +209,25 @@ class Crops:
     """Random crops, one per clip and epoch, that start at frame borders.
 
     The key of a crop is (epoch, index of the clip); for unlabelled clips, the pass over them
-    replaces the epoch.
+    replaces the epoch. `augment` returns the augmented batch for a batch and its keys.
     """
 
-    def __init__(self, cutter: Cutter, seed: int) -> None:
-        self._cutter, self._seed = cutter, seed
+    def __init__(
+        self,
+        cutter: Cutter,
+        seed: int,
+        augment: Callable[..., Batch] | None = None,
+    ) -> None:
+        self._cutter, self._seed, self._augment = cutter, seed, augment
 
-    def batch(self, keys: Sequence[tuple[int, int]], pin: bool = False) -> Batch:
+    def batch(self, keys: Sequence[Key], pin: bool = False) -> Batch:
         """Return the crops with these keys; see `Cutter.batch`."""
         cutter = self._cutter
         batch = cutter.batch(
             [(clip, [crop_start(cutter, self._seed, epoch, clip)]) for epoch, clip in keys], pin
         )
-        return batch._replace(audio=batch.audio[:, 0], features=batch.features[:, 0])
+        batch = batch._replace(audio=batch.audio[:, 0], features=batch.features[:, 0])
+        return self._augment(batch, keys) if self._augment else batch
 
 
 def crop_start(cutter: Cutter, seed: int, epoch: int, clip: int) -> int:

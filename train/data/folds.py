@@ -28,7 +28,7 @@ from .aligned_set import AlignedSet, Clips
 from .groups import read_groups
 
 if TYPE_CHECKING:
-    from ..config.presets import Config
+    from ..config.config import Config
 
 Array = npt.NDArray[Any]
 Folds = npt.NDArray[np.int64]

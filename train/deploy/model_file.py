@@ -25,7 +25,7 @@ from featreg.datasets.base import FeatregError, Task
 from featreg.datasets.shards.aligned import AlignedHeader
 from featreg.datasets.shards.hdf5 import atomic_path
 
-from ..config.presets import Config
+from ..config.config import Config
 from ..models.base import Tagger
 from ..models.probe import Probe
 from ..models.registry import build_encoder, build_tagger

@@ -18,7 +18,7 @@ from scipy import stats
 from featreg.datasets.base import UsageError
 from featreg.datasets.shards.hdf5 import atomic_path
 
-from ..config.presets import Config
+from ..config.config import Config
 from ..evaluation.bootstrap import Values, draws, interval, resampled
 from ..report.print_table import UNKNOWN
 from ..training.versions import command_line

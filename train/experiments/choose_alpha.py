@@ -13,7 +13,7 @@ import pandas as pd
 from featreg.datasets.base import UsageError
 from featreg.datasets.shards.hdf5 import atomic_path
 
-from ..config.presets import Config
+from ..config.config import Config
 from ..evaluation.metrics import METRICS
 from .compare import Group, spread
 from .select_runs import refuse_damaged

@@ -17,7 +17,7 @@ import pandas as pd
 
 from featreg.datasets.console import warn
 
-from ..config.presets import Config
+from ..config.config import Config
 from ..evaluation.metrics import METRICS
 from ..report.print_table import UNKNOWN
 from ..training.run_dir import RunDir

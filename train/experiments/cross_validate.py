@@ -12,7 +12,7 @@ from featreg.datasets.base import FeatregError
 from featreg.datasets.shards.hdf5 import atomic_path
 from featreg.datasets.shards.workdir import DatasetDir
 
-from ..config.presets import Config, Fold
+from ..config.config import Config, Fold
 from ..data.aligned_set import AlignedSet
 from ..data.folds import folds_of, split_by_fold
 from ..evaluation.metrics import METRICS

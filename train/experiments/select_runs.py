@@ -9,7 +9,8 @@ from featreg.datasets.base import FeatregError
 from featreg.datasets.console import warn
 from featreg.datasets.shards.workdir import choose
 
-from ..training.run_dir import RunDir, find_run, find_runs
+from ..training.find_runs import find_run, find_runs
+from ..training.run_dir import RunDir
 
 
 def select_runs(

@@ -18,8 +18,8 @@ from typing import Any
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.console import counted, progress, say, warn
 
+from ..config.config import Config
 from ..config.options import READERS
-from ..config.presets import Config
 from ..data.folds import open_set
 from ..training.build import require_gpus
 from ..training.run_dir import LOG, run_dir
@@ -229,7 +229,11 @@ class Runner:
 def _differences(one: Config, other: Config) -> str:
     """Return the settings that differ, such as ``alpha 0.3 and 0.3000001``."""
     first, second = (each.pop("recipe") | each for each in (one.to_json(), other.to_json()))
-    found = [f"{key} {first[key]} and {second[key]}" for key in first if first[key] != second[key]]
+    found = [
+        f"{key} {first.get(key, 'off')} and {second.get(key, 'off')}"
+        for key in dict.fromkeys([*first, *second])
+        if first.get(key) != second.get(key)
+    ]
     return ", ".join(found)
 
 

@@ -22,8 +22,8 @@ from featreg.datasets.collections.registry import metric
 from featreg.datasets.shards.hdf5 import atomic_path
 from featreg.datasets.shards.workdir import DatasetDir
 
+from ..config.config import Config
 from ..config.options import configure
-from ..config.presets import Config
 from ..data.aligned_set import AlignedSet
 from ..evaluation.metrics import METRICS
 from ..report.print_table import UNKNOWN

@@ -2,9 +2,10 @@
 
 To add an architecture, add one file to this folder with a subclass of `Encoder` that has the
 attributes below and whose keyword arguments all have defaults, and its name to
-``registry.ENCODERS``. Decoder, fusion, regularizers, training and export depend on `Encoder`
-only. An exported model accepts audio of any length: use `sizes.at_least` where a computation
-depends on the length.
+``registry.ENCODERS``. Its module that computes the spectrogram, of shape (batch, channels,
+frequencies, frames), is called `front`; ``--mask`` masks its output. Decoder, fusion,
+regularizers, training and export depend on `Encoder` only. An exported model accepts audio of any
+length: use `sizes.at_least` where a computation depends on the length.
 """
 
 from __future__ import annotations

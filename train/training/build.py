@@ -14,13 +14,16 @@ from torch import Tensor
 
 from featreg.datasets.base import FeatregError, UsageError
 
-from ..config.presets import Config, Recipe
-from ..data.aligned_set import AlignedSet
+from ..config.config import Config
+from ..config.presets import Recipe
+from ..data.aligned_set import AlignedSet, Clips
 from ..models.base import Encoder
+from ..models.mask import mask_spectrogram
 from ..models.registry import build_encoder, build_tagger
 from ..regularizers.base import Regularizer
 from ..regularizers.combination import Combination
 from ..regularizers.registry import build_regularizer, parts_of
+from .class_weights import class_weights
 from .objective import Objective
 from .pretraining import Pretraining
 
@@ -51,11 +54,16 @@ def encoder_of(config: Config, audio_rate: int) -> Encoder:
             f"--encoder {recipe.encoder} expects audio at {encoder.sample_rate} Hz, but the "
             f"aligned audio of {config.dataset}/{config.aligned} has {audio_rate} Hz"
         )
+    if recipe.mask:
+        mask_spectrogram(encoder, recipe.mask)
     return encoder
 
 
 def build_objective(
-    config: Config, aligned: AlignedSet, weights: Mapping[str, Tensor] | None = None
+    config: Config,
+    aligned: AlignedSet,
+    weights: Mapping[str, Tensor] | None = None,
+    labelled: Clips | None = None,
 ) -> Objective:
     """Build the model and losses of a configuration.
 
@@ -67,16 +75,29 @@ def build_objective(
         The data.
     weights
         Initial weights of the encoder, if they do not depend on the seed.
+    labelled
+        Training clips from whose labels the weights of the classes are computed; required if the
+        recipe has these.
     """
     torch.manual_seed(config.seed)
-    header, dim = aligned.header, aligned.dim(config.features)
+    recipe, header, dim = config.recipe, aligned.header, aligned.dim(config.features)
     encoder = encoder_of(config, header.audio_rate)
     tagger = build_tagger(config.fusion, encoder, dim, len(header.classes))
     if weights:
         encoder.load_state_dict(weights)
     # After the model, so that a baseline and a regularized run have the same initial weights.
     regularizer, alpha = _weighted_regularizer(config, dim, encoder.dim)
-    return Objective(tagger, regularizer, alpha, aligned.task, config.unlabelled_batch)
+    balanced = class_weights(labelled, aligned.task) if labelled and recipe.class_weights else None
+    return Objective(
+        tagger,
+        regularizer,
+        alpha,
+        aligned.task,
+        config.unlabelled_batch,
+        soft=recipe.mixup > 0,
+        smoothing=recipe.label_smoothing,
+        weights=balanced,
+    )
 
 
 def _weighted_regularizer(

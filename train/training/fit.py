@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from featreg.datasets.console import Advance, progress, say
 
-from ..config.presets import Config
+from ..config.config import Config
 from ..config.schedule import Schedule, alpha_scale
 from ..data.crops import EpochOrder
 from ..evaluation.metrics import improves
@@ -26,6 +26,7 @@ from .loss_monitor import LossMonitor
 from .metrics_log import MetricsLog
 from .objective import Losses
 from .run_files import damaged
+from .time_left import TimeLeft
 
 LOSS_NAMES = ("loss", "task_loss", "reg_loss")
 
@@ -67,6 +68,7 @@ class Fit:
     save_every: float = 60.0
     tensorboard: bool = False
     _log: MetricsLog | None = field(default=None, init=False)
+    _time_left: TimeLeft = field(init=False)
 
     def run(self) -> Progress:
         """Train to the end of the schedule, resuming from the saved state if there is one.
@@ -99,6 +101,7 @@ class Fit:
                 raise damaged(
                     self.folder / "state.pt", f"does not match the model ({reason})"
                 ) from None
+        self._time_left = TimeLeft(recipe.epochs * steps)
         with progress("training", recipe.epochs * steps) as advance:
             advance(state.epoch * steps + state.step)
             while state.epoch < recipe.epochs and not self._out_of_patience(state):
@@ -174,6 +177,7 @@ class Fit:
             norm = self._clip_gradient()
             optimizer.step()
             previous = monitor.add(step, losses, norm, batch)
+            self._time_left.step(epoch * steps + step + 1)
             if step > first:
                 self._report(epoch * steps + step - 1, previous, advance)
             now = time.monotonic()

@@ -11,9 +11,10 @@ from torch import Tensor
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.shards.hdf5 import atomic_path
 
-from ..config.presets import Config
+from ..config.config import Config
 from ..models.base import Encoder
-from .run_dir import ENCODER, RunDir, find_run
+from .find_runs import find_run
+from .run_dir import ENCODER, RunDir
 
 _PREFIX = "encoder."
 

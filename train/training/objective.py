@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,6 +33,11 @@ class Objective(nn.Module):
     Multi-label: binary cross-entropy, mean over the annotated labels of the batch.
     Single-label: cross-entropy, mean over the annotated clips of the batch.
 
+    With label smoothing by e, the targets of a single-label task with K classes are
+    ``(1 - e) * label + e / K``, and those of a multi-label task ``(1 - e) * label + e / 2``.
+    With weights, each term is multiplied by that of its (unsmoothed) label; the denominator of
+    the mean stays.
+
     On several devices, the mean is over the batches of all devices: the task's loss and its
     gradient, averaged over devices by DDP, equal those of one device for the same outputs.
     Batch normalization and regularizers are computed on each device's share of the batch.
@@ -51,7 +57,16 @@ class Objective(nn.Module):
         ``multi-label`` or ``single-label``.
     unlabelled
         Number of clips at the end of each batch that have no labels.
+    soft
+        Whether the labels of a single-label task are distributions over the classes, as after
+        mixup.
+    smoothing
+        e, share of the uniform distribution in the targets, in [0, 1).
+    weights
+        Weights of absent and present classes, see `class_weights.class_weights`; None for 1.
     """
+
+    weights: Tensor | None
 
     def __init__(
         self,
@@ -60,6 +75,10 @@ class Objective(nn.Module):
         alpha: float,
         task: Task,
         unlabelled: int = 0,
+        *,
+        soft: bool = False,
+        smoothing: float = 0.0,
+        weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.tagger = tagger
@@ -67,6 +86,8 @@ class Objective(nn.Module):
         self.alpha = alpha
         self.task = task
         self.unlabelled = unlabelled
+        self.soft, self.smoothing = soft, smoothing
+        self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, batch: Batch, scale: float = 1.0) -> Losses:
         """Compute the losses of a batch of crops, with alpha multiplied by `scale`."""
@@ -81,10 +102,18 @@ class Objective(nn.Module):
 
     def _task_loss(self, logits: Tensor, label: Tensor, mask: Tensor) -> Tensor:
         if self.task == "single-label":
-            losses = F.cross_entropy(logits, label.argmax(dim=1), reduction="none")
+            target = label if self.soft else label.argmax(dim=1)
+            losses = F.cross_entropy(
+                logits, target, reduction="none", label_smoothing=self.smoothing
+            )
+            if self.weights is not None:
+                losses = losses * (label @ self.weights[1])
             known = mask.amax(dim=1)
             return (losses * known).sum() / _share(known)
-        losses = F.binary_cross_entropy_with_logits(logits, label, reduction="none")
+        target = label + self.smoothing * (0.5 - label) if self.smoothing else label
+        losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        if self.weights is not None:
+            losses = losses * torch.lerp(self.weights[0], self.weights[1], label)
         return (losses * mask).sum() / _share(mask)
 
 

@@ -13,9 +13,11 @@ from torch import Tensor
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.console import say
 
+from ..config.config import Config
 from ..config.options import READERS
-from ..config.presets import Config, Recipe
+from ..config.presets import Recipe
 from ..data.aligned_set import AlignedSet, Clips
+from ..data.augment import Augmentation
 from ..data.clip_reader import ClipReader
 from ..data.crops import Chunks, Crops, Cutter, EpochOrder, Scaling, crop_loader
 from ..data.folds import open_set
@@ -162,7 +164,7 @@ class _Run:
         self.objective: Any = (
             build_pretraining(config, aligned)
             if config.pretrain
-            else build_objective(config, aligned, weights)
+            else build_objective(config, aligned, weights, self.chosen.with_labels().clips)
         )
         self._order(0, config.devices)
         self._cutter(self.train, config.features)
@@ -282,7 +284,9 @@ class _Run:
     def _fit(self) -> Progress:
         config, fabric = self.config, self.fabric
         order = self._order(fabric.global_rank, fabric.world_size)
-        crops = Crops(self._cutter(self.train, config.features), config.seed)
+        recipe, unlabelled = config.recipe, config.unlabelled_batch
+        augment = Augmentation(config.seed, recipe.gain, recipe.mixup, unlabelled)
+        crops = Crops(self._cutter(self.train, config.features), config.seed, augment)
         loader = crop_loader(crops, order, self.workers)
         return Fit(
             fabric,

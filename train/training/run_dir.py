@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,9 +33,8 @@ from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.locks import LOCK, exclusive
 from featreg.datasets.shards.aligned import AlignedHeader
 from featreg.datasets.shards.hdf5 import remove_temporaries
-from featreg.datasets.shards.workdir import choose
 
-from ..config.presets import Config
+from ..config.config import Config
 from .run_files import damaged, read_json, read_verified, write_json
 
 LOG = "log.txt"
@@ -287,9 +285,9 @@ def _differences(
     found = {**stored["config"], **stored["config"]["recipe"]}
     wanted = {**config, **config["recipe"]}
     different = [
-        f"{key} ({found.get(key)}, not {wanted[key]})"
-        for key in wanted
-        if key != "recipe" and found.get(key) != wanted[key]
+        f"{key} ({found.get(key, 'off')}, not {wanted.get(key, 'off')})"
+        for key in dict.fromkeys([*wanted, *found])
+        if key != "recipe" and found.get(key) != wanted.get(key)
     ]
     if stored["data"]["fingerprint"] != data:
         current = {} if header is None else json.loads(json.dumps(dataclasses.asdict(header)))
@@ -300,63 +298,3 @@ def _differences(
         ]
         different += changed or ["data (the aligned shards have changed)"]
     return ", ".join(different)
-
-
-def choose_run(work: Path, wanted: str | None, option: str = "--run") -> RunDir:
-    """Return the finished run that the user selects.
-
-    Parameters
-    ----------
-    work
-        The working folder.
-    wanted
-        Name of a run in WORK/runs, or its folder; None for the only finished run.
-    option
-        Option that selects the run, for messages.
-
-    Raises
-    ------
-    FeatregError
-        If there is no finished run, or the selected run is not finished.
-    UsageError
-        If there is no run of that name, none is selected and several are finished, or the selected
-        run is a pretraining.
-    """
-    if wanted is None:
-        runs = [run for run in find_runs(work) if run.finished and not run.pretraining]
-        finished = [run.name for run in runs]
-        empty = f"{work / 'runs'}: no finished run; run `train run` first"
-        return RunDir(work / "runs" / choose("run", option, finished, None, empty))
-    run = find_run(work, wanted)
-    if not run.finished:
-        raise FeatregError(f"{run.path}: not finished; resume it with `train run`")
-    run.require_classifier()
-    return run
-
-
-def find_run(work: Path, wanted: str) -> RunDir:
-    """Return the run that the user selects, finished or not.
-
-    Parameters
-    ----------
-    work
-        The working folder.
-    wanted
-        Name of a run in WORK/runs, or the path of its folder, which may be ``.``.
-
-    Raises
-    ------
-    UsageError
-        If there is no such run.
-    """
-    for path in (work / "runs" / wanted, Path(wanted)):
-        if (path / "config.json").is_file():
-            return RunDir(Path(os.path.abspath(path)))  # links are not followed, to keep names
-    existing = ", ".join(run.name for run in find_runs(work)) or "none"
-    raise UsageError(f"{wanted}: no such run; existing runs: {existing}")
-
-
-def find_runs(work: Path) -> list[RunDir]:
-    """Return all runs in the working folder, sorted by name; a damaged run may lack a file."""
-    files = [*work.glob("runs/*/config.json"), *work.glob("runs/*/report.json")]
-    return [RunDir(folder) for folder in sorted({path.parent for path in files})]

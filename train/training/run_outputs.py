@@ -17,7 +17,7 @@ from featreg.datasets.base import FeatregError, Task
 from featreg.datasets.shards.hdf5 import atomic_path
 from featreg.datasets.shards.workdir import DatasetDir
 
-from ..config.presets import Config
+from ..config.config import Config
 from ..data.aligned_set import AlignedSet, Clips
 from ..data.crops import Scaling
 from ..data.groups import read_groups

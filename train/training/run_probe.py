@@ -15,7 +15,7 @@ from featreg.datasets.base import FeatregError, Task
 from featreg.datasets.console import say
 from featreg.datasets.shards.hdf5 import atomic_path
 
-from ..config.presets import Config
+from ..config.config import Config
 from ..data.aligned_set import AlignedSet, Clips
 from ..data.clip_reader import ClipReader
 from ..data.folds import open_set
