@@ -19,6 +19,7 @@ from ..config.options import (
 )
 from . import cross_validate as cli_cross_validate
 from . import models as cli_models
+from . import predict as cli_predict
 from . import probe as cli_probe
 from . import study as cli_study
 from .experiments import attach
@@ -134,4 +135,5 @@ cli_probe.attach(train)
 cli_study.attach(train)
 cli_cross_validate.attach(train)
 attach(train)
+train.add_command(cli_predict.predict_command)
 cli_models.attach(train)
