@@ -184,6 +184,11 @@ class FeatureExtractor:
             f"{self.sample_rate} Hz, on {self._extractor.device}>"
         )
 
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weights, or of the hashes of several files; empty without weights."""
+        return self._extractor.weights_sha256
+
     @overload
     def __call__(self, audio: list[Any], sample_rate: int | None = None) -> list[Embeddings]: ...
 

@@ -19,19 +19,18 @@ import soundfile
 import torch
 from kit import make_clip, tone, write
 from synthetic import RATE
-from toy_runs import CLASSES, call, noise
+from toy_runs import call, noise
 
 from featreg import load_model
 from featreg.datasets.audio.decode import decode
 from featreg.datasets.audio.pcm16 import from_pcm16, to_pcm16
 from featreg.datasets.base import ClipError, FeatregError
-from featreg.extract.extractors.base import Array
 from featreg.extract.extractors.waveform import Waveform, WaveformConfig
 from featreg.extract.pipeline.decode import DecodedClip, DecodeOptions, decode_clip
-from featreg.train.deploy import tag_files
+from featreg.train.deploy import decode_ahead
 from featreg.train.deploy.classifier import Classifier
 from featreg.train.deploy.model_file import read_model, write_model
-from featreg.train.deploy.tag_files import csv_header, csv_line
+from featreg.train.deploy.write_tags import csv_columns, csv_line
 from featreg.train.training.run_dir import RunDir
 
 pytest_plugins = "run_fixtures"
@@ -54,7 +53,6 @@ def test_extraction_stores_and_prediction_receives_the_samples_of_the_extractors
     peak: float,
     model: Classifier,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     samples = tone(1.7, rate, channels)
     samples *= peak / np.abs(samples.mean(axis=1)).max()
@@ -66,15 +64,7 @@ def test_extraction_stores_and_prediction_receives_the_samples_of_the_extractors
     # Half a step of rounding, where both are in [-1, 1].
     apart = np.abs(stored / 32767 - np.clip(heard, -1, 1))
     assert apart.max() <= 0.5 / 32767 + 1e-7
-    received: list[Array] = []
-
-    def judge(self: Classifier, signal: Array, starts: Any) -> Array:
-        received.append(signal)
-        return np.zeros((len(starts), len(CLASSES)), np.float32)
-
-    monkeypatch.setattr(Classifier, "_probabilities", judge)
-    model.predict(path)
-    np.testing.assert_array_equal(received[0], from_pcm16(stored.astype(np.int16)))
+    np.testing.assert_array_equal(model.prepare(path, None).audio, stored.astype(np.int16))
 
 
 def test_16_bit_audio_is_rounded_to_the_nearest_and_comes_back() -> None:
@@ -150,8 +140,9 @@ def test_classes_called_as_other_columns_are(
 
 
 def test_columns_are_the_classes_where_nothing_is_in_the_way() -> None:
-    assert csv_header(("a", "start_s"), False) == "file,a,start_s"
-    assert csv_header(("a", "start_s"), True) == "file,start_s,end_s,a,class_start_s"
+    assert csv_columns(("a", "start_s"), False) == ["file", "a", "start_s"]
+    expected = ["file", "start_s", "end_s", "a", "class_start_s"]
+    assert csv_columns(("a", "start_s"), True) == expected
 
 
 # Audio
@@ -189,14 +180,12 @@ def test_one_bad_file_never_loses_the_others(
 ) -> None:
     for name in "abc":
         write(tmp_path / f"{name}.wav", noise(1.0), RATE)
-    whole = tag_files.decode_apart
+    whole = decode_ahead._decoders().decode
 
-    def fail(clip: Any) -> Any:
-        if clip.path.name == "b.wav":
-            raise error
-        return whole(clip)
+    def fail(file: Path, wanted: Any) -> Any:
+        return error if file.name == "b.wav" else whole(file, wanted)
 
-    monkeypatch.setattr(tag_files, "decode_apart", fail)
+    monkeypatch.setattr(decode_ahead._decoders(), "decode", fail)
     result = call(work, "predict", tmp_path, "--run", "trained", "--format", format)
     assert result.exit_code == 1
     assert "a.wav" in result.stdout

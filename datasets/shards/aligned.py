@@ -73,7 +73,8 @@ class AlignedHeader:
     features
         Metadata of each feature's native shards, in the order of the features:
         ``dim``, ``hop_s``, ``window_s``, ``first_center_s``, ``weights_sha256``,
-        ``settings``, and its column range ``columns`` in the combined feature.
+        ``settings``, ``request`` for features that are not featreg's, and its column range
+        ``columns`` in the combined feature.
     notes
         Remarks that are printed with every result.
     audio_settings

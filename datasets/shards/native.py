@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,9 @@ class NativeHeader:
         Hash of the weights; empty if there are none.
     settings
         All settings that affect the values, as JSON values.
+    request
+        The extractor as it was asked for, ``NAME=SCHEME:SOURCE`` or ``MODULE:CLASS``; empty, and
+        not stored, for the features of featreg. It does not affect the values.
     """
 
     dataset: str
@@ -83,13 +86,14 @@ class NativeHeader:
     sample_rate: int
     weights_sha256: str
     settings: Mapping[str, Any]
+    request: str = field(default="", compare=False)
 
     def write(self, root: h5py.Group) -> None:
         """Store the header as root attributes."""
         about = {"format": FORMAT, "version": VERSION, "featreg_version": __version__}
         values = asdict(self) | {"settings": json.dumps(self.settings, sort_keys=True)}
         # The type, the scale and the offset are stored with the frames.
-        for name in ("dtype", "scale", "offset"):
+        for name in ("dtype", "scale", "offset", *(() if self.request else ("request",))):
             del values[name]
         write_attributes(root, **about, **values.pop("timing"), **values)
 
@@ -110,6 +114,7 @@ class NativeHeader:
             sample_rate=int(attrs["sample_rate"]),
             weights_sha256=read_text(root, "weights_sha256"),
             settings=read_json(root, "settings"),
+            request=read_text(root, "request", ""),
         )
 
     def difference(self, other: NativeHeader) -> str:

@@ -222,6 +222,8 @@ def _header(
             "weights_sha256": native.weights_sha256,
             "settings": native.settings,
         }
+        if native.request:
+            features[name]["request"] = native.request
         column += native.dim
     return AlignedHeader(
         dataset=dataset.name,

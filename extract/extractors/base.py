@@ -67,8 +67,9 @@ class Extractor(ABC):
     ----------
     name
         Name of the feature on the command line and on disk.
-    source
-        The text after the scheme in a request ``NAME=SCHEME:SOURCE``; empty for other features.
+    scheme, source
+        The scheme in a request ``NAME=SCHEME:SOURCE``, and the text after it; empty for other
+        features.
     revision
         Incremented when a release changes the values; stored with the settings, so that older
         shards are recomputed.
@@ -87,6 +88,7 @@ class Extractor(ABC):
     """
 
     name: ClassVar[str]
+    scheme: ClassVar[str] = ""
     source: ClassVar[str] = ""
     revision: ClassVar[int] = 1
     Config: ClassVar[type]
@@ -140,6 +142,14 @@ class Extractor(ABC):
         if self.weight_names(self.config):
             settings["precision"] = self.precision
         return settings
+
+    @property
+    def request(self) -> str:
+        """``NAME=SCHEME:SOURCE`` or ``MODULE:CLASS``; empty for the features of featreg."""
+        if self.scheme:
+            return f"{self.name}={self.scheme}:{self.source}"
+        module, cls = type(self).__module__, type(self).__qualname__
+        return "" if module.startswith("featreg.") else f"{module}:{cls}"
 
     @property
     def missing_weights(self) -> tuple[str, ...]:

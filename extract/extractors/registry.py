@@ -92,8 +92,8 @@ def extractor_class(name: str, source: str = "") -> type[Extractor]:
     module, attribute = SCHEMES[scheme] if source else FEATURES[name]
     found: type[Extractor] = getattr(importlib.import_module(module, __package__), attribute)
     if source:  # the name belongs to the request: two features may use the same class
-        attributes = {"name": name, "source": place, "__module__": found.__module__}
-        found = type(found.__name__, (found,), attributes)
+        attributes = {"name": name, "scheme": scheme, "source": place}
+        found = type(found.__name__, (found,), {**attributes, "__module__": found.__module__})
     return found
 
 
@@ -341,7 +341,7 @@ def make_config(
     """
     config = extractor_class(name, source).Config
     chosen = parse_values(name, config, values)
-    if "content_type" in (field.name for field in fields(config)):
+    if "content_type" in (each.name for each in fields(config)):
         chosen.setdefault("content_type", content)
     if source == FOLDER:
         from .npy_folder import complete

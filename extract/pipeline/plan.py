@@ -172,6 +172,7 @@ def header_of(extractor: Extractor, dataset: str, request: Request) -> NativeHea
         sample_rate=extractor.sample_rate,
         weights_sha256=_NOT_HERE if extractor.missing_weights else extractor.weights_sha256,
         settings=settings,
+        request=extractor.request,
     )
 
 

@@ -85,7 +85,7 @@ def errors_command(
     from ..evaluation.run_errors import find_errors
     from ..report.listening_page import write_listening_page
     from ..training.build import resolve_device
-    from ..training.run_dir import choose_run
+    from ..training.find_runs import choose_run
 
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--output {output}: expected the name of an HTML file, such as page.html")

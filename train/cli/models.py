@@ -1,132 +1,29 @@
-"""``train predict``, ``train eval`` and ``train export``: use a trained model."""
+"""``train eval`` and ``train export``: test a trained model again, and export it."""
 
 from __future__ import annotations
 
-import io
-import sys
-from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from featreg.datasets.base import SPLITS
-from featreg.datasets.console import Finite, progress, say, warn, work_option
+from featreg.datasets.console import work_option
 
 from ..config.options import workers_option
 
-if TYPE_CHECKING:
-    from ..deploy.classifier import Classifier
-
-_RUN = click.option(
-    "--run",
-    "wanted",
-    metavar="RUN",
-    help="Name of a run in WORK/runs, its folder, or a safetensors file.  [default: the only "
-    "finished run]",
-)
-_DEVICE = click.option(
+device_option = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
     help="Device on which the network runs.",
 )
-_TOP = 5
 
 
 def attach(group: click.Group) -> None:
     """Add the commands to a group."""
-    for command in (predict_command, eval_command, export_command):
+    for command in (eval_command, export_command):
         group.add_command(command)
-
-
-@click.command("predict")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@_RUN
-@click.option(
-    "--format",
-    type=click.Choice(["table", "csv", "json"]),
-    default="table",
-    help="Output format: a table of the best classes, CSV with one column per class (class_file "
-    "for a class called file), or JSON.",
-)
-@click.option(
-    "--hop",
-    "hop_s",
-    type=Finite(0, min_open=True),
-    metavar="SECONDS",
-    help="Interval between predictions over time, in seconds.  [default: one for the whole file]",
-)
-@click.option(
-    "--top",
-    type=click.IntRange(1),
-    help=f"Number of most probable classes to print.  [default: {_TOP} in a table, all in JSON]",
-)
-@_DEVICE
-@work_option
-def predict_command(
-    files: tuple[Path, ...],
-    wanted: str | None,
-    format: str,
-    hop_s: float | None,
-    top: int | None,
-    device: str,
-    work: Path,
-) -> None:
-    """Classify audio FILES with a trained model.
-
-    FILES may be folders, of which all audio files are classified. Files that cannot be processed
-    are named, the remaining files are still processed, and the exit status is 1. Silent files are
-    named too. Output is in UTF-8; a byte of a file name that is not UTF-8, such as FF, is written
-    as \\udcff, which Python's os.fsencode converts back.
-
-    \b
-    Example:
-        train predict song.mp3 more-songs/ --run demo-conreg-musicnn-a1-s0
-        train predict song.mp3 --hop 1 --format csv > song.csv
-    """
-    from featreg.datasets.base import FeatregError, UsageError
-
-    from ..deploy.classifier import load_model
-    from ..deploy.tag_files import Failed, csv_header, csv_row, find_audio, tag, to_json, to_table
-    from ..report.print_table import print_table
-
-    if format == "csv" and top is not None:
-        raise UsageError(
-            f"--top {top} --format csv: CSV always contains all classes; omit --top, or use "
-            "--format json"
-        )
-    model: Classifier = load_model(_model_path(work, wanted), device)
-    if hop_s is not None:  # fail once, not for each file
-        model.check_hop(hop_s)
-    say(f"{model.card.name}: {len(model.classes)} classes, chunks of {model.chunk_s:g} s")
-    for note in model.card.notes:
-        say(note)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-    if format == "csv":
-        click.echo(csv_header(model.classes, hop_s is not None))
-    found, failed, everything = [], 0, list(find_audio(files))
-    several = progress("predicting", len(everything)) if len(everything) > 1 else nullcontext()
-    with several as advance:
-        for each in everything:
-            outcome = each if isinstance(each, Failed) else tag(model, each, hop_s)
-            if advance is not None:
-                advance()
-            if isinstance(outcome, Failed):
-                failed += 1
-                warn(outcome.reason)
-            elif format == "csv":
-                for one in outcome:
-                    click.echo(csv_row(one))
-            else:
-                found += outcome
-    if format == "json":
-        click.echo(to_json(found, model.classes, top))
-    elif found:
-        print_table(to_table(found, model.classes, top or _TOP))
-    if failed:
-        raise FeatregError(f"{failed} of {len(everything)} files failed; they are named above")
 
 
 @click.command("eval")
@@ -147,7 +44,7 @@ def predict_command(
     help="Output format; JSON has all digits, and the keys of report.json.",
 )
 @workers_option
-@_DEVICE
+@device_option
 @work_option
 def eval_command(
     run: str | None,
@@ -241,25 +138,24 @@ def export_command(run: str | None, format: str, output: Path | None, work: Path
     The exported model maps audio to probabilities, and accepts any number of clips of any length.
     It is compared with the original before the command ends.
 
+    For a probe or a model trained with --fusion, onnx and torchscript contain the classifier but
+    not the extractors: their input is the aligned features, and the audio for concat and film. A
+    safetensors file names the extractors, and featreg.load_model computes the features.
+
     \b
     Example:
         train export demo-conreg-musicnn-a1-s0 --format onnx
     """
     from ..deploy.export import SUFFIXES, export
+    from ..deploy.exported_model import contents
+    from ..deploy.model_file import read_model
     from ..training.find_runs import choose_run
 
     chosen = choose_run(work, run, "the argument RUN")
     path = output or work / "exports" / f"{chosen.name}{SUFFIXES[format]}"
-    for parity in export(chosen.path / "model.safetensors", format, path):
+    model = chosen.path / "model.safetensors"
+    for parity in export(model, format, path):
         click.echo(f"{parity.what}: largest difference {parity.difference:.1e}")
     count = chosen.read_json("config.json")["parameters"]["inference"]
     click.echo(f"{path}: {count:,} parameters, {path.stat().st_size / 1e6:.1f} MB")
-
-
-def _model_path(work: Path, wanted: str | None) -> Path:
-    """The safetensors file of the selected run, or the selected file itself."""
-    from ..training.find_runs import choose_run
-
-    if wanted is not None and Path(wanted).is_file():
-        return Path(wanted)
-    return choose_run(work, wanted).path / "model.safetensors"
+    click.echo(contents(read_model(model)[1], format))

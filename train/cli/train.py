@@ -20,6 +20,7 @@ from ..config.options import (
 from . import cross_validate as cli_cross_validate
 from . import errors as cli_errors
 from . import models as cli_models
+from . import predict as cli_predict
 from . import presets as cli_presets
 from . import probe as cli_probe
 from . import study as cli_study
@@ -140,5 +141,6 @@ cli_study.attach(train)
 cli_presets.attach(train)
 cli_cross_validate.attach(train)
 attach(train)
+train.add_command(cli_predict.predict_command)
 cli_models.attach(train)
 cli_errors.attach(train)

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -19,29 +19,22 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from featreg.datasets.audio.decode import resample
 from featreg.datasets.audio.file_or_array import FileOrArray, mono_signal
-from featreg.datasets.audio.pcm16 import from_pcm16, to_pcm16
-from featreg.datasets.base import FeatregError, Task, UsageError
+from featreg.datasets.base import Task, UsageError
 from featreg.datasets.console import warn
 
-from ..data.crops import chunk_starts, repeated
+from ..data.crops import chunk_starts
 from ..evaluation.predict import probabilities
-from ..models.base import Output, Tagger
+from ..models.base import Tagger
 from ..training.build import resolve_device
-from ..training.memory import enough_memory
+from .chunk_network import ChunkNetwork, Input
+from .compute_features import FeatureInput, Weights
 from .model_file import Card, read_model
+from .recording import Recording, Wanted, read_recording, recording_of
 
 Array = npt.NDArray[np.float32]
 Embeddings = tuple[Array, npt.NDArray[np.float64]]
-
-CHUNKS_PER_BATCH = 16
-"""Number of chunks that the network processes at once."""
-
-LONGEST_S = 12 * 3600.0
-"""Longest audio, in seconds. It is in memory as a whole: 12 h at 16 kHz take 2.8 GB."""
 
 
 class Timeline(NamedTuple):
@@ -60,8 +53,13 @@ class Timeline(NamedTuple):
     probability: Array
 
 
-def load_model(path: str | PathLike[str], device: str = "cpu") -> Classifier:
-    """Load a trained classifier that needs only audio.
+def load_model(
+    path: str | PathLike[str], device: str = "cpu", *, weights: Weights | None = None
+) -> Classifier:
+    """Load a trained classifier.
+
+    A classifier that needs features (a probe, or one trained with ``--fusion``) computes them
+    from the audio, with the extractors, settings and alignment of its training data.
 
     Parameters
     ----------
@@ -69,17 +67,21 @@ def load_model(path: str | PathLike[str], device: str = "cpu") -> Classifier:
         A run folder, or a ``.safetensors`` file that ``train export`` wrote.
     device
         ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU if available.
+    weights
+        Files of its extractors, by the name of the feature, to use instead of those of this
+        machine, such as ``{"vggish": "vggish.pth"}``.
 
     Raises
     ------
     FeatregError
-        If there is no such model, it was written by another version, or it needs features in
-        addition to the audio.
+        If there is no such model, it was written by another version, or one of its extractors is
+        not available or differs from that of the training data.
+    UsageError
+        If the model has no feature of a name in `weights`.
     """
     path = Path(path)
     tagger, card = read_model(path / "model.safetensors" if path.is_dir() else path)
-    card.require_audio_only("predicting")
-    return Classifier(tagger, card, resolve_device(device))
+    return Classifier(tagger, card, resolve_device(device), weights or {})
 
 
 class Classifier:
@@ -92,10 +94,22 @@ class Classifier:
     an array has no sample rate or is not audio, and `ClipError` if a file cannot be decoded.
     """
 
-    def __init__(self, tagger: Tagger, card: Card, device: str) -> None:
+    def __init__(
+        self, tagger: Tagger, card: Card, device: str, weights: Weights | None = None
+    ) -> None:
         self.card = card
-        self._tagger, self._device = tagger.to(device), device
-        self._frame_samples = round(card.resolution_s * card.sample_rate)
+        self._network, self._device = ChunkNetwork(tagger, card, device), device
+        self._features = FeatureInput(card, weights or {}, device) if card.features else None
+        if self._features is None and weights:
+            raise UsageError(
+                f"--weights {next(iter(weights))}: {card.name} needs only audio, so it has no "
+                "extractors"
+            )
+        self.wanted = Wanted(
+            card.sample_rate,
+            card.resampler,
+            () if self._features is None else self._features.signals,
+        )
 
     def __repr__(self) -> str:
         return (
@@ -158,15 +172,25 @@ class Classifier:
         """Predict the probability of every class in a clip; shape (classes,), float32.
 
         The mean over evenly spaced chunks, as in evaluation; the last one ends at the end of the
-        clip, and a long clip has as many as are needed to cover it.
+        clip, and a long clip has as many as are needed to cover it. A probe pools the features of
+        the whole clip.
         """
-        signal = self._signal(audio, sample_rate)
-        spare = max(0, len(signal) - self.card.samples)
-        chunks = max(self.card.chunks, -(-len(signal) // self.card.samples))
+        return self.mean_probability(self.prepare(audio, sample_rate))
+
+    def mean_probability(self, clip: Input) -> Array:
+        """Predict the probability of every class in a clip; see `probabilities`."""
+        if self.card.fusion == "probe":
+            assert clip.frames is not None
+            output = self._network.run(None, torch.from_numpy(clip.frames[None]))
+            whole: Array = probabilities(output.logits, self.task)[0].numpy()
+            return whole
+        length, samples = len(clip.audio), self.card.samples
+        chunks = max(self.card.chunks, -(-length // samples))
+        spare = max(0, length - samples)
         starts, counts = np.unique(
-            chunk_starts(spare, self._frame_samples, chunks), return_counts=True
+            chunk_starts(spare, self.card.frame_samples, chunks), return_counts=True
         )
-        values = self._probabilities(signal, starts.tolist())
+        values = self._probabilities(clip, starts.tolist())
         mean: Array = np.average(values, axis=0, weights=counts).astype(np.float32)
         return mean
 
@@ -201,20 +225,21 @@ class Classifier:
         A list of clips gives a list of pairs.
         """
         if isinstance(audio, list):
-            return [self._embed(self._signal(each, sample_rate)) for each in audio]
-        return self._embed(self._signal(audio, sample_rate))
+            return [self._embed(self.prepare(each, sample_rate)) for each in audio]
+        return self._embed(self.prepare(audio, sample_rate))
 
-    def _embed(self, signal: Array) -> Embeddings:
-        spare = max(0, len(signal) - self.card.samples)
+    def _embed(self, clip: Input) -> Embeddings:
+        spare = max(0, len(clip.audio) - self.card.samples)
         starts = sorted({*range(0, spare + 1, self.card.samples), spare})
-        embedding = self._outputs(signal, starts).embedding.numpy()
+        parts = [output.embedding for output in self._network.outputs(clip, starts)]
+        embedding = torch.cat(parts).numpy()
         shares = (np.arange(embedding.shape[1]) + 0.5) / embedding.shape[1]
         times = (np.array(starts)[:, None] + self.card.samples * shares) / self.sample_rate
         # The last chunk may overlap the one before: keep its frames after those of that one.
         kept = np.ones(times.shape, bool)
         kept[-1] = times[-1] > (times[-2, -1] if len(starts) > 1 else 0)
         # A clip shorter than a chunk was repeated: drop frames beyond its end.
-        length_s = len(signal) / self.sample_rate
+        length_s = len(clip.audio) / self.sample_rate
         kept &= times < length_s
         if not kept.any():
             kept[0, 0], times[0, 0] = True, length_s / 2
@@ -235,15 +260,18 @@ class Classifier:
             If a file cannot be decoded.
         """
         self.check_hop(hop_s)
-        signal = self._signal(audio, sample_rate)
-        spare = max(0, len(signal) - self.card.samples)
+        return self.over_time(self.prepare(audio, sample_rate), hop_s)
+
+    def over_time(self, clip: Input, hop_s: float) -> Timeline:
+        """Predict chunks that start every `hop_s` seconds; see `predict_over_time`."""
+        spare = max(0, len(clip.audio) - self.card.samples)
         starts = np.rint(np.arange(0, spare + 1, hop_s * self.sample_rate)).astype(int)
         starts = np.unique([*starts[starts <= spare], spare])
-        end = np.minimum(starts + self.card.samples, len(signal))
+        end = np.minimum(starts + self.card.samples, len(clip.audio))
         return Timeline(
             starts / self.sample_rate,
             end / self.sample_rate,
-            self._probabilities(signal, starts.tolist()),
+            self._probabilities(clip, starts.tolist()),
         )
 
     def check_hop(self, hop_s: float) -> None:
@@ -259,47 +287,24 @@ class Classifier:
                 f"--hop {hop_s:g}: expected at least one sample, {1 / self.sample_rate:g} s"
             )
 
-    def _signal(self, audio: FileOrArray, sample_rate: int | None) -> Array:
-        """The signal as a shard would store it; shape (samples,), at `sample_rate`."""
-        signal, rate = mono_signal(audio, sample_rate)
-        if len(signal) > LONGEST_S * rate:
-            raise FeatregError(
-                f"{len(signal):,} samples at {rate} Hz are {len(signal) / rate / 3600:,.1f} h of "
-                f"audio, expected at most {LONGEST_S / 3600:.0f} h; split it, or correct the rate"
-            )
-        stored = to_pcm16(resample(signal, rate, self.sample_rate, self.card.resampler))
-        if isinstance(audio, (str, PathLike)) and not stored.any():
+    def prepare(self, audio: FileOrArray, sample_rate: int | None) -> Input:
+        """Read audio and compute the features that the model needs."""
+        if not isinstance(audio, (str, PathLike)):
+            return self.input_of(recording_of(*mono_signal(audio, sample_rate), self.wanted))
+        recording = read_recording(Path(audio), self.wanted)
+        if not recording.audio.any():
             warn(f"{audio}: all samples are zero; the model's output is that of silence")
-        return from_pcm16(stored)
+        return self.input_of(recording)
 
-    def _chunks(self, signal: Array, starts: Sequence[int]) -> Iterator[Tensor]:
-        """Batches of shape (up to `CHUNKS_PER_BATCH`, samples)."""
-        samples = self.card.samples
-        if len(signal) < samples:
-            whole = -(-len(signal) // self._frame_samples) * self._frame_samples
-            signal = repeated(signal, samples, whole)
-        for first in range(0, len(starts), CHUNKS_PER_BATCH):
-            some = starts[first : first + CHUNKS_PER_BATCH]
-            batch = np.stack([signal[start : start + samples] for start in some])
-            yield torch.from_numpy(batch)
+    def input_of(self, recording: Recording) -> Input:
+        """Return the network's input for a recording, with the features that the model needs."""
+        if self._features is None:
+            return Input(recording.audio, None)
+        with self._network.enough_memory():
+            return Input(recording.audio, self._features.frames(recording))
 
-    def _probabilities(self, signal: Array, starts: Sequence[int]) -> Array:
+    def _probabilities(self, clip: Input, starts: Sequence[int]) -> Array:
         """Probabilities of the chunks at `starts`; shape (chunks, classes)."""
-        values: Array = probabilities(self._outputs(signal, starts).logits, self.task).numpy()
+        logits = torch.cat([output.logits for output in self._network.outputs(clip, starts)])
+        values: Array = probabilities(logits, self.task).numpy()
         return values
-
-    @torch.inference_mode()
-    def _outputs(self, signal: Array, starts: Sequence[int]) -> Output:
-        """Logits and embeddings of the chunks at `starts`, on the CPU."""
-        found = []
-        with enough_memory(self.card.name, "free some of it, or use another --device"):
-            for batch in self._chunks(signal, starts):
-                output = self._tagger(batch.to(self._device))
-                found.append([part.float().cpu() for part in output])
-        outputs = Output(*(torch.cat(parts) for parts in zip(*found, strict=True)))
-        if not all(torch.isfinite(part).all() for part in outputs):
-            raise FeatregError(
-                f"{self.card.name}: the network's output is not finite; its weights are damaged, "
-                "or its training diverged: use another run"
-            )
-        return outputs

@@ -1,9 +1,7 @@
 """Export of a model to one file for other programs: ONNX, TorchScript, or safetensors.
 
-The exported model maps audio of shape (n, samples), mono in [-1, 1] at its sample rate, to
-probabilities of shape (n, classes), for any n and any length. Audio shorter than a training crop
-is repeated from its start, as in training; longer audio is processed as a whole
-(`Classifier.predict` averages over chunks instead, as in evaluation).
+A safetensors file contains the classifier and the description of the extractors that it needs;
+`load_model` reads it. ONNX and TorchScript files contain the classifier alone (`exported_model`).
 """
 
 from __future__ import annotations
@@ -18,15 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from featreg.datasets.base import FeatregError, UsageError
 from featreg.datasets.shards.hdf5 import atomic_path
 
-from ..evaluation.predict import probabilities
-from ..models.base import Tagger
-from ..models.sizes import at_least
+from .exported_model import ExportedModel, contents, exported_model
 from .model_file import Card, read_model, write_model
 
 SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "torchscript": ".pt", "safetensors": ".safetensors"}
@@ -36,37 +31,7 @@ TOLERANCE = 1e-4
 """Maximum difference of a probability: float32 sums in another order stay below it."""
 
 Array = npt.NDArray[np.float32]
-Runner = Callable[[Array], Array]
-
-
-class AudioModel(nn.Module):
-    """From audio to probabilities, as one module; see the module's docstring.
-
-    Parameters
-    ----------
-    tagger
-        Model in evaluation mode.
-    card
-        Card of the model.
-
-    Shape
-    -----
-    (n, samples) -> (n, classes).
-    """
-
-    def __init__(self, tagger: Tagger, card: Card) -> None:
-        super().__init__()
-        self.tagger, self.task, self.samples = tagger, card.task, card.samples
-        self.row = round(card.resolution_s * card.sample_rate)
-
-    def forward(self, audio: Tensor) -> Tensor:
-        """See the class."""
-        length = audio.shape[1]
-        whole = (length + self.row - 1) // self.row * self.row
-        times = (self.samples + whole - 1) // whole  # 1 for audio that is long enough
-        repeated = F.pad(audio, (0, whole - length)).repeat(1, times)
-        audio = repeated[:, : at_least(length, self.samples)]
-        return probabilities(self.tagger(audio).logits, self.task)
+Runner = Callable[..., Array]
 
 
 class Parity(NamedTuple):
@@ -75,7 +40,7 @@ class Parity(NamedTuple):
     Attributes
     ----------
     what
-        Description of the audio.
+        Description of the input.
     difference
         Maximum absolute difference of a probability.
     """
@@ -98,18 +63,17 @@ def export(model: Path, format: str, path: Path) -> list[Parity]:
 
     Returns
     -------
-    Differences on audio of several lengths.
+    Differences on inputs of several lengths.
 
     Raises
     ------
     FeatregError
-        If the model needs features in addition to the audio, or the exported model differs.
+        If the exported model differs.
     UsageError
         If a package for the format is missing.
     """
     tagger, card = read_model(model)
-    card.require_audio_only("an exported model")
-    original = AudioModel(tagger, card).eval()
+    original = exported_model(tagger, card)
     with atomic_path(path) as temporary:
         if format == "onnx":
             runner = _to_onnx(original, card, temporary)
@@ -117,8 +81,8 @@ def export(model: Path, format: str, path: Path) -> list[Parity]:
             runner = _to_torchscript(original, card, temporary)
         else:
             write_model(temporary, tagger, card)
-            runner = _runner(AudioModel(*read_model(temporary)).eval())
-        found = list(_compare(_runner(original), runner, card))
+            runner = _runner(exported_model(*read_model(temporary)))
+        found = list(_compare(original, runner))
         worst = max(found, key=lambda each: each.difference)
         if not worst.difference <= TOLERANCE:
             raise FeatregError(
@@ -128,22 +92,18 @@ def export(model: Path, format: str, path: Path) -> list[Parity]:
     return found
 
 
-def _compare(original: Runner, copy: Runner, card: Card) -> Iterator[Parity]:
+def _compare(original: ExportedModel, copy: Runner) -> Iterator[Parity]:
     rng = np.random.default_rng(0)
-    for what, clips, length in (
-        ("random audio", 1, card.samples),
-        ("short audio", 1, card.samples // 10),
-        ("a batch of longer audio", 3, card.samples * 7 // 4),
-    ):
-        audio = (0.1 * rng.standard_normal((clips, length))).astype(np.float32)
-        difference = float(np.abs(original(audio) - copy(audio)).max())
-        yield Parity(f"{what} ({clips} x {length / card.sample_rate:g} s)", difference)
+    for what, arrays in original.trials(rng):
+        with torch.no_grad():
+            expected = original(*(torch.from_numpy(array) for array in arrays)).numpy()
+        yield Parity(what, float(np.abs(expected - copy(*arrays)).max()))
 
 
 def _runner(module: nn.Module) -> Runner:
-    def run(audio: Array) -> Array:
+    def run(*arrays: Array) -> Array:
         with torch.no_grad():
-            probability: Array = module(torch.from_numpy(audio)).numpy()
+            probability: Array = module(*(torch.from_numpy(array) for array in arrays)).numpy()
         return probability
 
     return run
@@ -163,16 +123,15 @@ def _quietly() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _to_torchscript(model: AudioModel, card: Card, path: Path) -> Runner:
-    example = torch.zeros(2, card.samples)
+def _to_torchscript(model: ExportedModel, card: Card, path: Path) -> Runner:
     with _quietly(), torch.no_grad():
         jit: Any = torch.jit  # has no type annotations
-        traced = jit.trace(model, (example,), check_trace=False)
+        traced = jit.trace(model, model.example(), check_trace=False)
         jit.save(traced, path, _extra_files={"card.json": card.to_json()})
         return _runner(jit.load(path, map_location="cpu"))
 
 
-def _to_onnx(model: AudioModel, card: Card, path: Path) -> Runner:
+def _to_onnx(model: ExportedModel, card: Card, path: Path) -> Runner:
     try:
         import onnxruntime
         import onnxscript.optimizer
@@ -181,16 +140,14 @@ def _to_onnx(model: AudioModel, card: Card, path: Path) -> Runner:
             f"--format onnx needs the package {error.name}: pip install '.[onnx]' in featreg's "
             "repository"
         ) from None
-    example = torch.zeros(2, card.samples)
-    sizes = {0: torch.export.Dim("n"), 1: torch.export.Dim("samples", min=2)}
     with _quietly():
         try:
             program: Any = torch.onnx.export(
                 model,
-                (example,),
+                model.example(),
                 dynamo=True,
-                dynamic_shapes=(sizes,),
-                input_names=["audio"],
+                dynamic_shapes=model.dynamic_shapes(),
+                input_names=list(model.inputs),
                 output_names=["probability"],
                 optimize=False,  # would fold batch norms into convolutions
                 verbose=False,
@@ -203,15 +160,19 @@ def _to_onnx(model: AudioModel, card: Card, path: Path) -> Runner:
         onnxscript.optimizer.fold_constants(program.model)
         onnxscript.optimizer.remove_unused_nodes(program.model)
         program.model.metadata_props.update(
-            card=card.to_json(), classes="\n".join(card.classes), sample_rate=str(card.sample_rate)
+            card=card.to_json(),
+            classes="\n".join(card.classes),
+            sample_rate=str(card.sample_rate),
+            contains=contents(card),
         )
         for node in program.model.graph:  # source locations of this machine
             node.metadata_props.clear()
         program.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def run(audio: Array) -> Array:
-        [probability] = session.run(["probability"], {"audio": audio})
+    def run(*arrays: Array) -> Array:
+        inputs = dict(zip(model.inputs, arrays, strict=True))
+        [probability] = session.run(["probability"], inputs)
         found: Array = probability
         return found
 

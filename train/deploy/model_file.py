@@ -26,6 +26,7 @@ from featreg.datasets.shards.aligned import AlignedHeader
 from featreg.datasets.shards.hdf5 import atomic_path
 
 from ..config.config import Config
+from ..data.crops import Scaling
 from ..models.base import Tagger
 from ..models.probe import Probe
 from ..models.registry import build_encoder, build_tagger
@@ -62,7 +63,15 @@ class Card:
         Sentences to print beside every result.
     features
         Description of each feature that the model needs at inference, from the aligned
-        shards; empty, and not written, if it needs only audio.
+        shards: the extractor's ``request`` (``NAME=SCHEME:SOURCE`` or ``MODULE:CLASS``, absent
+        for the features of featreg), ``settings``, ``weights_sha256``, ``sample_rate``, ``dim``
+        and time grid. Empty, and not written, if the model needs only audio.
+    mode
+        Mode of the alignment of the features, a name in ``resample_frames.MODES``; not written
+        without features.
+    feature_mean, feature_std
+        Standardization of the aligned features, one number per dimension; empty for none, and
+        not written without features.
     resampler
         Resampler of the training audio, a name in ``datasets.audio.decode.RESAMPLERS``.
     """
@@ -80,11 +89,21 @@ class Card:
     notes: tuple[str, ...] = ()
     features: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     resampler: Resampler = "soxr_hq"
+    mode: str = ""
+    feature_mean: tuple[float, ...] = ()
+    feature_std: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, name: str, config: Config, header: AlignedHeader) -> Card:
-        """Return the card of the model of `config`, trained on shards with `header`."""
+    def of(
+        cls, name: str, config: Config, header: AlignedHeader, scaling: Scaling | None = None
+    ) -> Card:
+        """Return the card of the model of `config`, trained on shards with `header`.
+
+        `scaling` is the standardization of the features, if there is one.
+        """
         needed = config.features if config.fusion != "none" else ()
+        if not needed:
+            scaling = None
         options = encoder_options(config.recipe, header.audio_rate)
         return cls(
             name=name,
@@ -100,50 +119,48 @@ class Card:
             notes=header.notes,
             features={feature: dict(header.features[feature]) for feature in needed},
             resampler=header.audio_settings.get("resampler", "soxr_hq"),
+            mode=header.mode if needed else "",
+            feature_mean=tuple(scaling.mean.tolist()) if scaling else (),
+            feature_std=tuple(scaling.std.tolist()) if scaling else (),
         )
 
     def to_json(self) -> str:
         """Return the card as JSON, which `from_json` reads."""
         values = dataclasses.asdict(self)
         if not self.features:
-            del values["features"]
+            for key in ("features", "mode", "feature_mean", "feature_std"):
+                del values[key]
         return json.dumps(values)
 
     @classmethod
     def from_json(cls, text: str) -> Card:
         """Return the card that `to_json` wrote."""
         values = json.loads(text)
-        values.update(classes=tuple(values["classes"]), notes=tuple(values["notes"]))
+        for key in ("classes", "notes", "feature_mean", "feature_std"):
+            values[key] = tuple(values.get(key, ()))
         return cls(**values)
+
+    @property
+    def feature_dim(self) -> int:
+        """B_F, total dimensions of the features."""
+        return sum(int(feature["dim"]) for feature in self.features.values())
+
+    @property
+    def frame_samples(self) -> int:
+        """Hop of the aligned frames, in samples of audio."""
+        return round(self.resolution_s * self.sample_rate)
+
+    @property
+    def method(self) -> str:
+        """The method as in messages, such as ``--fusion concat``."""
+        return "a probe" if self.fusion == "probe" else f"--fusion {self.fusion}"
 
     def build(self) -> Tagger:
         """Build the model with newly initialized weights."""
-        dim = sum(int(feature["dim"]) for feature in self.features.values())
         if self.fusion == "probe":
-            return Probe(dim, len(self.classes), **self.encoder_options)
+            return Probe(self.feature_dim, len(self.classes), **self.encoder_options)
         encoder = build_encoder(self.encoder, **self.encoder_options)
-        return build_tagger(self.fusion, encoder, dim, len(self.classes))
-
-    def require_audio_only(self, purpose: str) -> None:
-        """Check that the model needs only audio.
-
-        Parameters
-        ----------
-        purpose
-            Intended use, for the message.
-
-        Raises
-        ------
-        FeatregError
-            If it needs features.
-        """
-        if self.features:
-            method = "a probe" if self.fusion == "probe" else f"--fusion {self.fusion}"
-            raise FeatregError(
-                f"{self.name}: {method} needs the features "
-                f"{'+'.join(self.features)} in addition to audio, but {purpose} has only "
-                "audio; use a model trained with --reg, or `train eval` on aligned shards"
-            )
+        return build_tagger(self.fusion, encoder, self.feature_dim, len(self.classes))
 
 
 def write_model(path: Path, tagger: Tagger, card: Card) -> None:

@@ -1,34 +1,21 @@
-"""Classification of audio files: which files, and how the predictions are written."""
+"""Classification of audio files: decoding in other processes, and one result for each file."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featreg.datasets.audio.pcm16 import to_pcm16
-from featreg.datasets.base import Clip, ClipError, FeatregError
+from featreg.datasets.base import ClipError, FeatregError
 from featreg.datasets.console import warn
-from featreg.extract.pipeline.decoder_pool import decode_apart
 
 from .classifier import Classifier
-
-SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        "aac aif aifc aiff au caf flac m4a mka mp3 mp4 oga ogg opus rf64 w64 wav webm wma".split()  # noqa: SIM905
-    )
-)
-"""Suffixes that folders are searched for; a named file may have any suffix."""
-
-FORMATS = ("table", "csv", "json")
+from .decode_ahead import decode_ahead
+from .find_audio import Failed
+from .recording import Recording
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,120 +29,48 @@ class Tagged:
     probability
         Shape (classes,), in [0, 1].
     start_s, end_s
-        Start and end of the chunk, in seconds; None for the whole file.
+        Start and end of the chunk, or of the whole file, in seconds.
     """
 
     file: Path
     probability: npt.NDArray[np.float32]
-    start_s: float | None = None
-    end_s: float | None = None
+    start_s: float
+    end_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A file without predictions, and the reason."""
+def tag_files(
+    model: Classifier, files: Iterable[Path], hop_s: float | None
+) -> Iterator[list[Tagged] | Failed]:
+    """Predict the classes of each file, once or every `hop_s` seconds.
 
-    file: Path
-    reason: str
-
-
-def find_audio(paths: Iterable[Path]) -> Iterator[Path | Failed]:
-    """Yield the files at `paths`, and the audio files in folders, sorted by name."""
-    for path in paths:
-        if not _is_folder(path):
-            yield path
-            continue
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-        yield from inside
-        if not inside:
-            names = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
-            yield Failed(path, f"{path} contains no audio file ({names})")
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a name too long, for example; opening it reports the error
-        return False
-
-
-def tag(model: Classifier, file: Path, hop_s: float | None) -> list[Tagged] | Failed:
-    """Predict the classes of a file, once or every `hop_s` seconds.
-
-    Errors of a file are returned as its failure. Silent files are named in the log.
+    Files are decoded while the network processes those before; of files above 8 MB, only one is
+    in memory at a time. Errors of a file are returned as its failure. Silent files are named in
+    the log.
     """
-    nothing = np.empty(0, np.uint8)
+    for file, outcome in decode_ahead(files, model.wanted):
+        yield _tagged(model, file, outcome, hop_s)
+        del outcome  # free it before the next file is decoded
+
+
+def _tagged(
+    model: Classifier, file: Path, outcome: Recording | Exception, hop_s: float | None
+) -> list[Tagged] | Failed:
     try:
-        signal, rate = decode_apart(Clip(str(file), file, "test", nothing, nothing))
-        if not to_pcm16(signal).any():
+        if isinstance(outcome, Exception):
+            raise outcome
+        if not outcome.audio.any():
             warn(f"{file}: all samples are zero; the model's output is that of silence")
+        clip = model.input_of(outcome)
         if hop_s is None:
-            return [Tagged(file, model.probabilities(signal, rate))]
+            return [Tagged(file, model.mean_probability(clip), 0.0, outcome.duration_s)]
         return [
             Tagged(file, probability, float(start), float(end))
-            for start, end, probability in zip(
-                *model.predict_over_time(signal, rate, hop_s), strict=True
-            )
+            for start, end, probability in zip(*model.over_time(clip, hop_s), strict=True)
         ]
     except ClipError as error:
-        return Failed(file, error.reason)
+        named = str(file) in error.reason  # the extractors do not know the file
+        return Failed(file, error.reason if named else f"{file}: {error.reason}")
     except FeatregError as error:
         return Failed(file, f"{file}: {error}")
     except Exception as error:  # one file must not lose the results of the others
         return Failed(file, f"{file}: {type(error).__name__}: {error}")
-
-
-def best(one: Tagged, classes: Sequence[str], top: int | None) -> list[tuple[str, float]]:
-    """Classes and probabilities, the most probable first; `top` of them, or all."""
-    order = np.argsort(-one.probability, kind="stable")[:top]
-    return [(classes[k], round(float(one.probability[k]), 6)) for k in order]
-
-
-def csv_line(values: Sequence[Any]) -> str:
-    """One line of CSV, without its end; file names with line breaks are quoted."""
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\r\n").writerow(values)  # it quotes these two characters
-    return line.getvalue().removesuffix("\r\n")
-
-
-def csv_header(classes: Sequence[str], over_time: bool) -> str:
-    """First line of the CSV: the file, start and end, and one column per class.
-
-    No two columns have the same name: a class called ``file`` is in ``class_file``.
-    """
-    columns = ["file", *(("start_s", "end_s") if over_time else ())]
-    for name in classes:
-        while name in columns:
-            name = f"class_{name}"
-        columns.append(name)
-    return csv_line(columns)
-
-
-def csv_row(one: Tagged) -> str:
-    """Line of the CSV for one prediction."""
-    times = () if one.start_s is None else (f"{one.start_s:.3f}", f"{one.end_s:.3f}")
-    return csv_line([one.file, *times, *(f"{p:.6f}" for p in one.probability)])
-
-
-def to_json(tagged: Sequence[Tagged], classes: Sequence[str], top: int | None) -> str:
-    """All predictions as a JSON list of objects ``file``, ``start_s``, ``end_s``, ``tags``."""
-    found: list[dict[str, Any]] = []
-    for one in tagged:
-        found.append({"file": str(one.file), "tags": dict(best(one, classes, top))})
-        if one.start_s is not None:
-            found[-1].update(start_s=one.start_s, end_s=one.end_s)
-    return json.dumps(found, indent=2, ensure_ascii=False)
-
-
-def to_table(tagged: Sequence[Tagged], classes: Sequence[str], top: int) -> Any:
-    """A data frame with one line per prediction: file, start and end, most probable classes."""
-    import pandas as pd
-
-    rows: list[dict[str, str]] = []
-    for one in tagged:
-        row = {"file": str(one.file)}
-        if one.start_s is not None:
-            row.update({"from": f"{one.start_s:.2f} s", "to": f"{one.end_s:.2f} s"})
-        row["tags"] = ", ".join(f"{name} {p:.2f}" for name, p in best(one, classes, top))
-        rows.append(row)
-    return pd.DataFrame(rows)

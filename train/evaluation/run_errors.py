@@ -6,6 +6,7 @@ clips without labels are predicted from the aligned shards.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ from featreg.datasets.console import warn
 from ..data.aligned_set import Clips
 from ..data.folds import open_set
 from ..deploy.classifier import load_model
+from ..deploy.find_audio import Failed, find_audio
 from ..deploy.model_file import read_model
-from ..deploy.tag_files import Failed, find_audio
 from ..experiments.compare import Result
 from ..training.run_dir import RunDir
 from .by_class import UNCALIBRATED
@@ -167,7 +168,9 @@ def find_errors(
     unlabelled = [predict(rest)] if len(rest) else []
     failed: list[Failed] = []
     if files:
-        part, failed = scored_files(load_model(run.path, device), list(find_audio(files)))
+        part, failed = scored_files(
+            load_model(run.path, device), list(find_audio(files, sys.stdin.buffer))
+        )
         unlabelled += [part] if len(part) else []
     task, classes = cast(Task, data["task"]), data["classes"]
     stored = result.report.get("thresholds", {})

@@ -19,7 +19,8 @@ from featreg.datasets.console import progress, warn
 from ..data.aligned_set import Clips
 from ..data.clip_reader import ClipReader
 from ..deploy.classifier import Classifier
-from ..deploy.tag_files import Failed, tag
+from ..deploy.find_audio import AudioFile, Failed
+from ..deploy.tag_files import tag_files
 from ..experiments.compare import Result
 from .metrics import Label, Probability
 
@@ -123,7 +124,7 @@ def scored_test_clips(result: Result, clips: Clips) -> ScoredClips:
 
 
 def scored_files(
-    model: Classifier, files: Sequence[Path | Failed]
+    model: Classifier, files: Sequence[AudioFile | Failed]
 ) -> tuple[ScoredClips, list[Failed]]:
     """Return the predictions of audio files, and the files that failed.
 
@@ -135,18 +136,20 @@ def scored_files(
         Files, see `find_audio`. Those that fail are also named in warnings.
     """
     names: list[str] = []
-    rows, readers, failed = [], [], []
-    with progress("predicting", len(files)) as advance:
-        for each in files:
-            outcome = each if isinstance(each, Failed) else tag(model, each, None)
+    rows, readers = [], []
+    paths = [each.path for each in files if isinstance(each, AudioFile)]
+    failed = [each for each in files if isinstance(each, Failed)]
+    with progress("predicting", len(paths)) as advance:
+        for outcome in tag_files(model, paths, None):
             advance()
             if isinstance(outcome, Failed):
                 failed.append(outcome)
-                warn(outcome.reason)
                 continue
             names.append(str(outcome[0].file))
             rows.append(outcome[0].probability)
             readers.append(_reader(model, outcome[0].file))
+    for each in failed:
+        warn(each.reason)
     probability = np.array(rows, np.float32).reshape(len(rows), len(model.classes))
     none = np.zeros(probability.shape, np.uint8)
     split = np.full(len(names), FILE)

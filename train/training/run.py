@@ -220,7 +220,7 @@ class _Run:
         valid = self._predict(self._chunks(self.evaluated["valid"]))
         if not self.fabric.is_global_zero:
             return {}
-        card = Card.of(self.folder.name, self.config, header)
+        card = Card.of(self.folder.name, self.config, header, self.scaling)
         write_model(path / "model.safetensors", self.objective.tagger, card)
         if self.scaling is not None:
             write_scaling(path, self.scaling)
