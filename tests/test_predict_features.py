@@ -19,7 +19,7 @@ from featreg import FeatregError, UsageError, load_model
 from featreg.datasets.shards.aligned import read_index
 from featreg.datasets.shards.reader import ShardReader
 from featreg.extract.cli.prep import prep
-from featreg.train.config.presets import Config
+from featreg.train.config.config import Config
 from featreg.train.deploy import compute_features
 from featreg.train.deploy.model_file import Card, read_model, write_model
 from featreg.train.deploy.recording import read_recording
