@@ -109,7 +109,7 @@ def test_shards_that_changed_are_named(copied: Path) -> None:
     assert "the shards have changed" in result.output
 
 
-def test_files_need_a_model_of_audio_alone(copied: Path) -> None:
+def test_features_of_files_that_cannot_be_computed(copied: Path) -> None:
     assert "concat" in refused(copied, "concat", "--to-label", copied / "a.wav")
 
 

@@ -142,7 +142,7 @@ def find_errors(
     ------
     FeatregError
         If a file of the run or a shard is missing or damaged, the shards do not contain a clip or
-        do not match the model, or there are files and the model needs features besides audio.
+        do not match the model, or the features of files cannot be computed.
     """
     result = Result(run)
     data = result.about["data"]
