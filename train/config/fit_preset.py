@@ -38,7 +38,10 @@ def choose_preset(wanted: str | None, dataset: str, clips: int, device: str) -> 
     if wanted or dataset in PRESETS:
         return wanted or dataset
     preset, reason = fitted(clips, device)
-    _say_once(f"preset {preset}, because {reason}; `train presets` lists all, --preset selects one")
+    _say_once(
+        f"preset {preset} for {dataset}, because {reason}; `train presets` lists all, and --preset "
+        "selects one"
+    )
     return preset
 
 
