@@ -70,7 +70,7 @@ def test_a_run_folder_like_a_networks(work: Path) -> None:
     files = {"metrics.csv", "predictions.csv", "embeddings.npz", "model.safetensors"}
     assert set(report["files"]) == files
     assert about["config"]["probe"] == {"kind": "logistic", "pool": "mean"}
-    assert about["config"]["recipe"] == {"standardize": True, "precision": "float32"}
+    assert about["config"]["recipe"] == {"feature_norm": "standardize", "precision": "float32"}
     assert folder.config() == Config.from_json(about["config"])
     assert about["data"]["clips"] == {"train": 20, "valid": 9, "test": 9}
     assert about["parameters"]["inference"] == 7 * 3 + 3
