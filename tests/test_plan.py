@@ -265,7 +265,7 @@ def test_a_damaged_shard_is_the_reason_and_written_over(work: Work) -> None:
 def test_the_header_says_all_that_changes_a_number() -> None:
     assert header_of(LOUDNESS.extractor(), "tones", REQUEST) == HEADER
     sizes = SimpleNamespace(**{name: getattr(LOUDNESS.extractor(), name) for name in (
-        "name", "dim", "dtype", "quantization", "timing", "sample_rate")},
+        "name", "dim", "dtype", "quantization", "timing", "sample_rate", "request")},
         settings={"sizes": (1, 2)}, missing_weights=("net",))  # fmt: skip
     header = header_of(sizes, "tones", REQUEST)  # type: ignore[arg-type]
     assert header.settings["sizes"] == [1, 2]  # as JSON gives it back

@@ -233,7 +233,7 @@ def test_compare_shows_networks_and_probes(tmp_path: Path) -> None:
     assert "Probe (tones+noise)" in result.output
     page = (tmp_path / "reports" / "toy.html").read_text()
     assert "Probe (tones+noise)" in page
-    assert re.search(r"C [\d.e-]+, \d+ s", page)
+    assert re.search(r"C [\d.e-]+,\s+\d+ s", page)
     only = call(tmp_path, "compare", "toy-probe-tones+noise-s0")
     assert only.exit_code == 0, only.output
 

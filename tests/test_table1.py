@@ -325,7 +325,8 @@ def test_damaged_runs_are_named_and_the_others_shown(tmp_path: Path) -> None:
 def test_alpha_and_alphas_exclude_each_other(tmp_path: Path) -> None:
     done = call(tmp_path, "ablate", "--alpha", "1", "--alphas", "1,5")
     assert done.exit_code == 2
-    assert "--alpha 1 --alphas 1,5" in done.output
+    assert "--alpha " in done.output
+    assert "--alphas 1,5" in done.output
 
 
 def test_every_dataset_has_its_own_features(tmp_path: Path) -> None:
