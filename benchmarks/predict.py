@@ -58,8 +58,7 @@ def main(clips: int, rate: int) -> None:
         subprocess.run(line, input="\n".join(listed), text=True, check=True, capture_output=True)
         seconds = time.perf_counter() - begin
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        # Decoders are killed when the command ends, so their time counts for its parent only if
-        # it waits for them; it is about a tenth.
+        # Decoders that outlive the command are not counted; they take about a tenth.
         core = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         audio = clips * SECONDS
         click.echo(f"predict, {len(os.sched_getaffinity(0))} cores")
