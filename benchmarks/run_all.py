@@ -29,6 +29,7 @@ SCRIPTS: dict[str, tuple[str, str]] = {
     "extract": ("", "--rounds 1 --task vggish-wav"),
     "musicnn": ("", "--seconds 10 --repeats 1"),
     "pipeline": ("", "--rounds 1 --task end-to-end --clips 128"),
+    "predict": ("", "--clips 8"),
     "scheduler": ("", "--shards 500"),
     "schemes": ("", "--rounds 1"),
     "teachers": ("--features musicnn", "--features musicnn --draws 1 --share 10"),

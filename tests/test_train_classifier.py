@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -20,7 +21,9 @@ from toy_runs import CLASSES, call, noise
 from featreg.datasets.audio.decode import Resampler, resample
 from featreg.datasets.base import ClipError, FeatregError, UsageError
 from featreg.train.deploy.classifier import Classifier, load_model
+from featreg.train.deploy.fuse_batch_norm import fuse_batch_norm
 from featreg.train.deploy.model_file import Card, read_model, write_model
+from featreg.train.models.base import Output, Tagger
 from featreg.train.models.registry import build_encoder, build_tagger
 from featreg.train.training.run_dir import RunDir
 
@@ -233,3 +236,36 @@ def test_an_extractor_that_is_not_here_is_named(work: Path, concat: RunDir) -> N
     assert message in result.output
     assert "--weights tones=FILE" in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("encoder", ["mel_cnn", "harmonic_cnn", "mobile_cnn"])
+def test_fused_normalizations_give_the_same_outputs(encoder: str) -> None:
+    torch.manual_seed(0)
+    tagger = build_tagger("none", build_encoder(encoder, width=4, samples=48000), 0, 3)
+    audio = torch.randn(4, 48000)
+    with torch.no_grad():
+        tagger(audio)  # statistics that are not 0 and 1
+        tagger.eval()
+        expected = tagger(audio)
+        fused = fuse_batch_norm(tagger, (audio[:1], None))
+        found = fused(audio)
+    assert len(fused.state_dict()) < len(tagger.state_dict())
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_a_normalization_before_its_neighbour_is_kept() -> None:
+    class Odd(Tagger):
+        needs_features = False
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn = torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1)
+            self.bn.running_mean.fill_(3)  # type: ignore[union-attr]
+
+        def forward(self, audio: Any, features: Any = None, labelled: Any = None) -> Output:
+            x = self.conv(self.bn(audio[:, None, None]).relu()).flatten(1)
+            return Output(x, x[:, None])
+
+    odd = Odd().eval()
+    assert fuse_batch_norm(odd, (torch.randn(1, 50), None)) is odd

@@ -15,7 +15,7 @@ from synthetic import RATE, header, write_toy
 from toy_runs import CLASSES, CONCAT, call, noise
 
 from featreg.datasets.base import FeatregError, UsageError
-from featreg.train.deploy.classifier import Classifier
+from featreg.train.deploy.chunk_network import ChunkNetwork
 from featreg.train.evaluation.evaluate_run import evaluate_run
 from featreg.train.training.run import run
 from featreg.train.training.run_dir import RunDir
@@ -109,7 +109,7 @@ def test_too_little_memory_is_one_line(
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr("featreg.train.evaluation.evaluate_run.predict", full)
-    monkeypatch.setattr(Classifier, "_chunks", full)
+    monkeypatch.setattr(ChunkNetwork, "_batch", full)
     write(path := tmp_path / "noise.wav", noise(1.0), RATE)
     for command in (("eval", "trained"), ("predict", path, "--run", "trained")):
         result = call(work, *command)

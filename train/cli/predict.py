@@ -148,8 +148,8 @@ def _check_options(format: str, output: Path | None, top: int | None, least: flo
         raise UsageError(f"--min-score {least:g}: only for --format audacity, found {format}")
     if output is not None and format == "table":
         raise UsageError(f"--output {output} --format table: use --format csv or json")
-    wrong = output is not None and (output.is_file() if format == "audacity" else output.is_dir())
-    if wrong:
+    right = Path.is_dir if format == "audacity" else Path.is_file  # neither for a device
+    if output is not None and output.exists() and not right(output):
         expected = "a folder" if format == "audacity" else "a file"
         raise UsageError(f"--output {output}: expected {expected} for --format {format}")
 
@@ -220,7 +220,7 @@ def _write_csv(
         failed = _tag(model, last, hop_s, use)
         todo = list({file.path: file for file in files if file.path not in table}.values())
         failed += _tag(model, todo, hop_s, use)
-        there = len(files) - len(todo)
+        there = len({file.path for file in files}) - len(todo)
         say(f"{output}: {counted(len(todo), 'file')} to add, {there:,} already there")
         return failed
 

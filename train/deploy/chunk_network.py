@@ -17,6 +17,7 @@ from featreg.datasets.base import FeatregError
 from ..data.crops import repeated
 from ..models.base import Output, Tagger
 from ..training.memory import enough_memory
+from .fuse_batch_norm import fuse_batch_norm
 from .model_file import Card
 
 Array = npt.NDArray[np.float32]
@@ -54,7 +55,23 @@ class ChunkNetwork:
     """
 
     def __init__(self, tagger: Tagger, card: Card, device: str) -> None:
-        self._tagger, self._card, self._device = tagger.to(device), card, device
+        self._card, self._device = card, device
+        with self.enough_memory():
+            self._tagger = fuse_batch_norm(tagger, self._example(tagger)).to(device)
+
+    def _example(self, tagger: Tagger) -> tuple[Tensor | None, Tensor | None]:
+        """A chunk of noise, and features that vary."""
+        card, rng = self._card, np.random.default_rng(0)
+        audio = 0.1 * rng.standard_normal((1, card.samples), np.float32)
+        frames = rng.standard_normal((1, self._frames_per_chunk, card.feature_dim), np.float32)
+        return (
+            torch.from_numpy(audio) if tagger.needs_audio else None,
+            torch.from_numpy(frames) if tagger.needs_features else None,
+        )
+
+    @property
+    def _frames_per_chunk(self) -> int:
+        return max(1, self._card.samples // self._card.frame_samples)
 
     def outputs(self, clip: Input, starts: Sequence[int]) -> Iterator[Output]:
         """Yield logits and embeddings of the chunks at `starts` (samples) in batches, on the CPU.
@@ -110,7 +127,7 @@ class ChunkNetwork:
     def _frames(self, clip: Input, frames: Array, start: int) -> Array:
         """The frames of the chunk at `start`, as `Cutter.cut` reads them."""
         samples, hop = self._card.samples, self._card.frame_samples
-        wanted = np.arange(max(1, samples // hop))
+        wanted = np.arange(self._frames_per_chunk)
         if len(clip.audio) < samples:
             return frames[wanted % len(frames)]
         return frames[np.minimum(round(start / hop) + wanted, len(frames) - 1)]

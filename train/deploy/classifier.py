@@ -92,13 +92,22 @@ class Classifier:
     Hz. The audio is processed as for the shards of the training data: channels are averaged, and
     the signal is resampled to `sample_rate` and rounded to 16 bit. They raise `UsageError` if
     an array has no sample rate or is not audio, and `ClipError` if a file cannot be decoded.
+
+    Attributes
+    ----------
+    card
+        Description of the model.
+    device
+        ``cpu`` or ``cuda``.
+    wanted
+        The signals that the model needs.
     """
 
     def __init__(
         self, tagger: Tagger, card: Card, device: str, weights: Weights | None = None
     ) -> None:
         self.card = card
-        self._network, self._device = ChunkNetwork(tagger, card, device), device
+        self._network, self.device = ChunkNetwork(tagger, card, device), device
         self._features = FeatureInput(card, weights or {}, device) if card.features else None
         if self._features is None and weights:
             raise UsageError(
@@ -114,7 +123,7 @@ class Classifier:
     def __repr__(self) -> str:
         return (
             f"<Classifier {self.card.name}: {len(self.classes)} classes, {self.task}, "
-            f"{self.sample_rate} Hz, on {self._device}>"
+            f"{self.sample_rate} Hz, on {self.device}>"
         )
 
     @property

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from featreg.datasets.base import ClipError, FeatregError
 from featreg.datasets.console import warn
@@ -16,6 +19,9 @@ from .classifier import Classifier
 from .decode_ahead import decode_ahead
 from .find_audio import Failed
 from .recording import Recording
+
+# Longest file in seconds that is processed with one thread beside others.
+_SHORT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,12 +50,35 @@ def tag_files(
     """Predict the classes of each file, once or every `hop_s` seconds.
 
     Files are decoded while the network processes those before; of files above 8 MB, only one is
-    in memory at a time. Errors of a file are returned as its failure. Silent files are named in
-    the log.
+    in memory at a time. On the CPU, several short files are processed at once, with one thread
+    each, unless the model needs features. Errors of a file are returned as its failure. Silent
+    files are named in the log.
     """
-    for file, outcome in decode_ahead(files, model.wanted):
-        yield _tagged(model, file, outcome, hop_s)
-        del outcome  # free it before the next file is decoded
+    threads = torch.get_num_threads()
+    at_once = 1 if model.card.features or model.device != "cpu" else threads
+    waiting: deque[Future[list[Tagged] | Failed]] = deque()
+    pool = ThreadPoolExecutor(at_once, "predict", torch.set_num_threads, (1,))
+    try:
+        for file, outcome in decode_ahead(files, model.wanted):
+            arguments = (model, file, outcome, hop_s)
+            if at_once > 1 and _is_short(outcome):
+                waiting.append(pool.submit(_tagged, *arguments))
+                while len(waiting) > 2 * at_once:
+                    yield waiting.popleft().result()
+            else:
+                while waiting:
+                    yield waiting.popleft().result()
+                yield _tagged(*arguments)
+            del outcome, arguments  # free them before the next file is decoded
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # the threads of the pool changed the default
+
+
+def _is_short(outcome: Recording | Exception) -> bool:
+    return isinstance(outcome, Recording) and outcome.duration_s <= _SHORT_S
 
 
 def _tagged(
