@@ -58,6 +58,9 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     },
 }
 
+# Of ``report.json``, depending on the task.
+_OPTIONAL: Mapping[str, type] = {"confusion": list, "thresholds": dict}
+
 
 def damaged(path: Path, problem: str) -> FeatregError:
     """Return the error for a file of a run folder that cannot be used.
@@ -142,6 +145,9 @@ def read_json(path: Path) -> dict[str, Any]:
     for key, expected in _KEYS.get(path.name, {}).items():
         if not isinstance(_at(values, key), expected):
             raise damaged(path, f"{key} is missing or has the wrong type")
+    for key, kind in _OPTIONAL.items():
+        if key in values and not isinstance(values[key], kind):
+            raise damaged(path, f"{key} has the wrong type")
     for name, metric in [*values.get("test", {}).items(), *values.get("valid", {}).items()]:
         highest = math.inf if name == "reg_loss" else 1
         if not (isinstance(metric, _NUMBER) and 0 <= metric <= highest):
