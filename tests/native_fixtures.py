@@ -11,23 +11,23 @@ from native_shards import Work
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Work:
-    """What `work` and `aligned` are copied from."""
-    work = Work(tmp_path_factory.mktemp("template"))
-    work.store_all()
-    work.align()
-    return work
+    """What `planned` and `aligned` are copied from."""
+    planned = Work(tmp_path_factory.mktemp("template"))
+    planned.store_all()
+    planned.align()
+    return planned
 
 
 @pytest.fixture
-def work(template: Work, tmp_path: Path) -> Work:
+def planned(template: Work, tmp_path: Path) -> Work:
     """A dataset with native shards, which a test may change."""
-    work = Work(tmp_path)
-    shutil.copytree(template.folder.native(""), work.folder.native(""))
-    return work
+    planned = Work(tmp_path)
+    shutil.copytree(template.folder.native(""), planned.folder.native(""))
+    return planned
 
 
 @pytest.fixture
-def aligned(template: Work, work: Work) -> Work:
+def aligned(template: Work, planned: Work) -> Work:
     """The same with its aligned shards."""
-    shutil.copytree(template.folder.aligned(""), work.folder.aligned(""))
-    return work
+    shutil.copytree(template.folder.aligned(""), planned.folder.aligned(""))
+    return planned

@@ -26,16 +26,16 @@ def groups(plan: AlignPlan) -> dict[str, str]:
     return {job.target.name: "".join(clip.clip_id for clip in job.clips) for job in plan.jobs}
 
 
-def test_each_shard_of_the_audio_becomes_one_with_every_feature(work: Work) -> None:
-    plan = work.plan()
-    assert plan.target == work.folder.path / "aligned" / "wide+deep-0.1s"
+def test_each_shard_of_the_audio_becomes_one_with_every_feature(planned: Work) -> None:
+    plan = planned.plan()
+    assert plan.target == planned.folder.path / "aligned" / "wide+deep-0.1s"
     assert groups(plan) == {"00000.h5": "ab", "00001.h5": "cd", "00002.h5": "e"}
     assert (plan.done, plan.clips, plan.absent, plan.stale) == (0, 5, 0, ())
     (first, *_) = plan.jobs
     assert first.target == plan.target / "00000.h5"
-    assert first.clips[0].label.tolist() == work.clips[0].label.tolist()
+    assert first.clips[0].label.tolist() == planned.clips[0].label.tolist()
     assert first.sources == {
-        name: (work.folder.native(name) / "00000.h5",) for name in ("wide", "deep", "audio")
+        name: (planned.folder.native(name) / "00000.h5",) for name in ("wide", "deep", "audio")
     }
     assert first.header == AlignedHeader(
         dataset="tones",
@@ -62,27 +62,27 @@ def test_a_set_is_named_after_features_resolution_and_mode() -> None:
     assert aligned_name(["a"], 0.05, "area") == "a-0.05s-area"
 
 
-def test_without_names_all_features_are_meant_in_the_order_asked_for(work: Work) -> None:
-    assert list(work.plan(()).jobs[0].header.features) == ["wide", "deep"]
-    assert list(work.plan(("deep",)).jobs[0].header.features) == ["deep"]
+def test_without_names_all_features_are_meant_in_the_order_asked_for(planned: Work) -> None:
+    assert list(planned.plan(()).jobs[0].header.features) == ["wide", "deep"]
+    assert list(planned.plan(("deep",)).jobs[0].header.features) == ["deep"]
     for name in ("wide", "deep"):
-        for path in work.folder.native(name).iterdir():
+        for path in planned.folder.native(name).iterdir():
             path.unlink()
     with pytest.raises(FeatregError, match="only audio"):
-        work.plan(())
+        planned.plan(())
     with pytest.raises(FeatregError, match=r"'deep'.*audio"):
-        work.plan(("deep",))
+        planned.plan(("deep",))
 
 
-def test_what_is_done_is_counted_and_not_written_again(work: Work) -> None:
-    assert work.align() == ["00000.h5", "00001.h5", "00002.h5"]
-    plan = work.plan()
+def test_what_is_done_is_counted_and_not_written_again(planned: Work) -> None:
+    assert planned.align() == ["00000.h5", "00001.h5", "00002.h5"]
+    plan = planned.plan()
     assert (plan.jobs, plan.done, plan.clips) == ((), 3, 5)
     (plan.target / "00001.h5").unlink()
     (plan.target / "00002.h5").write_bytes(b"damaged")
-    assert groups(work.plan()) == {"00001.h5": "cd", "00002.h5": "e"}
-    assert work.plan().done == 1
-    assert work.align() == ["00001.h5", "00002.h5"]
+    assert groups(planned.plan()) == {"00001.h5": "cd", "00002.h5": "e"}
+    assert planned.plan().done == 1
+    assert planned.align() == ["00001.h5", "00002.h5"]
 
 
 @pytest.mark.parametrize(
@@ -157,21 +157,21 @@ def test_clips_that_lack_a_feature_are_left_out_and_counted(aligned: Work) -> No
         aligned.plan()
 
 
-def test_clips_that_are_not_in_the_list_are_not_aligned(work: Work) -> None:
-    del work.clips[3:]
-    work.record()
-    plan = work.plan()
+def test_clips_that_are_not_in_the_list_are_not_aligned(planned: Work) -> None:
+    del planned.clips[3:]
+    planned.record()
+    plan = planned.plan()
     assert groups(plan) == {"00000.h5": "ab", "00001.h5": "c"}
     assert (plan.clips, plan.absent) == (3, 0)
 
 
-def test_features_of_another_file_than_the_audio_are_refused(work: Work) -> None:
-    with native_writer(work.folder.native("wide") / "00001.h5", HEADERS["wide"]) as shard:
+def test_features_of_another_file_than_the_audio_are_refused(planned: Work) -> None:
+    with native_writer(planned.folder.native("wide") / "00001.h5", HEADERS["wide"]) as shard:
         shard.append("c", frames("wide", "c"), SECONDS, "file c")
         shard.append("d", frames("wide", "d"), SECONDS, "another file")
         shard.append("z", frames("wide", "z"), SECONDS, "file of a clip without audio")
     with pytest.raises(FeatregError, match=r"1 clip .*\bd\).*features wide"):
-        work.plan()
+        planned.plan()
 
 
 @pytest.mark.parametrize(
@@ -183,42 +183,44 @@ def test_features_of_another_file_than_the_audio_are_refused(work: Work) -> None
     ],
 )
 def test_shards_of_other_settings_are_refused(
-    work: Work, changes: Mapping[str, Any], said: str
+    planned: Work, changes: Mapping[str, Any], said: str
 ) -> None:
-    work.store("wide", 1, "cd", **changes)
+    planned.store("wide", 1, "cd", **changes)
     with pytest.raises(FeatregError, match=rf"00001\.h5.*00000\.h5.*{said}.*features wide"):
-        work.plan()
+        planned.plan()
 
 
-def test_a_damaged_native_shard_is_named(work: Work) -> None:
-    path = work.folder.native("deep") / "00001.h5"
+def test_a_damaged_native_shard_is_named(planned: Work) -> None:
+    path = planned.folder.native("deep") / "00001.h5"
     path.write_bytes(b"no shard")
     with pytest.raises(FeatregError, match=r"deep/00001\.h5"):
-        work.plan()
-    assert groups(work.plan(("wide",))) == {"00000.h5": "ab", "00001.h5": "cd", "00002.h5": "e"}
+        planned.plan()
+    assert groups(planned.plan(("wide",))) == {"00000.h5": "ab", "00001.h5": "cd", "00002.h5": "e"}
 
 
 @pytest.mark.parametrize("resolution_s", [0, -0.1, math.nan, math.inf, 0.011, 0.1 + 1e-7])
-def test_resolutions_that_are_no_whole_samples_are_refused(work: Work, resolution_s: float) -> None:
+def test_resolutions_that_are_no_whole_samples_are_refused(
+    planned: Work, resolution_s: float
+) -> None:
     with pytest.raises(UsageError, match="--resolution"):
-        work.plan(resolution_s=resolution_s)
+        planned.plan(resolution_s=resolution_s)
 
 
 @pytest.mark.parametrize("resolution_s", [0.01, 0.07, 0.3, 1.0, 0.1 + 1e-9])
 def test_resolutions_that_are_whole_up_to_rounding_are_taken(
-    work: Work, resolution_s: float
+    planned: Work, resolution_s: float
 ) -> None:
-    assert len(work.plan(resolution_s=resolution_s).jobs) == 3
+    assert len(planned.plan(resolution_s=resolution_s).jobs) == 3
 
 
 @pytest.mark.parametrize("pieces", [(2048, 1 << 20), (4, 7), (5, 50)])
 def test_shards_hold_every_frame_whatever_is_in_memory(
-    work: Work, pieces: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    planned: Work, pieces: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, size in zip(("_FRAMES", "_SAMPLES"), pieces, strict=True):
         monkeypatch.setattr(align_shards, name, size)
-    work.align()
-    index = read_index(work.plan().target / "00001.h5")
+    planned.align()
+    index = read_index(planned.plan().target / "00001.h5")
     assert index.clip_id == ("c", "d")
     assert index.duration_s.tolist() == [SECONDS, SECONDS]
     assert np.diff(index.offset).tolist() == [15, 15]
