@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import subprocess
 import sys
@@ -131,11 +132,12 @@ def execute(statements: str, session: dict[str, Any], where: str) -> str:
 
 
 def in_shell(line: str, folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
-    """Status and output of a command line, typed in `folder`."""
+    """Status and output of a command line, typed in `folder` with this environment activated."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
     done = subprocess.run(
         ["bash", "-c", line.replace("python ", f"{sys.executable} ", 1)],
         cwd=folder,
-        env=dict(environment),
+        env={**environment, "PATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -69,7 +69,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_tutorial(desk: Path) -> None:
     runs = {path.name for path in (desk / "featreg-work" / "runs").iterdir()}
-    assert runs == {"alone", "shaped", "clips-probe-musicnn-s0"}
+    folds = {f"clips-probe-musicnn-fold{fold}-of3-s0" for fold in (1, 2, 3)}
+    assert runs == {"alone", "shaped", "clips-probe-musicnn-s0", *folds}
     assert (desk / "featreg-work" / "reports" / "clips.html").is_file()
     laid_out = {folder.name: len(list(folder.iterdir())) for folder in desk.glob("recordings/*")}
     assert laid_out == dict.fromkeys(CLASSES, CLIPS)
