@@ -172,7 +172,7 @@ def use_as_container(folder: Path) -> None:
     options.append(f"--volume={folder}/data:/data:ro")
     Command(folder, ["sh", "-c", "[ $(id -u) = 1000 ] && ! touch /data/x"], options).end(0)
     Command(folder, ["prep", "doctor"], options).end(0)
-    embed = "prep embed /data --features musicnn --output /work/embeddings"
+    embed = "prep embed /data --features musicnn --output embeddings"
     Command(folder, embed.split(), options).end(0)
     for words in demo_lines((ROOT / "Makefile").read_text()):
         if words[:2] == ["prep", "extract"]:

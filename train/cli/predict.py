@@ -93,7 +93,7 @@ def predict_command(
     FILES may be folders, of which all audio files are classified; the file - stands for a list of
     paths from standard input, one per line or separated by null bytes. Files that cannot be
     processed are named, the remaining files are still processed, and the exit status is 1. Silent
-    files are named too. A file may have 12 hours, or 4 for a model that needs features (a probe,
+    files are named too. A file may be 12 hours long, or 4 for a model that needs features (a probe,
     or a model trained with --fusion), which are computed from the audio.
 
     Output is in UTF-8; a byte of a file name that is not UTF-8, such as FF, is written as \\udcff,

@@ -17,7 +17,7 @@ def presets_command() -> None:
     """List what each preset sets.
 
     The settings have the names of the options of `train run` that override them. Without
-    --preset, a dataset has the preset of its name. Any other dataset has `small-data` on a CPU or
+    --preset, a dataset has the preset of its name. Any other dataset uses `small-data` on a CPU or
     with fewer than 5,000 clips, and else `default`. `mtat`, `dcase2017` and `speech_commands` are
     those of the published network.
 

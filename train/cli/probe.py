@@ -29,10 +29,11 @@ def attach(group: click.Group) -> None:
 def probe_command(run_name: str | None, fresh: bool, work: Path, **options: Any) -> None:
     """Fit a logistic regression to the features, pooled over time.
 
-    A probe takes seconds and shows what the features alone can tell: the result that a network
-    trained with their help can aim at. The features are standardized on the training split, and
-    the strength of the regularization is the best of a grid on the validation split. The run
-    folder is that of `train run`, and `train compare` shows both side by side.
+    A probe takes seconds and shows how well the features alone separate the classes: a result
+    to compare networks with that are trained with their help. The features are standardized on
+    the training split, and the strength of the regularization is the best of a grid on the
+    validation split. The run folder has the form of those of `train run`, and `train compare`
+    shows both side by side.
 
     \b
     Example:

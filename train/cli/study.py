@@ -9,6 +9,7 @@ import click
 from featreg.datasets.console import say, work_option
 
 from ..report.print_table import print_table
+from .experiments import jobs_option
 
 
 def attach(group: click.Group) -> None:
@@ -18,12 +19,7 @@ def attach(group: click.Group) -> None:
 
 @click.command("study")
 @click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--jobs",
-    type=click.IntRange(1),
-    help="Number of parallel runs, each with its share of GPUs and cores.  "
-    "[default: one per GPU, or one per 4 CPU cores]",
-)
+@jobs_option
 @click.option("--table-only", is_flag=True, help="Train nothing; print the table of finished runs.")
 @work_option
 def study_command(recipe: Path, jobs: int | None, table_only: bool, work: Path) -> None:

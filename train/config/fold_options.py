@@ -36,6 +36,7 @@ _FOLDS = (
 _GROUP = click.option(
     "--group",
     default="",
+    show_default=False,
     metavar="[FILE.csv:]COLUMN",
     help="Column of WORK/DATASET/clips.csv, or of another CSV file with the column clip_id, whose "
     "equal values form a group, such as a source or an artist. Groups stay in one fold, and "

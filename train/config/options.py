@@ -70,8 +70,8 @@ _DATA = (
         "--label-fraction",
         type=float,
         default=1.0,
-        help="Fraction of the labelled training clips whose labels are used, in (0, 1]; the audio "
-        "of the others can be used with --unlabelled-batch.",
+        help="Fraction of the labelled training clips whose labels are used, in (0, 1]; the "
+        "other clips count as unlabelled.",
     ),
 )
 _METHOD = (

@@ -79,7 +79,7 @@ def ceilings(groups: Sequence[Group]) -> list[str]:
     """Return a sentence per regularized group on its way from its baseline to the probe.
 
     The probe is the one with the best validation metric of those with the same training clips:
-    it shows what the features alone can tell, which a regularized network can aim at.
+    it shows how well the features alone separate the classes.
     """
     baselines = [each for each in groups if each.config.method == "baseline"]
     sentences = []
